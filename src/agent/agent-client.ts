@@ -1,0 +1,135 @@
+/** The client of the agent in the guest: promises for calls, streams for standard streams, and a deadline for everything that should end. */
+import {
+  Client,
+  type ClientReadableStream,
+  type ClientUnaryCall,
+  type ClientWritableStream,
+  type MethodDefinition,
+  Metadata,
+  type ServiceError,
+} from "@grpc/grpc-js";
+import { HuskError } from "../errors.ts";
+import {
+  AgentServiceDefinition,
+  type Event,
+  type ReadOutputRequest,
+  type ReadOutputResponse,
+  type WaitProcessRequest,
+  type WaitProcessResponse,
+  type WriteStdinRequest,
+  type WriteStdinResponse,
+} from "../gen/agent/v1/agent.ts";
+import { agentError } from "./agent-error.ts";
+import { DialCredentials } from "./dial.ts";
+
+type Methods = typeof AgentServiceDefinition.methods;
+type MethodName = keyof Methods;
+type Request<M extends MethodName> = ReturnType<Methods[M]["requestType"]["create"]>;
+type PartialRequest<M extends MethodName> = Parameters<Methods[M]["requestType"]["fromPartial"]>[0];
+type Response<M extends MethodName> = ReturnType<Methods[M]["responseType"]["create"]>;
+
+/** The calls that take one message, answer one, and must end soon. */
+type PromptMethod = Exclude<MethodName, "writeStdin" | "readOutput" | "events" | "waitProcess">;
+
+/** The largest message either way: a spec is bounded at 4 MiB, a chunk of output at 1 MiB. */
+const maxMessageBytes = 8 * 1024 * 1024;
+
+/** How much the guest may send on one stream before it is read. */
+const streamWindowBytes = 1024 * 1024;
+
+export class AgentClient {
+  readonly #client: Client;
+  readonly #deadlineMs: number;
+
+  /** `socketPath`: the unix socket behind which the channel is. `deadlineMs`: of each call that does not say otherwise. */
+  constructor(socketPath: string, deadlineMs: number) {
+    this.#deadlineMs = deadlineMs;
+    this.#client = new Client(`unix:${socketPath}`, new DialCredentials(), {
+      "grpc.client_idle_timeout_ms": 2 ** 31 - 1,
+      "grpc.max_receive_message_length": maxMessageBytes,
+      "grpc.max_send_message_length": maxMessageBytes,
+      "grpc-node.flow_control_window": streamWindowBytes,
+      "grpc.service_config_disable_resolution": 1,
+      "grpc.enable_retries": 0,
+    });
+  }
+
+  /** Waits until the agent has accepted the dial. Throws `deadline` where it did not within `deadlineMs`. */
+  ready(deadlineMs: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#client.waitForReady(Date.now() + deadlineMs, (error) => {
+        if (error === undefined || error === null) resolve();
+        else reject(new HuskError("deadline", `the guest's agent did not answer within ${deadlineMs} ms`, { cause: error }));
+      });
+    });
+  }
+
+  /** One call, one answer. Throws the agent's error in husk's words; `deadline` where no answer came in time. */
+  call<M extends PromptMethod>(method: M, request: PartialRequest<M>, deadlineMs = this.#deadlineMs): Promise<Response<M>> {
+    return this.#unary(method, request, Date.now() + deadlineMs).answer;
+  }
+
+  /** Waits for the end of a process, however long it takes; `cancel` gives up. */
+  waitProcess(request: WaitProcessRequest): { readonly answer: Promise<WaitProcessResponse>; readonly cancel: () => void } {
+    const { answer, call } = this.#unary("waitProcess", request, Number.POSITIVE_INFINITY);
+    return { answer, cancel: () => call.cancel() };
+  }
+
+  /** Opens a process's standard input. `onAnswer` is told once the agent takes no more, with the error where there was one. */
+  writeStdin(onAnswer: (error?: HuskError) => void): ClientWritableStream<WriteStdinRequest> {
+    const { path, requestSerialize, responseDeserialize } = definition("writeStdin");
+    const callback = (error: ServiceError | null): void => onAnswer(error === null ? undefined : agentError("WriteStdin", error));
+    return this.#client.makeClientStreamRequest<WriteStdinRequest, WriteStdinResponse>(path, requestSerialize, responseDeserialize, callback);
+  }
+
+  /** Opens one of a process's outputs. Cancelling the call closes the reading end. */
+  readOutput(request: ReadOutputRequest): ClientReadableStream<ReadOutputResponse> {
+    return this.#serverStream("readOutput", request);
+  }
+
+  /** Opens the stream of what happens in the sandbox. */
+  events(): ClientReadableStream<Event> {
+    return this.#serverStream("events", {});
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+
+  #unary<M extends MethodName>(method: M, request: PartialRequest<M>, deadline: number): { answer: Promise<Response<M>>; call: ClientUnaryCall } {
+    const { path, requestSerialize, responseDeserialize } = definition(method);
+    const { promise, resolve, reject } = Promise.withResolvers<Response<M>>();
+    const message = AgentServiceDefinition.methods[method].requestType.fromPartial(request as never) as Request<M>;
+    const call = this.#client.makeUnaryRequest(path, requestSerialize, responseDeserialize, message, new Metadata(), { deadline }, (error, answer) => {
+      if (error !== null) reject(agentError(AgentServiceDefinition.methods[method].name, error));
+      else if (answer === undefined) reject(new HuskError("guest", `the guest's agent sent no answer to ${method}`));
+      else resolve(answer);
+    });
+    return { answer: promise, call };
+  }
+
+  #serverStream<M extends "readOutput" | "events">(method: M, request: PartialRequest<M>): ClientReadableStream<Response<M>> {
+    const { path, requestSerialize, responseDeserialize } = definition(method);
+    const message = AgentServiceDefinition.methods[method].requestType.fromPartial(request as never) as Request<M>;
+    return this.#client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, message);
+  }
+}
+
+/** A method of the generated definition in grpc-js's form. */
+function definition<M extends MethodName>(method: M): MethodDefinition<Request<M>, Response<M>> {
+  const { name, requestStream, responseStream, requestType, responseType } = AgentServiceDefinition.methods[method];
+  const encode = requestType.encode as (message: unknown) => { finish(): Uint8Array };
+  const decode = responseType.decode as (bytes: Uint8Array) => Response<M>;
+  const notServed = (): never => {
+    throw new HuskError("internal", `${name} is served by the guest`);
+  };
+  return {
+    path: `/${AgentServiceDefinition.fullName}/${name}`,
+    requestStream,
+    responseStream,
+    requestSerialize: (message) => Buffer.from(encode(message).finish()),
+    responseDeserialize: decode,
+    responseSerialize: notServed,
+    requestDeserialize: notServed,
+  };
+}

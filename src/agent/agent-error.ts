@@ -1,0 +1,39 @@
+/** The agent's errors in husk's words. */
+import { type ServiceError, status } from "@grpc/grpc-js";
+import { type ErrorCode, HuskError } from "../errors.ts";
+
+/** The classes that the agent names in the metadata "husk-error" (proto/agent/v1/agent.proto). */
+const codeOfClass: Readonly<Record<string, ErrorCode>> = {
+  "program-not-found": "program-not-found",
+  "program-not-executable": "program-not-executable",
+  "user-not-found": "invalid-argument",
+  "cwd-not-found": "invalid-argument",
+  "container-not-found": "not-found",
+  "process-not-found": "not-found",
+  "already-exists": "already-exists",
+  "wrong-state": "wrong-state",
+  "spec-unsupported": "unsupported",
+  "mount-failed": "guest",
+};
+
+/** A guest's message is shown to users: one line, bounded, without control characters. */
+const maxMessageLength = 1000;
+
+/** Turns what grpc-js raised for `method` into an error of husk. */
+export function agentError(method: string, error: ServiceError): HuskError {
+  const [errorClass] = error.metadata?.get("husk-error") ?? [];
+  const code = codeOfClass[String(errorClass)];
+  const message = error.details.replaceAll(/[\x00-\x1f\x7f]+/g, " ").slice(0, maxMessageLength);
+  if (code !== undefined) return new HuskError(code, message);
+  switch (error.code) {
+    case status.DEADLINE_EXCEEDED:
+      return new HuskError("deadline", `the guest did not answer ${method} in time`);
+    case status.UNAVAILABLE:
+    case status.CANCELLED:
+      return new HuskError("guest", `the guest's agent is gone (${method})`, { cause: new Error(message) });
+    case status.INVALID_ARGUMENT:
+      return new HuskError("invalid-argument", message);
+    default:
+      return new HuskError("guest", `the guest's agent failed ${method}: ${message}`);
+  }
+}

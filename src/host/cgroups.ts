@@ -1,0 +1,90 @@
+/**
+ * The sandbox's cgroups on the host: one folder below each hierarchy, cgroup v1, v2 or both at once ("hybrid"). QEMU, virtiofsd and the stand-ins
+ * live there; the container's own limits act in the guest, so the host's hold what the whole sandbox may take.
+ * https://www.kernel.org/doc/html/latest/admin-guide/cgroup-v2.html
+ */
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
+import { HuskError } from "../errors.ts";
+
+/** One mounted hierarchy. */
+export interface CgroupHierarchy {
+  readonly mountPoint: string;
+  readonly version: 1 | 2;
+  /** v1: the controllers of this hierarchy; v2: those that the root offers. */
+  readonly controllers: readonly string[];
+}
+
+/** The v1 controllers in which a sandbox gets a folder. */
+const usedControllers = new Set(["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "name=systemd"]);
+
+/** The hierarchies mounted on this host. `mountinfo`: the text of /proc/self/mountinfo (proc(5)). */
+export function findHierarchies(mountinfo: string, readText = (path: string) => readFileSync(path, "utf8")): CgroupHierarchy[] {
+  return mountinfo.split("\n").flatMap((line): CgroupHierarchy[] => {
+    const [left, right] = line.split(" - ");
+    const mountPoint = left?.split(" ")[4];
+    const [type, , superOptions] = right?.split(" ") ?? [];
+    if (mountPoint === undefined) return [];
+    if (type === "cgroup2") {
+      return [{ mountPoint, version: 2, controllers: readText(join(mountPoint, "cgroup.controllers")).split(/\s+/).filter(Boolean) }];
+    }
+    const controllers = (superOptions ?? "").split(",").filter((option) => usedControllers.has(option));
+    return type === "cgroup" && controllers.length > 0 ? [{ mountPoint, version: 1, controllers }] : [];
+  });
+}
+
+/**
+ * Makes the folder `path` (absolute, seen from each hierarchy's root) in every hierarchy. `beforeMaking` is told each folder before it is made,
+ * so that a ledger knows it. Answers the folders, to be joined by writing to their cgroup.procs. Throws `host`.
+ */
+export function makeCgroups(hierarchies: readonly CgroupHierarchy[], path: string, beforeMaking: (folder: string) => void): string[] {
+  return hierarchies.map((hierarchy) => {
+    const folder = join(hierarchy.mountPoint, path);
+    if (relative(hierarchy.mountPoint, folder).startsWith("..")) {
+      throw new HuskError("invalid-argument", `linux.cgroupsPath: ${path} leaves the cgroup hierarchy`);
+    }
+    makeFolder(hierarchy, folder, beforeMaking);
+    return folder;
+  });
+}
+
+/** Bounds the memory of everything in the sandbox: the guest's RAM and what QEMU needs beside it. */
+export function limitMemory(hierarchies: readonly CgroupHierarchy[], path: string, bytes: number): void {
+  for (const { mountPoint, version, controllers } of hierarchies) {
+    if (!controllers.includes("memory")) continue;
+    write(join(mountPoint, path, version === 2 ? "memory.max" : "memory.limit_in_bytes"), String(bytes));
+  }
+}
+
+function makeFolder(hierarchy: CgroupHierarchy, folder: string, beforeMaking: (folder: string) => void): void {
+  if (existsSync(folder)) return;
+  const parent = dirname(folder);
+  makeFolder(hierarchy, parent, beforeMaking);
+  if (hierarchy.version === 2) enableControllers(parent, ["memory", "pids", "cpu", "io"]);
+  beforeMaking(folder);
+  try {
+    mkdirSync(folder);
+  } catch (cause) {
+    throw new HuskError("host", `cannot make the cgroup ${folder}`, { cause });
+  }
+  // A v1 cpuset takes no process before it has processors and memory nodes.
+  if (hierarchy.version === 1 && hierarchy.controllers.includes("cpuset")) {
+    for (const file of ["cpuset.cpus", "cpuset.mems"]) write(join(folder, file), readFileSync(join(parent, file), "utf8"));
+  }
+}
+
+/** Offers the parent's controllers to its children, as far as it has them. */
+function enableControllers(parent: string, wanted: readonly string[]): void {
+  const offered = readFileSync(join(parent, "cgroup.controllers"), "utf8").split(/\s+/);
+  const enabled = readFileSync(join(parent, "cgroup.subtree_control"), "utf8").split(/\s+/);
+  const missing = wanted.filter((name) => offered.includes(name) && !enabled.includes(name));
+  if (missing.length > 0) write(join(parent, "cgroup.subtree_control"), missing.map((name) => `+${name}`).join(" "));
+}
+
+function write(file: string, text: string): void {
+  try {
+    writeFileSync(file, text);
+  } catch (cause) {
+    throw new HuskError("host", `cannot write ${text.trim()} to ${file}`, { cause });
+  }
+}

@@ -1,0 +1,38 @@
+/** What `husk-helper sandbox` is asked to make; guest-agent/helper/PROTOCOL.md says what each part means. */
+export interface SandboxPlan {
+  /** The network namespace to enter; null: a new one. */
+  readonly netns: string | null;
+  /** Cgroup folders that everything in the sandbox joins. */
+  readonly cgroups: readonly string[];
+  /** Unix sockets bound in the host's mount namespace and inherited, listening, under a descriptor's number. */
+  readonly listen: readonly { readonly fd: number; readonly path: string }[];
+  /** Files and block devices opened in the host's mount namespace. */
+  readonly open: readonly { readonly fd: number; readonly path: string; readonly write: boolean }[];
+  readonly tree: { readonly readonly: readonly string[]; readonly devices: readonly SandboxDevice[] };
+  /** Who QEMU runs as. */
+  readonly user: { readonly uid: number; readonly gid: number };
+  readonly mounts: readonly SandboxMount[];
+  readonly processes: readonly SandboxProgram[];
+}
+
+export type SandboxDevice = "kvm" | "net/tun" | "vhost-net" | "vhost-vsock";
+
+/** A host path shown below the sandbox's shared folder. */
+export interface SandboxMount {
+  readonly source: string;
+  /** Relative to the shared folder. */
+  readonly target: string;
+  readonly readonly: boolean;
+}
+
+export interface SandboxProgram {
+  readonly name: string;
+  readonly argv: readonly string[];
+  /** "user": the plan's unprivileged user; "root": with what the program needs to drop privileges itself. */
+  readonly user: "user" | "root";
+  /** Descriptors that it inherits, under the same numbers. */
+  readonly fds: readonly number[];
+  /** A unix socket bound for it in the sandbox's tree, inherited as `socketFd`. */
+  readonly socket?: string;
+  readonly socketFd?: number;
+}

@@ -1,0 +1,173 @@
+/**
+ * The client of `husk-helper sandbox`: one process of ours on the host, behind it the PID, mount and network namespaces in which QEMU and
+ * virtiofsd live. When this object's process dies, or the supervisor does, the kernel ends all of them.
+ */
+import { spawn, type ChildProcess } from "node:child_process";
+import type { Duplex, Readable } from "node:stream";
+import { HuskError } from "../errors.ts";
+import { type Deferred, deferred } from "./deferred.ts";
+import { readJsonLines, writeJsonLine } from "./lines.ts";
+import type { SandboxMount, SandboxPlan, SandboxProgram } from "./sandbox-plan.ts";
+import { Tail } from "./tail.ts";
+
+/** How a program of the sandbox ended. */
+export interface ProgramEnd {
+  readonly name: string;
+  readonly code?: number;
+  readonly signal?: number;
+}
+
+/** Descriptors from this number on are the caller's; below: standard streams and the control socket. */
+export const firstExtraDescriptor = 4;
+
+export class SandboxProcess {
+  /** The helper's PID on the host; unique among live sandboxes, so identities (user, vsock CID) are derived from it. */
+  readonly pid: number;
+  /** Our ends of the descriptors that the plan's programs were given, from `firstExtraDescriptor` on. */
+  readonly channels: readonly Duplex[];
+  /** What the programs wrote on their standard error. */
+  readonly stderr = new Tail(16 * 1024);
+  /** Settles when every process of the sandbox is gone; never rejects. */
+  readonly ended: Promise<void>;
+
+  readonly #child: ChildProcess;
+  readonly #control: Duplex;
+  readonly #initPid = deferred<number>();
+  readonly #fatal = deferred<never>();
+  readonly #programEnds = new Map<string, Deferred<ProgramEnd>>();
+  readonly #requests = new Map<number, Deferred<void>>();
+  #nextRequest = 1;
+
+  /**
+   * Starts the helper, without a plan yet: that needs the PID.
+   * `channels`: how many socket pairs the plan's programs need. Throws `host` where the helper cannot be started.
+   */
+  static start(helper: string, channels: number): SandboxProcess {
+    const child = spawn(helper, ["sandbox"], {
+      stdio: ["ignore", "ignore", "pipe", "pipe", ...Array.from({ length: channels }, () => "pipe" as const)],
+      env: { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin", LANG: "C.UTF-8" },
+    });
+    return new SandboxProcess(helper, child);
+  }
+
+  private constructor(helper: string, child: ChildProcess) {
+    this.#child = child;
+    this.pid = child.pid ?? 0;
+    this.#control = child.stdio[3] as Duplex;
+    this.channels = child.stdio.slice(firstExtraDescriptor) as Duplex[];
+    const stderr = child.stdio[2] as Readable;
+    this.ended = new Promise((resolve) => {
+      child.once("error", (cause) => {
+        this.#fail(new HuskError("host", `cannot start ${helper}`, { cause, hint: "run `npm run setup`" }));
+        resolve();
+      });
+      const exited = new Promise((done) => child.once("exit", done));
+      const silent = new Promise((done) => stderr.once("close", done));
+      void Promise.all([exited, silent]).then(() => {
+        this.#fail(new HuskError("vmm", this.#withStderr("the sandbox's processes ended")));
+        resolve();
+      });
+    });
+    stderr.on("data", (chunk: Buffer) => this.stderr.add(chunk));
+    readJsonLines(
+      this.#control,
+      "the sandbox's helper",
+      (message) => this.#onMessage(message),
+      (error) => {
+        if (error !== undefined) this.#fail(error);
+      },
+    );
+    for (const channel of this.channels) channel.on("error", () => {}); // its reader learns of the end by `close`
+  }
+
+  /** Sends the plan. Its failure shows in `initPid` and in every program's end. */
+  launch(plan: SandboxPlan): void {
+    for (const program of plan.processes) this.#programEnds.set(program.name, this.#ending());
+    writeJsonLine(this.#control, plan);
+  }
+
+  /** The host's PID of the sandbox's PID 1, whose namespaces under /proc are the sandbox's. Rejects where the launch failed. */
+  get initPid(): Promise<number> {
+    return this.#initPid.promise;
+  }
+
+  /** Rejects when the sandbox can no longer work (its helper failed or ended); never resolves. */
+  get failed(): Promise<never> {
+    return this.#fatal.promise;
+  }
+
+  /** How the named program ended. Rejects where it could not be started. */
+  programEnd(name: string): Promise<ProgramEnd> {
+    const end = this.#programEnds.get(name);
+    return end === undefined ? Promise.reject(new HuskError("internal", `the sandbox has no program ${name}`)) : end.promise;
+  }
+
+  /** Shows a further host path below the shared folder. */
+  mount(mount: SandboxMount): Promise<void> {
+    return this.#request({ op: "mount", ...mount });
+  }
+
+  unmount(target: string): Promise<void> {
+    return this.#request({ op: "unmount", target });
+  }
+
+  /** Starts a further program. */
+  spawn(program: SandboxProgram): Promise<void> {
+    this.#programEnds.set(program.name, this.#ending());
+    return this.#request({ op: "spawn", process: program });
+  }
+
+  /** Ends everything in the sandbox, now: the end of the control socket is what PID 1 obeys whatever state its children are in. */
+  async kill(): Promise<void> {
+    this.#control.destroy();
+    this.#child.kill("SIGKILL");
+    await this.ended;
+  }
+
+  #ending(): Deferred<ProgramEnd> {
+    const end = deferred<ProgramEnd>();
+    this.#fatal.promise.catch(end.reject);
+    return end;
+  }
+
+  #request(request: object): Promise<void> {
+    const id = this.#nextRequest++;
+    const answer = deferred<void>();
+    this.#requests.set(id, answer);
+    this.#fatal.promise.catch(answer.reject);
+    writeJsonLine(this.#control, { id, ...request });
+    return answer.promise;
+  }
+
+  #onMessage(message: Readonly<Record<string, unknown>>): void {
+    const { event, id } = message;
+    if (typeof id === "number") {
+      const answer = this.#requests.get(id);
+      this.#requests.delete(id);
+      if (message["ok"] === true) answer?.resolve();
+      else answer?.reject(new HuskError("host", String(message["error"])));
+    } else if (event === "launched" && typeof message["pid"] === "number") {
+      this.#initPid.resolve(message["pid"]);
+    } else if (event === "exit" && typeof message["name"] === "string") {
+      const { name, code, signal } = message;
+      this.#programEnds.get(name)?.resolve({
+        name,
+        ...(typeof code === "number" ? { code } : {}),
+        ...(typeof signal === "number" ? { signal } : {}),
+      });
+    } else if (event === "fatal") {
+      this.#fail(new HuskError("host", String(message["message"])));
+    }
+  }
+
+  #fail(error: Error): void {
+    this.#initPid.reject(error);
+    this.#fatal.reject(error);
+  }
+
+  /** A message with what the programs last said. */
+  #withStderr(message: string): string {
+    const said = this.stderr.lines(4);
+    return said.length === 0 ? message : `${message}: ${said.join(" | ")}`;
+  }
+}

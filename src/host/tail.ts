@@ -1,0 +1,23 @@
+/** Keeps the last bytes of a stream of text, for the error that may need them. */
+export class Tail {
+  readonly #limit: number;
+  #text = "";
+
+  /** `limit`: how many characters are kept. */
+  constructor(limit = 4096) {
+    this.#limit = limit;
+  }
+
+  add(chunk: string | Buffer): void {
+    this.#text = (this.#text + chunk.toString()).slice(-this.#limit);
+  }
+
+  /** The last `lines` lines that are not blank, control characters removed (a guest's console is hostile to a terminal). */
+  lines(lines: number): string[] {
+    return this.#text
+      .split("\n")
+      .map((line) => line.replaceAll(/\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]/g, "").trimEnd())
+      .filter((line) => line !== "")
+      .slice(-lines);
+  }
+}

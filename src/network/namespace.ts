@@ -1,0 +1,63 @@
+/** What a network namespace of the host holds, as `husk-helper network scan` prints it, and the taps that join its links to a VM. */
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
+import { HuskError } from "../errors.ts";
+
+export interface Link {
+  readonly name: string;
+  readonly kind: string;
+  readonly mac: string;
+  readonly mtu: number;
+  readonly index: number;
+  readonly addresses: readonly string[];
+  readonly up: boolean;
+}
+
+export interface NamespaceRoute {
+  readonly destination: string;
+  readonly gateway: string;
+  readonly interface: string;
+  readonly source: string;
+  readonly scope: number;
+  readonly metric: number;
+  readonly onlink: boolean;
+}
+
+export interface NamespaceNeighbour {
+  readonly address: string;
+  readonly mac: string;
+  readonly interface: string;
+}
+
+export interface NamespaceContents {
+  readonly links: readonly Link[];
+  readonly routes: readonly NamespaceRoute[];
+  readonly neighbours: readonly NamespaceNeighbour[];
+}
+
+const run = promisify(execFile);
+
+/** Reads the namespace. Throws `host`. */
+export async function scanNamespace(helper: string, netns: string): Promise<NamespaceContents> {
+  const stdout = await networkCommand(helper, ["scan", "--netns", netns]);
+  return JSON.parse(stdout) as NamespaceContents;
+}
+
+/** Makes the tap `tap`, owned by `owner`, and joins it to `link` in both directions. Throws `host`, with nothing left. */
+export async function attachTap(helper: string, netns: string, link: string, tap: string, owner: number): Promise<void> {
+  await networkCommand(helper, ["attach", "--netns", netns, "--link", link, "--tap", tap, "--owner", String(owner), "--vnet-hdr"]);
+}
+
+/** Undoes `attachTap`. What is gone already is no error. */
+export async function detachTap(helper: string, netns: string, link: string, tap: string): Promise<void> {
+  await networkCommand(helper, ["detach", "--netns", netns, "--link", link, "--tap", tap]);
+}
+
+async function networkCommand(helper: string, args: readonly string[]): Promise<string> {
+  try {
+    return (await run(helper, ["network", ...args], { timeout: 10_000, maxBuffer: 4 * 1024 * 1024 })).stdout;
+  } catch (cause) {
+    const said = (cause as { stderr?: string }).stderr?.trim();
+    throw new HuskError("host", `network ${args[0]} failed: ${said === undefined || said === "" ? String(cause) : said}`);
+  }
+}

@@ -1,0 +1,134 @@
+/**
+ * The supervisor's side of a stand-in: the process on the host whose PID stands for a process in the guest, and which carries the standard
+ * streams that it inherited. guest-agent/helper/PROTOCOL.md has the messages.
+ */
+import { randomBytes } from "node:crypto";
+import type { Socket } from "node:net";
+import { HuskError } from "../errors.ts";
+import { type Deferred, deferred } from "../host/deferred.ts";
+import { readJsonLines, writeJsonLine } from "../host/lines.ts";
+
+export type StreamName = "stdin" | "stdout" | "stderr";
+
+export interface WindowSize {
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/** Where the stand-in is to be, and what it carries. */
+export interface Placement {
+  readonly netns: string | null;
+  readonly rootfs: string | null;
+  readonly cgroups: readonly string[];
+  readonly streams: readonly StreamName[];
+  readonly terminal: boolean;
+  readonly consoleSocket: string | null;
+  readonly size: WindowSize | null;
+}
+
+/** How a process ended: a code, or the signal that killed it. */
+export type ProcessEnd = { readonly code: number } | { readonly signal: number };
+
+/** What the stand-in passes on. */
+export interface StandInEvents {
+  readonly signal: (signal: number) => void;
+  readonly resize: (size: WindowSize) => void;
+  /** The stand-in is gone without having been told to: whoever had its PID killed it. */
+  readonly lost: () => void;
+}
+
+export class StandIn {
+  /** What the stand-in must show when it dials. */
+  readonly token = randomBytes(16).toString("hex");
+  readonly #pid = deferred<number>();
+  readonly #placed = deferred<WindowSize | null>();
+  readonly #streams: Record<StreamName, Deferred<Socket>> = { stdin: deferred(), stdout: deferred(), stderr: deferred() };
+  readonly #events: StandInEvents;
+  #control: Socket | undefined;
+  #released = false;
+
+  constructor(events: StandInEvents) {
+    this.#events = events;
+  }
+
+  /** Its PID on the host, once it has dialled. */
+  get pid(): Promise<number> {
+    return this.#pid.promise;
+  }
+
+  /** One of its streams, once it has dialled. */
+  stream(name: StreamName): Promise<Socket> {
+    return this.#streams[name].promise;
+  }
+
+  /** Takes over a connection that showed this stand-in's token. */
+  attach(stream: "control" | StreamName, socket: Socket, pid: number | undefined): void {
+    if (stream !== "control") {
+      this.#streams[stream].resolve(socket);
+      return;
+    }
+    if (this.#control !== undefined || pid === undefined) {
+      socket.destroy();
+      return;
+    }
+    this.#control = socket;
+    socket.on("error", () => {}); // `end` follows
+    readJsonLines(
+      socket,
+      "the stand-in",
+      (message) => this.#onMessage(message),
+      () => this.#onEnd(),
+    );
+    this.#pid.resolve(pid);
+  }
+
+  /** Sends it to its place. Resolves to the terminal's size where it has one. Throws `host` where it cannot get there. */
+  async place(placement: Placement): Promise<WindowSize | null> {
+    await this.pid;
+    this.#send({ op: "place", signals: true, ...placement });
+    return this.#placed.promise;
+  }
+
+  /** Lets it end as the process did. */
+  exit(end: ProcessEnd): void {
+    this.#release({ op: "exit", ...end });
+  }
+
+  /** Lets it end with a message of husk's own. */
+  fail(message: string, status: number): void {
+    this.#release({ op: "fail", message, status });
+  }
+
+  #release(message: object): void {
+    if (this.#released) return;
+    this.#released = true;
+    this.#send(message);
+    this.#control?.end();
+  }
+
+  #send(message: object): void {
+    if (this.#control?.writable === true) writeJsonLine(this.#control, message);
+  }
+
+  #onMessage(message: Readonly<Record<string, unknown>>): void {
+    const size = windowSize(message["size"]);
+    if (message["op"] === "placed") this.#placed.resolve(size);
+    else if (message["op"] === "failed") this.#placed.reject(new HuskError("host", String(message["message"])));
+    else if (message["op"] === "signal" && typeof message["signal"] === "number") this.#events.signal(message["signal"]);
+    else if (message["op"] === "resize" && size !== null) this.#events.resize(size);
+  }
+
+  #onEnd(): void {
+    const gone = new HuskError("host", "the stand-in process is gone");
+    this.#placed.reject(gone);
+    for (const stream of Object.values(this.#streams)) stream.reject(gone);
+    if (!this.#released) this.#events.lost();
+  }
+}
+
+/** A window size from a message, or null where it is none. */
+function windowSize(value: unknown): WindowSize | null {
+  if (typeof value !== "object" || value === null || !("rows" in value) || !("columns" in value)) return null;
+  const { rows, columns } = value;
+  return typeof rows === "number" && typeof columns === "number" ? { rows, columns } : null;
+}

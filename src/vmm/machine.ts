@@ -1,0 +1,61 @@
+/** What a virtual machine is made of, in words that no hypervisor owns. */
+
+export type Accelerator = "kvm" | "tcg";
+
+/** A guest: a kernel, an initramfs, and what they are called. */
+export interface GuestImage {
+  readonly flavour: string;
+  readonly kernel: string;
+  readonly initramfs: string;
+}
+
+/** A host folder served to the guest by a vhost-user file system daemon listening on `socket` (a path as the hypervisor sees it). */
+export interface SharedFolder {
+  readonly tag: string;
+  readonly socket: string;
+}
+
+/**
+ * The guest's RAM. A shared folder needs RAM that its daemon can map: over private RAM the mount succeeds and the first access hangs, so
+ * the pair cannot be written down.
+ */
+export type Memory =
+  | { readonly kind: "private"; readonly bytes: number }
+  | { readonly kind: "shared"; readonly bytes: number; readonly folders: readonly SharedFolder[] };
+
+/** A raw block image that the hypervisor inherits, open, as a descriptor; the guest knows the disk by its serial. */
+export interface Disk {
+  readonly serial: string;
+  readonly descriptor: number;
+  /** Whether the descriptor is of a block device, and not of a regular file. */
+  readonly isDevice: boolean;
+  readonly readonly: boolean;
+}
+
+/** How the guest's agent is reached. Either way the host dials a unix socket. */
+export type AgentChannel =
+  /** virtio-serial; `descriptor`: the listening unix socket that the hypervisor inherits. */
+  | { readonly kind: "serial"; readonly descriptor: number }
+  /** vsock; the guest dials the host's `port`, where a relay listens. */
+  | { readonly kind: "vsock"; readonly cid: number; readonly port: number };
+
+export interface Machine {
+  readonly accelerator: Accelerator;
+  readonly vcpus: number;
+  readonly memory: Memory;
+  readonly image: GuestImage;
+  readonly channel: AgentChannel;
+  readonly disks: readonly Disk[];
+  /** How many network devices may be plugged in while it runs. */
+  readonly networkPorts: number;
+  /** Descriptors of socket pairs that the hypervisor inherits. */
+  readonly controlDescriptor: number;
+  readonly consoleDescriptor: number;
+  /** Bytes of the cache of translated code under TCG. */
+  readonly translationBufferBytes: number;
+  /** Words added to the kernel's command line. */
+  readonly kernelParameters: readonly string[];
+}
+
+/** The name of the virtio-serial port that the agent opens. */
+export const agentPortName = "husk.agent";

@@ -1,0 +1,94 @@
+/**
+ * QEMU's command line for a machine: pure, and the only place that knows QEMU's words. QEMU 7.2 and later.
+ * https://www.qemu.org/docs/master/system/invocation.html
+ */
+import { type Accelerator, type AgentChannel, agentPortName, type Disk, type Machine, type Memory } from "../machine.ts";
+
+const mebibyte = 1024 * 1024;
+
+/** The arguments after the program's name. */
+export function qemuArguments(machine: Machine): string[] {
+  const { image, vcpus, memory } = machine;
+  return [
+    ["-name", "husk", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+    // Nothing that a container could ask of a broken QEMU: no new programs, no other user, no scheduling, no obsolete calls.
+    ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
+    // The devices of a PC that no guest of ours drives only cost boot time and attack surface.
+    ["-machine", "q35,memory-backend=ram,sata=off,smbus=off,usb=off,vmport=off,hpet=off,graphics=off,dump-guest-core=off"],
+    ["-accel", accelerator(machine), "-cpu", cpuModel(machine.accelerator), "-smp", String(vcpus)],
+    ["-m", `${Math.floor(memory.bytes / mebibyte)}M`, ...memoryArguments(memory)],
+    ["-kernel", image.kernel, "-initrd", image.initramfs, "-append", kernelCommandLine(machine)],
+    ["-chardev", `socket,id=control,fd=${machine.controlDescriptor}`, "-mon", "chardev=control,mode=control"],
+    ["-chardev", `socket,id=console,fd=${machine.consoleDescriptor}`, "-serial", "chardev:console"],
+    channelArguments(machine.channel),
+    ...machine.disks.map(diskArguments),
+    ...Array.from({ length: machine.networkPorts }, (_, index) => ["-device", `pcie-root-port,id=${networkPort(index)},chassis=${index + 1}`]),
+  ].flat();
+}
+
+/** The id of the bus on which the network device number `index` is plugged. */
+export function networkPort(index: number): string {
+  return `net-port${index}`;
+}
+
+/** The kernel's command line. Time goes into probing what is not there, so each word below names something absent. */
+function kernelCommandLine(machine: Machine): string {
+  const channel = machine.channel.kind === "serial" ? "husk.channel=serial" : `husk.channel=vsock:${machine.channel.port}`;
+  return [
+    "console=ttyS0 quiet panic=-1 reboot=t",
+    "no_timer_check tsc=reliable rcupdate.rcu_expedited=1 cryptomgr.notests random.trust_cpu=on",
+    "i8042.noaux i8042.nokbd 8250.nr_uarts=1 pci=noearly",
+    channel,
+    ...machine.kernelParameters,
+  ].join(" ");
+}
+
+function accelerator(machine: Machine): string {
+  if (machine.accelerator === "kvm") return "kvm";
+  return `tcg,thread=multi,tb-size=${Math.floor(machine.translationBufferBytes / mebibyte)}`;
+}
+
+function cpuModel(accelerator: Accelerator): string {
+  return accelerator === "kvm" ? "host" : "max";
+}
+
+function memoryArguments(memory: Memory): string[] {
+  const shared = memory.kind === "shared";
+  const backend = `memory-backend-memfd,id=ram,size=${memory.bytes},share=${shared ? "on" : "off"}`;
+  const folders = shared ? memory.folders : [];
+  return [
+    "-object",
+    backend,
+    ...folders.flatMap(({ tag, socket }, index) => [
+      "-chardev",
+      `socket,id=fs${index},path=${socket}`,
+      "-device",
+      `vhost-user-fs-pci,chardev=fs${index},tag=${tag},queue-size=1024`,
+    ]),
+  ];
+}
+
+function channelArguments(channel: AgentChannel): string[] {
+  if (channel.kind === "vsock") return ["-device", `vhost-vsock-pci,guest-cid=${channel.cid}`];
+  return [
+    "-device",
+    "virtio-serial-pci,max_ports=2",
+    "-chardev",
+    `socket,id=agent,fd=${channel.descriptor},server=on,wait=off`,
+    "-device",
+    `virtserialport,chardev=agent,name=${agentPortName},id=agent`,
+  ];
+}
+
+function diskArguments(disk: Disk, index: number): string[] {
+  const readonly = disk.readonly ? "on" : "off";
+  const driver = disk.isDevice ? "host_device" : "file";
+  return [
+    "-add-fd",
+    `fd=${disk.descriptor},set=${index + 1}`,
+    "-blockdev",
+    `driver=raw,node-name=disk${index},read-only=${readonly},file.driver=${driver},file.filename=/dev/fdset/${index + 1},discard=unmap`,
+    "-device",
+    `virtio-blk-pci,drive=disk${index},serial=${disk.serial}`,
+  ];
+}

@@ -1,0 +1,31 @@
+/**
+ * Bundles the programs: one file each, so that a start of Node reads one file. CommonJS, because the bundle of grpc-js is,
+ * and because V8's code cache wants a plain script.
+ */
+import { chmod, mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { build } from "esbuild";
+
+const programs = { husk: "src/cli/main.ts", supervisor: "src/cli/supervisor.ts" };
+
+const staging = `dist.${process.pid}`;
+await rm(staging, { recursive: true, force: true });
+await mkdir(staging);
+const options = {
+  bundle: true,
+  platform: "node",
+  target: "node24",
+  format: "cjs",
+  minifySyntax: true,
+  minifyWhitespace: true,
+  keepNames: false,
+  legalComments: "none",
+  logLevel: "warning",
+} as const;
+for (const [name, entry] of Object.entries(programs)) {
+  await build({ ...options, entryPoints: [entry], outfile: `${staging}/${name}.js` });
+}
+// The repository's package.json says "module"; the bundles are CommonJS.
+await writeFile(`${staging}/package.json`, '{ "type": "commonjs" }\n');
+for (const name of Object.keys(programs)) await chmod(`${staging}/${name}.js`, 0o644);
+await rm("dist", { recursive: true, force: true });
+await rename(staging, "dist");

@@ -1,0 +1,31 @@
+import { defineConfig } from "vitest/config";
+
+/** unit: no root, no VM. e2e: real VMs under whatever accelerator the host has. kvm: run inside the project's KVM host. */
+export default defineConfig({
+  test: {
+    projects: [
+      { test: { name: "unit", include: ["src/**/*.test.ts", "tools/**/*.test.ts"], environment: "node" } },
+      {
+        test: {
+          name: "e2e",
+          include: ["test/e2e/**/*.test.ts"],
+          environment: "node",
+          // Real VMs under emulation on two cores: files run one after another, and a test's bound is generous since nothing waits for it.
+          fileParallelism: false,
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
+          name: "kvm",
+          include: ["test/kvm/**/*.test.ts"],
+          environment: "node",
+          fileParallelism: false,
+          testTimeout: 600_000,
+          hookTimeout: 600_000,
+        },
+      },
+    ],
+  },
+});
