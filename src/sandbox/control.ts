@@ -1,0 +1,209 @@
+/**
+ * The supervisor's control socket, ROOT/ID/sock: JSON objects, one a line. A connection's first line says what it is for.
+ *
+ *     {"attach":TOKEN,"stream":"control"|"stdin"|"stdout"|"stderr","pid":N}    a stand-in's; what follows is as
+ *                                                                              guest-agent/helper/PROTOCOL.md has it
+ *     {"id":1,"call":"start","params":{}}                                      a client's; it may go on calling, and calls overlap
+ *       {"id":1,"result":{}}  |  {"id":1,"error":{"code":"wrong-state","message":"..."}}
+ *
+ * The run folder's mode (0700) is what keeps others out. This file serves it; control-client.ts calls it.
+ */
+import { createServer, type Server, type Socket } from "node:net";
+import { type ErrorCode, explain, HuskError } from "../errors.ts";
+import { maxLineBytes, readJsonLines } from "../host/lines.ts";
+import { shortPath } from "./run-folder.ts";
+
+/** What a client may call; the names are runc's verbs where it has one. */
+export const controlMethods = [
+  "start",
+  "kill",
+  "pause",
+  "resume",
+  "ps",
+  "exec",
+  "execStarted",
+  "delete",
+  "state",
+  "stats",
+  "update",
+  "resize",
+] as const;
+export type ControlMethod = (typeof controlMethods)[number];
+
+export const attachStreams = ["control", "stdin", "stdout", "stderr"] as const;
+export type AttachStream = (typeof attachStreams)[number];
+
+/** A stand-in's first line. */
+export interface AttachHello {
+  readonly token: string;
+  readonly stream: AttachStream;
+  /** The stand-in's PID; on the control stream alone. */
+  readonly pid: number | undefined;
+}
+
+export type Params = Readonly<Record<string, unknown>>;
+
+/** What a call knows of its caller. */
+export interface CallContext {
+  /** Aborted when the caller is gone: the answer would reach nobody. */
+  readonly signal: AbortSignal;
+}
+
+/** Who answers on a control socket. */
+export interface ControlHandlers {
+  /** Carries a call out. What it returns is the result (undefined: {}), what it throws is sent as the error. */
+  readonly call: (method: ControlMethod, params: Params, context: CallContext) => Promise<object | void> | object | void;
+  /**
+   * Takes over a stand-in's connection, paused, with nothing lost of what came after its first line, and open in both directions
+   * until it is ended in both. It must listen for the socket's errors, and `resume()` it where it listens for `data`.
+   */
+  readonly attach: (hello: AttachHello, socket: Socket) => void;
+}
+
+/** A call's error as it is on the wire. The message is the whole chain in one line, its hint included. */
+export interface WireError {
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
+export interface ControlServer extends AsyncDisposable {
+  /** Stops listening, removes the socket and ends the clients' connections; those of stand-ins are their new owner's. */
+  close(): Promise<void>;
+}
+
+/** Serves the control socket at `path`, whatever its length. Throws `host` where it cannot be bound. */
+export async function serveControl(path: string, handlers: ControlHandlers): Promise<ControlServer> {
+  const clients = new Set<Socket>();
+  const server = createServer({ allowHalfOpen: true }, (socket) => accept(socket, handlers, clients));
+  // Held as long as the server: closing it unlinks the path it was bound to.
+  const short = shortPath(path);
+  try {
+    await listening(server, short.path);
+  } catch (cause) {
+    short.release();
+    throw new HuskError("host", `cannot listen on ${path}`, { cause });
+  }
+  let closed: Promise<void> | undefined;
+  const close = (): Promise<void> => {
+    closed ??= new Promise((resolve) => {
+      server.close(() => resolve());
+      for (const client of clients) client.destroySoon();
+      short.release();
+    });
+    return closed;
+  };
+  return { close, [Symbol.asyncDispose]: close };
+}
+
+function listening(server: Server, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen({ path }, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
+}
+
+/** Reads a connection's first line, and hands the connection to whom it is for. */
+function accept(socket: Socket, handlers: ControlHandlers, clients: Set<Socket>): void {
+  clients.add(socket);
+  const gone = new AbortController();
+  const onError = (): void => {}; // `close` follows, and says all there is to know: the peer is gone
+  socket.on("error", onError);
+  socket.on("close", () => {
+    clients.delete(socket);
+    gone.abort();
+  });
+  let begun = Buffer.alloc(0);
+  const onData = (chunk: Buffer): void => {
+    begun = Buffer.concat([begun, chunk]);
+    const end = begun.indexOf(0x0a);
+    if (end === -1) {
+      if (begun.length > maxLineBytes) socket.destroy();
+      return;
+    }
+    socket.pause();
+    socket.off("data", onData);
+    socket.off("end", onEnd);
+    const hello = parseHello(begun.subarray(0, end).toString("utf8"));
+    if (hello === undefined) {
+      // Not a stand-in's: every line is a call, the first one too.
+      socket.unshift(begun);
+      serveCalls(socket, handlers, gone.signal);
+      socket.resume();
+      return;
+    }
+    const rest = begun.subarray(end + 1);
+    if (rest.length > 0) socket.unshift(rest);
+    clients.delete(socket);
+    handlers.attach(hello, socket);
+    socket.off("error", onError);
+  };
+  const onEnd = (): void => {
+    socket.destroy();
+  };
+  socket.on("data", onData);
+  socket.on("end", onEnd);
+}
+
+function serveCalls(socket: Socket, handlers: ControlHandlers, signal: AbortSignal): void {
+  let pending = 0;
+  let ended = false;
+  const answer = (id: number, reply: object): void => {
+    socket.write(`${JSON.stringify({ id, ...reply })}\n`);
+    pending--;
+    if (ended && pending === 0) socket.end();
+  };
+  readJsonLines(
+    socket,
+    "a client of the control socket",
+    (message) => {
+      const { id, call, params } = message;
+      const method = controlMethods.find((known) => known === call);
+      if (typeof id !== "number") {
+        socket.destroy();
+        return;
+      }
+      pending++;
+      if (method === undefined) {
+        answer(id, { error: wireError(new HuskError("unsupported", `the supervisor has no call ${JSON.stringify(call)}`)) });
+        return;
+      }
+      // In a promise's chain, so that a handler that throws at once is answered like one that rejects.
+      Promise.resolve()
+        .then(() => handlers.call(method, isParams(params) ? params : {}, { signal }))
+        .then(
+          (result) => answer(id, { result: result ?? {} }),
+          (error: unknown) => answer(id, { error: wireError(error) }),
+        );
+    },
+    () => {
+      ended = true;
+      if (pending === 0) socket.end(); // a client that has said all may still wait for its answers
+    },
+  );
+}
+
+function wireError(error: unknown): WireError {
+  return { code: error instanceof HuskError ? error.code : "internal", message: explain(error) };
+}
+
+function isParams(value: unknown): value is Params {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** A stand-in's first line; undefined for any other. */
+function parseHello(line: string): AttachHello | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+  if (!isParams(value)) return undefined;
+  const { attach, stream, pid } = value;
+  const known = attachStreams.find((name) => name === stream);
+  if (typeof attach !== "string" || known === undefined) return undefined;
+  return { token: attach, stream: known, pid: typeof pid === "number" && Number.isSafeInteger(pid) && pid > 0 ? pid : undefined };
+}
