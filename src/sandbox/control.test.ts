@@ -178,6 +178,7 @@ describe("stand-ins", () => {
     await new Promise((resolve) => setTimeout(resolve, 20));
     expect(await text(socket)).toBe("");
     standIn.destroy();
+    socket.destroy();
   });
 
   it("keeps a stand-in's connection when the server closes", async () => {

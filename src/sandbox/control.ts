@@ -55,7 +55,8 @@ export interface ControlHandlers {
   readonly call: (method: ControlMethod, params: Params, context: CallContext) => Promise<object | void> | object | void;
   /**
    * Takes over a stand-in's connection, paused, with nothing lost of what came after its first line, and open in both directions
-   * until it is ended in both. It must listen for the socket's errors, and `resume()` it where it listens for `data`.
+   * until it is ended in both. It must listen for the socket's errors, and `resume()` it where it listens for `data`. One that begins
+   * to read later must do so by pipe, pipeline or iteration: Node may have emitted `end` by then, where nothing came after the line.
    */
   readonly attach: (hello: AttachHello, socket: Socket) => void;
 }
