@@ -181,6 +181,27 @@ describe("stand-ins", () => {
     socket.destroy();
   });
 
+  it.each(["at once", "later"])("flows to who listens for data %s", async (when) => {
+    const heard = Promise.withResolvers<string>();
+    await using _server = await serveControl(folder.socket, {
+      ...nobody,
+      attach: (_, socket) => {
+        let said = "";
+        const listen = (): void => {
+          socket.on("data", (chunk: Buffer) => (said += chunk.toString()));
+          socket.on("end", () => heard.resolve(said));
+          socket.on("close", () => heard.resolve(`${said}, closed`));
+        };
+        if (when === "at once") listen();
+        else setTimeout(listen, 20);
+      },
+    });
+    const standIn = await raw();
+    standIn.end(`{"attach":"t1","stream":"stdin"}\nhello`);
+    expect(await heard.promise).toBe("hello");
+    standIn.destroy();
+  });
+
   it("keeps a stand-in's connection when the server closes", async () => {
     const attached = Promise.withResolvers<Socket>();
     const server = await serveControl(folder.socket, { ...nobody, attach: (_, socket) => attached.resolve(socket) });

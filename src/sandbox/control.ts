@@ -54,9 +54,9 @@ export interface ControlHandlers {
   /** Carries a call out. What it returns is the result (undefined: {}), what it throws is sent as the error. */
   readonly call: (method: ControlMethod, params: Params, context: CallContext) => Promise<object | void> | object | void;
   /**
-   * Takes over a stand-in's connection, paused, with nothing lost of what came after its first line, and open in both directions
-   * until it is ended in both. It must listen for the socket's errors, and `resume()` it where it listens for `data`. One that begins
-   * to read later must do so by pipe, pipeline or iteration: Node may have emitted `end` by then, where nothing came after the line.
+   * Takes over a stand-in's connection: not flowing yet, with nothing lost of what came after its first line, and open in both directions
+   * until it is ended in both. It must listen for the socket's errors. Where it does not listen at once, Node may have emitted `end` by
+   * the time it does (readableEnded; pipe, pipeline and iteration notice that by themselves).
    */
   readonly attach: (hello: AttachHello, socket: Socket) => void;
 }
@@ -68,7 +68,7 @@ export interface WireError {
 }
 
 export interface ControlServer extends AsyncDisposable {
-  /** Stops listening, removes the socket and ends the clients' connections; those of stand-ins are their new owner's. */
+  /** Stops listening, removes the socket and ends the clients' connections after their last answers; stand-ins' are their owner's. */
   close(): Promise<void>;
 }
 
@@ -86,11 +86,13 @@ export async function serveControl(path: string, handlers: ControlHandlers): Pro
   }
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => {
-    closed ??= new Promise((resolve) => {
-      server.close(() => resolve());
-      for (const client of clients) client.destroySoon();
+    closed ??= (async () => {
+      server.close(); // its callback would wait for the stand-ins' connections too
       short.release();
-    });
+      const ends = [...clients].map((client) => new Promise((resolve) => client.once("close", resolve)));
+      for (const client of clients) client.destroySoon();
+      await Promise.all(ends);
+    })();
     return closed;
   };
   return { close, [Symbol.asyncDispose]: close };
@@ -117,26 +119,24 @@ function accept(socket: Socket, handlers: ControlHandlers, clients: Set<Socket>)
     gone.abort();
   });
   let begun = Buffer.alloc(0);
-  const onData = (chunk: Buffer): void => {
-    begun = Buffer.concat([begun, chunk]);
+  // "readable" rather than "data": once its last listener is off, the socket is as if nobody had listened yet.
+  const onReadable = (): void => {
+    for (let chunk = read(socket); chunk !== null; chunk = read(socket)) begun = Buffer.concat([begun, chunk]);
     const end = begun.indexOf(0x0a);
     if (end === -1) {
       if (begun.length > maxLineBytes) socket.destroy();
       return;
     }
-    socket.pause();
-    socket.off("data", onData);
+    socket.off("readable", onReadable);
     socket.off("end", onEnd);
     const hello = parseHello(begun.subarray(0, end).toString("utf8"));
+    // All but a stand-in's first line are calls, and the first one is among them.
+    const rest = hello === undefined ? begun : begun.subarray(end + 1);
+    if (rest.length > 0) socket.unshift(rest);
     if (hello === undefined) {
-      // Not a stand-in's: every line is a call, the first one too.
-      socket.unshift(begun);
       serveCalls(socket, handlers, gone.signal);
-      socket.resume();
       return;
     }
-    const rest = begun.subarray(end + 1);
-    if (rest.length > 0) socket.unshift(rest);
     clients.delete(socket);
     handlers.attach(hello, socket);
     socket.off("error", onError);
@@ -144,8 +144,12 @@ function accept(socket: Socket, handlers: ControlHandlers, clients: Set<Socket>)
   const onEnd = (): void => {
     socket.destroy();
   };
-  socket.on("data", onData);
+  socket.on("readable", onReadable);
   socket.on("end", onEnd);
+}
+
+function read(socket: Socket): Buffer | null {
+  return socket.read() as Buffer | null; // no encoding is set
 }
 
 function serveCalls(socket: Socket, handlers: ControlHandlers, signal: AbortSignal): void {
