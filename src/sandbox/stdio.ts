@@ -33,6 +33,7 @@ export function pumpStdin(agent: AgentClient, target: ProcessTarget, socket: Soc
     socket.on("end", () => call.end());
     socket.on("error", () => call.end());
     socket.on("close", () => call.end());
+    if (socket.readableEnded || socket.destroyed) call.end(); // it ended before anybody listened
   });
 }
 
@@ -57,6 +58,7 @@ export function pumpOutput(agent: AgentClient, target: ProcessTarget, output: "s
       resolve();
     });
     socket.on("end", () => socket.destroy()); // the stand-in sends nothing here: its end means that nobody reads
-    socket.resume();
+    if (socket.readableEnded) socket.destroy();
+    else socket.resume();
   });
 }

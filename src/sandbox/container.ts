@@ -1,0 +1,219 @@
+/** A container in a sandbox: its states, its processes, and what is asked of it while it lives. */
+import { explain, exitStatus, HuskError } from "../errors.ts";
+import type { ListProcessesResponse, StatsContainerResponse, Storage } from "../gen/agent/v1/agent.ts";
+import { GuestProcess, type ProcessOutcome } from "./guest-process.ts";
+import type { ContainerStatus } from "./record.ts";
+import type { Sandbox } from "./sandbox.ts";
+import type { Placement, StandIn, StreamName, WindowSize } from "./stand-in.ts";
+
+/** What the guest is told to make. */
+export interface ContainerSpec {
+  readonly id: string;
+  /** The runtime spec in the guest's words. */
+  readonly spec: object;
+  readonly rootfs: Storage;
+  readonly storages: readonly Storage[];
+  readonly terminal: boolean;
+  readonly consoleSize: WindowSize | null;
+}
+
+/** Where stand-ins of this container are put. */
+export type StandInPlace = Pick<Placement, "netns" | "rootfs" | "cgroups">;
+
+/** A further process, as `husk exec` asks for it. */
+export interface ExecSpec {
+  /** The spec's process object. */
+  readonly process: object;
+  readonly terminal: boolean;
+  readonly consoleSocket: string | null;
+  readonly size: WindowSize | null;
+  readonly ignorePaused: boolean;
+}
+
+interface Exec {
+  readonly process: GuestProcess;
+  /** Resolves to the stand-in's PID once the program runs. */
+  readonly running: Promise<number>;
+}
+
+/** An output that a terminal does not have. */
+function streamsOf(terminal: boolean): StreamName[] {
+  return terminal ? ["stdin", "stdout"] : ["stdin", "stdout", "stderr"];
+}
+
+export class Container {
+  readonly init: GuestProcess;
+  readonly #sandbox: Sandbox;
+  readonly #spec: ContainerSpec;
+  readonly #onStatus: (status: ContainerStatus) => void;
+  readonly #execs = new Map<string, Exec>();
+  #status: ContainerStatus = "creating";
+  #place: StandInPlace = { netns: null, rootfs: null, cgroups: [] };
+  #nextExec = 1;
+
+  /** `onStatus` is told each change of the state, before the caller that caused it gets its answer. */
+  constructor(sandbox: Sandbox, spec: ContainerSpec, onStatus: (status: ContainerStatus) => void) {
+    this.#sandbox = sandbox;
+    this.#spec = spec;
+    this.#onStatus = onStatus;
+    this.init = new GuestProcess(sandbox, { containerId: spec.id, processId: "" });
+  }
+
+  get status(): ContainerStatus {
+    return this.#status;
+  }
+
+  /** The stand-in that dials with this token, of init or of an exec. */
+  findStandIn(token: string): StandIn | undefined {
+    return [this.init, ...[...this.#execs.values()].map((exec) => exec.process)].map((process) => process.standIn).find((s) => s.token === token);
+  }
+
+  /** Sends init's stand-in to its place; execs' stand-ins will follow it there. Its dialling is the caller's business. */
+  async placeStandIn(place: StandInPlace, consoleSocket: string | null): Promise<void> {
+    this.#place = place;
+    const { terminal, consoleSize } = this.#spec;
+    await this.init.standIn.place({ ...place, terminal, consoleSocket, size: consoleSize, streams: streamsOf(terminal) });
+  }
+
+  /**
+   * Makes the container in the guest. The promise in the answer resolves when init has ended and its output is out; the container is stopped then.
+   * Throws the guest's errors, `program-not-found` among them.
+   */
+  async create(): Promise<{ readonly ended: Promise<ProcessOutcome> }> {
+    const { id, spec, rootfs, storages, terminal, consoleSize } = this.#spec;
+    await this.#sandbox.agent.call("createContainer", {
+      containerId: id,
+      specJson: Buffer.from(JSON.stringify(spec)),
+      rootfs,
+      storages: [...storages],
+      stdio: { terminal, stdin: true, stdout: true, stderr: !terminal, ...(consoleSize === null ? {} : { size: consoleSize }) },
+    });
+    this.#setStatus("created");
+    const ended = this.init.follow(streamsOf(terminal)).then((outcome) => {
+      this.#setStatus("stopped");
+      return outcome;
+    });
+    return { ended };
+  }
+
+  /** Runs the container's program. Throws `wrong-state` unless it is created. */
+  async start(): Promise<void> {
+    if (this.#status !== "created") {
+      throw new HuskError("wrong-state", `cannot start container "${this.#spec.id}": it is ${this.#status}, not created`);
+    }
+    await this.init.start();
+    // A program that ended at once has had its end reported before this answer.
+    if (this.#status === "created") this.#setStatus("running");
+  }
+
+  /** Throws `wrong-state` where nothing runs. */
+  async kill(signal: number, all: boolean): Promise<void> {
+    if (this.#status === "stopped") throw new HuskError("wrong-state", `container not running: "${this.#spec.id}"`);
+    await this.init.signal(signal, all);
+  }
+
+  async pause(): Promise<void> {
+    this.#expect("running", "pause");
+    await this.#sandbox.agent.call("pauseContainer", { containerId: this.#spec.id });
+    this.#setStatus("paused");
+  }
+
+  async resume(): Promise<void> {
+    this.#expect("paused", "resume");
+    await this.#sandbox.agent.call("resumeContainer", { containerId: this.#spec.id });
+    this.#setStatus("running");
+  }
+
+  processes(): Promise<ListProcessesResponse> {
+    return this.#sandbox.agent.call("listProcesses", { containerId: this.#spec.id });
+  }
+
+  stats(): Promise<StatsContainerResponse> {
+    return this.#sandbox.agent.call("statsContainer", { containerId: this.#spec.id });
+  }
+
+  /** Changes the container's limits in the guest. `resources`: the spec's linux.resources, the fields to change alone. */
+  async update(resources: object): Promise<void> {
+    await this.#sandbox.agent.call("updateContainer", { containerId: this.#spec.id, resourcesJson: Buffer.from(JSON.stringify(resources)) });
+  }
+
+  /**
+   * Makes a further process, which runs as soon as a stand-in has dialled with the token in the answer. Throws `wrong-state`, and the guest's errors.
+   */
+  async exec(exec: ExecSpec): Promise<{ readonly token: string; readonly execId: string }> {
+    const paused = this.#status === "paused";
+    if (this.#status !== "running" && this.#status !== "created" && !paused) {
+      throw new HuskError("wrong-state", `cannot exec in container "${this.#spec.id}": it is ${this.#status}`);
+    }
+    if (paused && !exec.ignorePaused) {
+      throw new HuskError("wrong-state", `cannot exec in paused container "${this.#spec.id}"`, { hint: "--ignore-paused to do it all the same" });
+    }
+    const execId = `exec-${this.#nextExec++}`;
+    const target = { containerId: this.#spec.id, processId: execId };
+    await this.#sandbox.agent.call("createProcess", {
+      ...target,
+      processJson: Buffer.from(JSON.stringify(exec.process)),
+      stdio: { terminal: exec.terminal, stdin: true, stdout: true, stderr: !exec.terminal, ...(exec.size === null ? {} : { size: exec.size }) },
+      ignorePaused: exec.ignorePaused,
+    });
+    const process = new GuestProcess(this.#sandbox, target);
+    const running = this.#runExec(process, exec);
+    running.catch(() => {}); // told to the stand-in, and to whoever asks by execStarted
+    this.#execs.set(execId, { process, running });
+    return { token: process.standIn.token, execId };
+  }
+
+  /** Resolves to the stand-in's PID once the exec's program runs. Throws what kept it from running. */
+  execStarted(execId: string): Promise<number> {
+    const exec = this.#execs.get(execId);
+    if (exec === undefined) throw new HuskError("not-found", `container "${this.#spec.id}" has no process ${execId}`);
+    return exec.running;
+  }
+
+  /** The VM is gone, or will be: lets every exec's stand-in end as killed. */
+  abandonExecs(): void {
+    for (const { process } of this.#execs.values()) process.standIn.exit({ signal: 9 });
+  }
+
+  async #runExec(process: GuestProcess, exec: ExecSpec): Promise<number> {
+    const { standIn, target } = process;
+    try {
+      const pid = await standIn.pid;
+      const streams = streamsOf(exec.terminal);
+      const size = await standIn.place({ ...this.#place, terminal: exec.terminal, consoleSocket: exec.consoleSocket, size: exec.size, streams });
+      if (size !== null && exec.terminal) await process.resize(size);
+      const ended = process.follow(streams);
+      await process.start();
+      void ended.then(({ end }) => this.#endExec(process, end));
+      return pid;
+    } catch (error) {
+      standIn.fail(explain(error), exitStatus(error));
+      this.#execs.delete(target.processId);
+      await this.#forget(process);
+      throw error;
+    }
+  }
+
+  async #endExec(process: GuestProcess, end: ProcessOutcome["end"]): Promise<void> {
+    await this.#forget(process);
+    this.#execs.delete(process.target.processId);
+    process.standIn.exit(end);
+  }
+
+  /** The agent's copy of an ended process. A guest that is gone has forgotten everything. */
+  async #forget(process: GuestProcess): Promise<void> {
+    await this.#sandbox.agent.call("deleteProcess", process.target).catch(() => {});
+  }
+
+  #expect(status: ContainerStatus, verb: string): void {
+    if (this.#status !== status) {
+      throw new HuskError("wrong-state", `cannot ${verb} container "${this.#spec.id}": it is ${this.#status}, not ${status}`);
+    }
+  }
+
+  #setStatus(status: ContainerStatus): void {
+    if (this.#status === "stopped") return;
+    this.#status = status;
+    this.#onStatus(status);
+  }
+}

@@ -1,0 +1,90 @@
+/** One process in the guest together with the stand-in on the host that is its PID here. */
+import { withDeadline } from "../host/deadline.ts";
+import { pumpOutput, pumpStdin, type ProcessTarget } from "./stdio.ts";
+import type { Sandbox } from "./sandbox.ts";
+import { type ProcessEnd, StandIn, type StreamName, type WindowSize } from "./stand-in.ts";
+
+/** How a process ended, when, and why where it was not its own doing. */
+export interface ProcessOutcome {
+  readonly end: ProcessEnd;
+  readonly at: Date;
+  readonly reason?: string;
+}
+
+/** The signal that stands for the death of everything at once. */
+const SIGKILL = 9;
+
+export class GuestProcess {
+  readonly target: ProcessTarget;
+  readonly standIn: StandIn;
+  readonly #sandbox: Sandbox;
+  #started = false;
+
+  constructor(sandbox: Sandbox, target: ProcessTarget) {
+    this.#sandbox = sandbox;
+    this.target = target;
+    this.standIn = new StandIn({
+      signal: (signal) => this.#forward(signal),
+      resize: (size) => this.#resize(size),
+      lost: () => this.#forward(SIGKILL),
+    });
+  }
+
+  get started(): boolean {
+    return this.#started;
+  }
+
+  /**
+   * Joins the stand-in's streams to the process, and waits for its end: resolves once the process has ended and its last byte of output has left, or the
+   * VM has died. The process must have been created in the guest.
+   */
+  async follow(streams: readonly StreamName[]): Promise<ProcessOutcome> {
+    const { agent, died } = this.#sandbox;
+    const wait = agent.waitProcess(this.target);
+    const pumps = streams.map(async (name) => {
+      const socket = await this.standIn.stream(name);
+      if (name === "stdin") return void pumpStdin(agent, this.target, socket);
+      return pumpOutput(agent, this.target, name, socket);
+    });
+    const flushed = Promise.allSettled(pumps);
+    const outcome = wait.answer.then(
+      ({ end, oomKilled, endedUnixNs }): ProcessOutcome => ({
+        end: end?.$case === "signal" ? { signal: end.value } : { code: end?.value ?? 255 },
+        at: new Date(Number(endedUnixNs / 1_000_000n)),
+        ...(oomKilled ? { reason: "out of memory" } : {}),
+      }),
+      // The call fails when its channel does. The VM's own death says why; it is noticed within moments, or the agent alone is gone.
+      async (error: Error): Promise<ProcessOutcome> => {
+        const reason = await withDeadline(died, 1000, "the VM").catch(() => error.message);
+        return { end: { signal: SIGKILL }, at: new Date(), reason };
+      },
+    );
+    const result = await Promise.race([outcome, died.then((reason): ProcessOutcome => ({ end: { signal: SIGKILL }, at: new Date(), reason }))]);
+    await flushed;
+    return result;
+  }
+
+  /** Lets the created process execute its program. Throws `program-not-found` and its like where execve fails. */
+  async start(): Promise<void> {
+    await this.#sandbox.agent.call("startProcess", this.target);
+    this.#started = true;
+  }
+
+  /** Sends a signal. `all`: to every process of the container. */
+  async signal(signal: number, all = false): Promise<void> {
+    await this.#sandbox.agent.call("signalProcess", { ...this.target, signal, all });
+  }
+
+  async resize(size: WindowSize): Promise<void> {
+    await this.#sandbox.agent.call("resizePty", { ...this.target, size });
+  }
+
+  /** A signal that reached the stand-in. One that can no longer be delivered meets a process that has ended: its end is the answer. */
+  #forward(signal: number): void {
+    this.signal(signal).catch(() => {});
+  }
+
+  #resize(size: WindowSize): void {
+    this.resize(size).catch(() => {}); // likewise
+  }
+}

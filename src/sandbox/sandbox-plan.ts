@@ -1,0 +1,161 @@
+/** From what a sandbox is to be, to what the helper makes and QEMU is told: pure, apart from asking which folders exist. */
+import { existsSync } from "node:fs";
+import { dirname } from "node:path";
+import { firstExtraDescriptor } from "../host/sandbox-process.ts";
+import type { SandboxDevice, SandboxMount, SandboxPlan, SandboxProgram } from "../host/sandbox-plan.ts";
+import type { Accelerator, AgentChannel, Disk, GuestImage, Machine, Memory } from "../vmm/machine.ts";
+import { qemuArguments } from "../vmm/qemu/command-line.ts";
+
+/** A block image of the host that the guest gets as a disk. */
+export interface SandboxDisk {
+  readonly serial: string;
+  readonly path: string;
+  readonly isDevice: boolean;
+  readonly readonly: boolean;
+}
+
+/** Everything that shapes a sandbox. */
+export interface SandboxSpec {
+  readonly id: string;
+  readonly programs: { readonly helper: string; readonly qemu: string; readonly virtiofsd: string };
+  readonly image: GuestImage;
+  readonly accelerator: Accelerator;
+  readonly channel: "serial" | "vsock";
+  readonly vhostNet: boolean;
+  readonly vcpus: number;
+  readonly memoryBytes: number;
+  readonly translationBufferBytes: number;
+  readonly networkPorts: number;
+  readonly guestConsoleBytes: number;
+  readonly kernelParameters: readonly string[];
+  /** The network namespace to enter; null: a new one. */
+  readonly netns: string | null;
+  readonly cgroups: readonly string[];
+  /** Host paths that the guest sees below `sharePoint`. */
+  readonly mounts: readonly SandboxMount[];
+  readonly disks: readonly SandboxDisk[];
+  /** The unix socket, as the host sees it, behind which the agent is dialled. */
+  readonly agentSocket: string;
+  /** Where the guest's console is kept. */
+  readonly consoleLog: string;
+  readonly deadlines: { readonly bootMs: number; readonly callMs: number };
+}
+
+/** Where the guest mounts the shared folder. */
+export const sharePoint = "/run/husk/shared";
+const shareTag = "husk";
+
+/** Users that QEMU runs as: one a sandbox, far above any that a distribution gives out. */
+const firstUser = 0x70000000;
+/** vsock context ids, one a sandbox; 0 to 2 are the protocol's own. */
+const firstContextId = 0x10000;
+
+const descriptors = { control: firstExtraDescriptor, console: firstExtraDescriptor + 1, agent: firstExtraDescriptor + 2, shares: firstExtraDescriptor + 3 };
+const firstDiskDescriptor = firstExtraDescriptor + 4;
+const sharesSocket = "/run/shares.sock";
+
+/** How many socket pairs the plan needs: QMP and the console. */
+export const channelCount = 2;
+
+/** The user that QEMU of the sandbox with this helper PID runs as. PIDs of live processes differ, so the users do. */
+export function sandboxUser(helperPid: number): number {
+  return firstUser + helperPid;
+}
+
+/** The plan for the helper whose PID is `helperPid`. */
+export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
+  const uid = sandboxUser(helperPid);
+  const contextId = firstContextId + helperPid;
+  const shares = spec.mounts.length > 0;
+  const machine = planMachine(spec, contextId, shares);
+  const programs: SandboxProgram[] = [];
+  if (spec.channel === "vsock") programs.push(relay(spec.programs.helper, contextId));
+  if (shares) programs.push(virtiofsd(spec.programs.virtiofsd));
+  const channelDescriptors = spec.channel === "serial" ? [descriptors.agent] : [];
+  programs.push({
+    name: "qemu",
+    argv: [spec.programs.qemu, ...qemuArguments(machine)],
+    user: "user",
+    fds: [descriptors.control, descriptors.console, ...channelDescriptors, ...machine.disks.map((disk) => disk.descriptor)],
+  });
+  return {
+    netns: spec.netns,
+    cgroups: spec.cgroups,
+    listen: [{ fd: descriptors.agent, path: spec.agentSocket }],
+    open: spec.disks.map((disk, index) => ({ fd: firstDiskDescriptor + index, path: disk.path, write: !disk.readonly })),
+    tree: { readonly: readonlyTree(spec), devices: devices(spec) },
+    user: { uid, gid: uid },
+    mounts: spec.mounts,
+    processes: programs,
+  };
+}
+
+function planMachine(spec: SandboxSpec, contextId: number, shares: boolean): Machine {
+  const memory: Memory = shares
+    ? { kind: "shared", bytes: spec.memoryBytes, folders: [{ tag: shareTag, socket: sharesSocket }] }
+    : { kind: "private", bytes: spec.memoryBytes };
+  const channel: AgentChannel =
+    spec.channel === "serial" ? { kind: "serial", descriptor: descriptors.agent } : { kind: "vsock", cid: contextId, port: contextId };
+  const disks: Disk[] = spec.disks.map(({ serial, isDevice, readonly }, index) => ({
+    serial,
+    isDevice,
+    readonly,
+    descriptor: firstDiskDescriptor + index,
+  }));
+  return {
+    accelerator: spec.accelerator,
+    vcpus: spec.vcpus,
+    memory,
+    image: spec.image,
+    channel,
+    disks,
+    networkPorts: spec.networkPorts,
+    controlDescriptor: descriptors.control,
+    consoleDescriptor: descriptors.console,
+    translationBufferBytes: spec.translationBufferBytes,
+    kernelParameters: spec.kernelParameters,
+  };
+}
+
+/** The virtio-fs devices that the agent mounts. */
+export function sharedFolders(spec: SandboxSpec): { tag: string; mountPoint: string }[] {
+  return spec.mounts.length > 0 ? [{ tag: shareTag, mountPoint: sharePoint }] : [];
+}
+
+/**
+ * virtiofsd, confined to the shared folder. It stays in the sandbox's mount namespace (sandbox=chroot), so that what is mounted later shows. Submounts are
+ * announced, so that files of different file systems with one inode number stay different files in the guest.
+ * https://qemu.readthedocs.io/en/v7.2.0/tools/virtiofsd.html
+ */
+function virtiofsd(program: string): SandboxProgram {
+  const options = "source=/shared,sandbox=chroot,cache=auto,xattr,announce_submounts,log_level=err";
+  return {
+    name: "virtiofsd",
+    argv: [program, "-f", `--fd=${descriptors.shares}`, "-o", options, "--thread-pool-size=0", "--rlimit-nofile=0"],
+    user: "root",
+    fds: [],
+    socket: sharesSocket,
+    socketFd: descriptors.shares,
+  };
+}
+
+function relay(helper: string, contextId: number): SandboxProgram {
+  const argv = [helper, "vsock", "--port", String(contextId), "--cid", String(contextId), "--fd", String(descriptors.agent)];
+  return { name: "vsock", argv, user: "user", fds: [descriptors.agent] };
+}
+
+function devices(spec: SandboxSpec): SandboxDevice[] {
+  const wanted: SandboxDevice[] = ["net/tun"];
+  if (spec.accelerator === "kvm") wanted.push("kvm");
+  if (spec.channel === "vsock") wanted.push("vhost-vsock");
+  if (spec.vhostNet) wanted.push("vhost-net");
+  return wanted.filter((device) => device !== "net/tun" || existsSync("/dev/net/tun"));
+}
+
+/** What QEMU and virtiofsd read of the host: their programs, libraries and firmware, and the guest image. */
+function readonlyTree(spec: SandboxSpec): string[] {
+  const system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives"].filter((path) => existsSync(path));
+  const own = [spec.image.kernel, spec.image.initramfs, spec.programs.qemu, spec.programs.virtiofsd, spec.programs.helper];
+  const outside = own.filter((path) => !path.startsWith("/usr/")).map((path) => (path === spec.programs.qemu ? dirname(path) : path));
+  return [...system, ...new Set(outside)];
+}
