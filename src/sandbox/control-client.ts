@@ -3,9 +3,10 @@ import { connect, type Socket } from "node:net";
 import { type ErrorCode, exitStatusOf, HuskError } from "../errors.ts";
 import { type Deferred, deferred } from "../host/deferred.ts";
 import { readJsonLines, writeJsonLine } from "../host/lines.ts";
+import { hasCode } from "../host/system-error.ts";
 import type { ControlMethod, Params } from "./control.ts";
 import { readRecord } from "./record.ts";
-import { hasCode, type RunFolder, runFolder, shortPath } from "./run-folder.ts";
+import { type RunFolder, runFolder, shortPath } from "./run-folder.ts";
 
 /** How long a call may take unless it says otherwise, in milliseconds: what it asks of the guest has a shorter bound of its own. */
 const callDeadlineMs = 30_000;
@@ -56,7 +57,10 @@ export class ControlClient implements Disposable {
     const id = this.#nextCall++;
     const answer = deferred<Params>();
     const timer = setTimeout(
-      () => answer.reject(new HuskError("deadline", `the supervisor of container "${this.#id}" did not answer "${method}" within ${deadlineMs} ms`)),
+      () =>
+        answer.reject(
+          new HuskError("deadline", `the supervisor of container "${this.#id}" did not answer "${method}" within ${deadlineMs} ms`),
+        ),
       deadlineMs,
     );
     const onAbort = (): void => answer.reject(signal?.reason instanceof Error ? signal.reason : new Error("aborted"));
@@ -113,7 +117,8 @@ function dial(folder: RunFolder): Promise<Socket> {
 
 /** Why nobody answered, from what the record says. */
 function unreachable(root: string, id: string, cause: unknown): Error {
-  if (!hasCode(cause, "ENOENT", "ECONNREFUSED")) return new HuskError("host", `cannot reach the supervisor of container "${id}"`, { cause });
+  if (!hasCode(cause, "ENOENT", "ECONNREFUSED"))
+    return new HuskError("host", `cannot reach the supervisor of container "${id}"`, { cause });
   const { status } = readRecord(root, id); // throws not-found
   if (status === "stopped") return new HuskError("wrong-state", `container "${id}" is stopped`);
   if (status === "creating") return new HuskError("wrong-state", `container "${id}" is still being created`);

@@ -6,8 +6,9 @@ import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { HuskError } from "../errors.ts";
 import { isAlive, type ProcessIdentity } from "../host/process-identity.ts";
+import { hasCode } from "../host/system-error.ts";
 import { parseRecord } from "./record-parser.ts";
-import { claimRunFolder, hasCode, listIds, type RunFolder, runFolder } from "./run-folder.ts";
+import { claimRunFolder, listIds, type RunFolder, runFolder } from "./run-folder.ts";
 
 /** The runtime spec's states, and runc's "paused". */
 export type ContainerStatus = "creating" | "created" | "running" | "paused" | "stopped";

@@ -5,6 +5,7 @@
 import { closeSync, constants, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { HuskError } from "../errors.ts";
+import { hasCode } from "../host/system-error.ts";
 
 /** The files of a run folder; each exists only while it is needed. */
 export interface RunFolder {
@@ -29,7 +30,10 @@ const passing = "~";
 const longestId = 255;
 
 /** Where run folders are unless --root says otherwise: as runc's, with XDG_RUNTIME_DIR honoured for users other than root. */
-export function defaultRoot(euid: number = process.geteuid?.() ?? 0, xdgRuntimeDir: string | undefined = process.env["XDG_RUNTIME_DIR"]): string {
+export function defaultRoot(
+  euid: number = process.geteuid?.() ?? 0,
+  xdgRuntimeDir: string | undefined = process.env["XDG_RUNTIME_DIR"],
+): string {
   return euid !== 0 && xdgRuntimeDir !== undefined && xdgRuntimeDir !== "" ? join(xdgRuntimeDir, "husk") : "/run/husk";
 }
 
@@ -41,7 +45,8 @@ export function checkId(id: string): void {
       hint: "letters, digits and _ + - . are allowed",
     });
   }
-  if (id.length > longestId) throw new HuskError("invalid-argument", `container id of ${id.length} characters: at most ${longestId} are possible`);
+  if (id.length > longestId)
+    throw new HuskError("invalid-argument", `container id of ${id.length} characters: at most ${longestId} are possible`);
 }
 
 /** The paths of a container's run folder, whether or not it exists. Throws `invalid-argument` for an id that could lead elsewhere. */
@@ -126,9 +131,4 @@ function entries(root: string): string[] {
     if (hasCode(cause, "ENOENT")) return [];
     throw new HuskError("host", `cannot list the containers in ${root}`, { cause });
   }
-}
-
-/** Whether an error is one of the system's with one of these codes ("ENOENT", ...). */
-export function hasCode(error: unknown, ...codes: readonly string[]): boolean {
-  return error instanceof Error && "code" in error && codes.includes(String(error.code));
 }

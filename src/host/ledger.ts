@@ -1,0 +1,119 @@
+/**
+ * What a sandbox took from the host that the kernel does not take back by itself, and how to give it back. Each entry is on disk before the
+ * thing is taken, so that whoever cleans up after a supervisor that was killed (delete, gc) knows of it; an entry of what was never taken,
+ * or was given back already, is no error.
+ */
+import { appendFileSync, readFileSync, rmSync } from "node:fs";
+import { isAbsolute, normalize } from "node:path";
+import { HuskError } from "../errors.ts";
+import { removeCgroup } from "./cgroup-removal.ts";
+import { hasCode } from "./system-error.ts";
+
+export type LedgerEntry =
+  /** A cgroup folder of our own. */
+  | { readonly kind: "cgroup"; readonly path: string }
+  /** A folder, with all that is in it. */
+  | { readonly kind: "folder"; readonly path: string }
+  | { readonly kind: "file"; readonly path: string }
+  /** A tap in a network namespace that others own, and its link's traffic control. */
+  | { readonly kind: "tap"; readonly netns: string; readonly link: string; readonly tap: string };
+
+/** A sandbox takes a few dozen things at most; a longer file is not ours. */
+const maxLedgerBytes = 1024 * 1024;
+
+/** Writes an entry down. Call it before taking the thing. Throws `host`. */
+export function noteInLedger(path: string, entry: LedgerEntry): void {
+  try {
+    // One write of one line: a process that is killed leaves whole lines. No fsync: run folders are on a tmpfs, which a crash of the host empties.
+    appendFileSync(path, `${JSON.stringify(entry)}\n`, { mode: 0o600 });
+  } catch (cause) {
+    throw new HuskError("host", `cannot write the ledger ${path}`, { cause });
+  }
+}
+
+/** The entries of a ledger, oldest first; none where there is no such file. Throws `internal` for one that is damaged. */
+export function readLedger(path: string): LedgerEntry[] {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (cause) {
+    if (hasCode(cause, "ENOENT")) return [];
+    throw new HuskError("host", `cannot read the ledger ${path}`, { cause });
+  }
+  if (text.length > maxLedgerBytes) throw new HuskError("internal", `the ledger ${path} has more than ${maxLedgerBytes} bytes`);
+  const lines = text.split("\n");
+  lines.pop(); // "", or the line whose writer had no space left: what it names was not taken
+  return lines.map((line, index) => {
+    const entry = parseEntry(line);
+    if (entry === undefined) throw new HuskError("internal", `the ledger ${path} is damaged at line ${index + 1}`);
+    return entry;
+  });
+}
+
+/** How a tap is taken away; in the network's folder, which stands above this one. */
+export interface GiveBackOptions {
+  readonly detachTap: (netns: string, link: string, tap: string) => Promise<void>;
+}
+
+/**
+ * Gives everything back, last taken first, and goes on after a failure. Resolves to one error for each thing that could not be given back.
+ * Calling it again is harmless.
+ */
+export async function giveBack(entries: readonly LedgerEntry[], options: GiveBackOptions): Promise<HuskError[]> {
+  const failures: HuskError[] = [];
+  for (const entry of entries.toReversed()) {
+    try {
+      await giveBackOne(entry, options);
+    } catch (cause) {
+      failures.push(new HuskError("host", `cannot give back ${describeEntry(entry)}`, { cause }));
+    }
+  }
+  return failures;
+}
+
+/** An entry in words: `the cgroup /sys/fs/cgroup/husk/a`. */
+export function describeEntry(entry: LedgerEntry): string {
+  return entry.kind === "tap" ? `the tap ${entry.tap} of ${entry.link} in ${entry.netns}` : `the ${entry.kind} ${entry.path}`;
+}
+
+async function giveBackOne(entry: LedgerEntry, options: GiveBackOptions): Promise<void> {
+  switch (entry.kind) {
+    case "cgroup":
+      return await removeCgroup(entry.path);
+    case "folder":
+      return removeFolder(entry.path);
+    case "file":
+      return rmSync(entry.path, { force: true });
+    case "tap":
+      return await options.detachTap(entry.netns, entry.link, entry.tap);
+    default:
+      entry satisfies never;
+  }
+}
+
+/** Removes a folder, unless something is mounted in it: that would be somebody's files. */
+function removeFolder(path: string): void {
+  const mounted = readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .map((line) => line.split(" ")[4] ?? "")
+    .find((point) => point === path || point.startsWith(`${path}/`));
+  if (mounted !== undefined) throw new Error(`${mounted} is a mount point`);
+  rmSync(path, { recursive: true, force: true });
+}
+
+function parseEntry(line: string): LedgerEntry | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+  if (typeof value !== "object" || value === null) return undefined;
+  const { kind, path, netns, link, tap } = value as Readonly<Record<string, unknown>>;
+  if (kind === "tap") {
+    return typeof netns === "string" && typeof link === "string" && typeof tap === "string" ? { kind, netns, link, tap } : undefined;
+  }
+  // A relative path, or one with "..", is none that we wrote.
+  if (typeof path !== "string" || !isAbsolute(path) || normalize(path) !== path || path === "/") return undefined;
+  return kind === "cgroup" || kind === "folder" || kind === "file" ? { kind, path } : undefined;
+}
