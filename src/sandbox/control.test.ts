@@ -181,24 +181,25 @@ describe("stand-ins", () => {
     socket.destroy();
   });
 
-  it.each(["at once", "later"])("flows to who listens for data %s", async (when) => {
+  it.each([
+    ["hello", 0],
+    ["hello", 20],
+    ["", 0],
+    ["", 20],
+  ])("flows, to its end, to who listens for data: %j after %d ms", async (input, afterMs) => {
     const heard = Promise.withResolvers<string>();
+    const listen = (socket: Socket): void => {
+      let said = "";
+      socket.on("data", (chunk: Buffer) => (said += chunk.toString()));
+      socket.on("end", () => heard.resolve(said));
+    };
     await using _server = await serveControl(folder.socket, {
       ...nobody,
-      attach: (_, socket) => {
-        let said = "";
-        const listen = (): void => {
-          socket.on("data", (chunk: Buffer) => (said += chunk.toString()));
-          socket.on("end", () => heard.resolve(said));
-          socket.on("close", () => heard.resolve(`${said}, closed`));
-        };
-        if (when === "at once") listen();
-        else setTimeout(listen, 20);
-      },
+      attach: (_, socket) => void (afterMs === 0 ? listen(socket) : setTimeout(listen, afterMs, socket)),
     });
     const standIn = await raw();
-    standIn.end(`{"attach":"t1","stream":"stdin"}\nhello`);
-    expect(await heard.promise).toBe("hello");
+    standIn.end(`{"attach":"t1","stream":"stdin"}\n${input}`);
+    expect(await heard.promise).toBe(input);
     standIn.destroy();
   });
 

@@ -54,9 +54,8 @@ export interface ControlHandlers {
   /** Carries a call out. What it returns is the result (undefined: {}), what it throws is sent as the error. */
   readonly call: (method: ControlMethod, params: Params, context: CallContext) => Promise<object | void> | object | void;
   /**
-   * Takes over a stand-in's connection: not flowing yet, with nothing lost of what came after its first line, and open in both directions
-   * until it is ended in both. It must listen for the socket's errors. Where it does not listen at once, Node may have emitted `end` by
-   * the time it does (readableEnded; pipe, pipeline and iteration notice that by themselves).
+   * Takes over a stand-in's connection: not flowing yet, with nothing lost of what came after its first line, its end included, and open
+   * in both directions until it is ended in both. It must listen for the socket's errors.
    */
   readonly attach: (hello: AttachHello, socket: Socket) => void;
 }
@@ -138,6 +137,7 @@ function accept(socket: Socket, handlers: ControlHandlers, clients: Set<Socket>)
       return;
     }
     clients.delete(socket);
+    repeatEnd(socket);
     handlers.attach(hello, socket);
     socket.off("error", onError);
   };
@@ -146,6 +146,18 @@ function accept(socket: Socket, handlers: ControlHandlers, clients: Set<Socket>)
   };
   socket.on("readable", onReadable);
   socket.on("end", onEnd);
+}
+
+/**
+ * Tells of the end of file again to those who begin to listen after it: Node's sockets emit `end` as soon as the peer has ended, listened to
+ * or not, where no byte is left to be read.
+ */
+function repeatEnd(socket: Socket): void {
+  socket.once("end", () => {
+    socket.on("newListener", (event, listener) => {
+      if (event === "end") process.nextTick(listener);
+    });
+  });
 }
 
 function read(socket: Socket): Buffer | null {
