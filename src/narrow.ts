@@ -49,7 +49,12 @@ export class ShapeError extends Error {
   }
 }
 
-export type Reader<T> = (value: unknown, place: Place) => T;
+export interface Reader<T> {
+  (value: unknown, place: Place): T;
+  /** Of a reader of a structure: what it holds, for `propertiesOf`. */
+  readonly properties?: Readonly<Record<string, Reader<unknown> | Optional<unknown>>>;
+  readonly item?: Reader<unknown>;
+}
 
 /** A property that may be absent. null counts as absent: programs in Go write it for the empty list, map and pointer. */
 export interface Optional<T> {
@@ -100,30 +105,34 @@ export function oneOf<const T extends string>(choices: readonly T[]): Reader<T> 
 }
 
 export function list<T>(item: Reader<T>): Reader<readonly T[]> {
-  return (value, place) => {
+  const reader = (value: unknown, place: Place): readonly T[] => {
     if (!Array.isArray(value)) return wrong(place, "a list", value);
     return value.map((each: unknown, index) => item(each, place.index(index)));
   };
+  return Object.assign(reader, { item });
 }
 
 export function nonEmptyList<T>(item: Reader<T>): Reader<readonly T[]> {
-  const reader = list(item);
-  return (value, place) => (Array.isArray(value) && value.length === 0 ? wrong(place, "a non-empty list", value) : reader(value, place));
+  const reader = (value: unknown, place: Place): readonly T[] =>
+    Array.isArray(value) && value.length === 0 ? wrong(place, "a non-empty list", value) : list(item)(value, place);
+  return Object.assign(reader, { item });
 }
 
 /** An object whose keys are data, such as annotations. */
 export function map<T>(item: Reader<T>): Reader<Readonly<Record<string, T>>> {
-  return (value, place) => {
+  const reader = (value: unknown, place: Place): Readonly<Record<string, T>> => {
     const entries = Object.entries(plainObject(value, place));
     // fromEntries defines properties, so that a key named __proto__ stays a key.
     return Object.fromEntries(entries.map(([key, each]) => [key, item(each, place.key(key))]));
   };
+  return Object.assign(reader, { item });
 }
 
 /** An object with the properties of T. Unknown ones are left out of the result and noted. */
 export function object<T extends object>(fields: Fields<T>): Reader<T> {
-  const readers = Object.entries<Reader<unknown> | Optional<unknown>>(fields);
-  return (value, place) => {
+  const properties: Readonly<Record<string, Reader<unknown> | Optional<unknown>>> = fields;
+  const readers = Object.entries(properties);
+  const reader = (value: unknown, place: Place): T => {
     const source = plainObject(value, place);
     const result: Record<string, unknown> = {};
     let found = 0;
@@ -138,16 +147,27 @@ export function object<T extends object>(fields: Fields<T>): Reader<T> {
     // The loop has read every property that Fields<T> demands, each by the reader of its type.
     return result as T;
   };
+  return Object.assign(reader, { properties });
 }
 
 /** A reader that checks more than the shape: `problem` says what is wrong with the value, or nothing. */
 export function checked<T>(reader: Reader<T>, problem: (value: T) => string | undefined): Reader<T> {
-  return (value, place) => {
+  const strict = (value: unknown, place: Place): T => {
     const result = reader(value, place);
     const text = problem(result);
     if (text !== undefined) throw new ShapeError(place, text);
     return result;
   };
+  return Object.assign(strict, { properties: reader.properties, item: reader.item });
+}
+
+/** The paths of all properties that a reader takes, such as `mounts[].options`: the leaves, `[]` standing for list items and map entries. */
+export function propertiesOf(reader: Reader<unknown>, path = ""): string[] {
+  if (reader.item !== undefined) return propertiesOf(reader.item, `${path}[]`);
+  if (reader.properties === undefined) return [path.replace(/(\[\])+$/, "")];
+  return Object.entries(reader.properties).flatMap(([key, property]) =>
+    propertiesOf("optional" in property ? property.optional : property, path === "" ? key : `${path}.${key}`),
+  );
 }
 
 /** Throws the ShapeError for a value that is not what was expected. */

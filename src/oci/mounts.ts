@@ -1,0 +1,27 @@
+/**
+ * What a mount of the specification is: what decides it is a bind mount, and what its options say to husk. The other options are the
+ * agent's business.
+ */
+import path from "node:path";
+import type { Mount } from "./types.ts";
+
+/** A bind mount, by its type or by its options, as runc has it. */
+export function isBind(mount: Mount): boolean {
+  return mount.type === "bind" || (mount.options?.some((option) => option === "bind" || option === "rbind") ?? false);
+}
+
+/** Whether the last word among the options is for reading only. */
+export function isReadonly(mount: Mount): boolean {
+  const last = mount.options?.findLast((option) => ["ro", "rw", "rro", "rrw"].includes(option));
+  return last === "ro" || last === "rro";
+}
+
+/** Where a mount goes, below "/": the specification lets old tools leave the slash out. */
+export function destinationOf(mount: Mount): string {
+  return path.posix.resolve("/", mount.destination);
+}
+
+/** The host path of a bind mount's source, which may be relative to the bundle. */
+export function bindSource(mount: Mount, bundle: string): string {
+  return path.resolve(bundle, mount.source ?? "");
+}

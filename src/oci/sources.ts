@@ -1,0 +1,22 @@
+/**
+ * What the host has at a bind mount's source, as `bundle.ts` finds it: the rest of this folder judges it without touching the disk.
+ */
+
+export interface DeviceNumber {
+  readonly major: number;
+  readonly minor: number;
+}
+
+export type Source =
+  | { readonly kind: "missing" }
+  | { readonly kind: "unreadable"; readonly reason: string }
+  /** `tmpfsBytes`: the size of the tmpfs that the folder is in, where it is in one. */
+  | { readonly kind: "folder"; readonly realPath: string; readonly tmpfsBytes?: number }
+  | { readonly kind: "file"; readonly realPath: string }
+  | ({ readonly kind: "character-device"; readonly realPath: string } & DeviceNumber)
+  | ({ readonly kind: "block-device"; readonly realPath: string } & DeviceNumber)
+  | { readonly kind: "socket"; readonly realPath: string }
+  | { readonly kind: "fifo"; readonly realPath: string };
+
+/** By the index of the mount; mounts that are no bind mounts have none. */
+export type Sources = ReadonlyMap<number, Source>;
