@@ -4,8 +4,8 @@ import {
   type ClientReadableStream,
   type ClientUnaryCall,
   type ClientWritableStream,
-  type MethodDefinition,
   Metadata,
+  type MethodDefinition,
   type ServiceError,
 } from "@grpc/grpc-js";
 import { HuskError } from "../errors.ts";
@@ -79,7 +79,12 @@ export class AgentClient {
   writeStdin(onAnswer: (error?: HuskError) => void): ClientWritableStream<WriteStdinRequest> {
     const { path, requestSerialize, responseDeserialize } = definition("writeStdin");
     const callback = (error: ServiceError | null): void => onAnswer(error === null ? undefined : agentError("WriteStdin", error));
-    return this.#client.makeClientStreamRequest<WriteStdinRequest, WriteStdinResponse>(path, requestSerialize, responseDeserialize, callback);
+    return this.#client.makeClientStreamRequest<WriteStdinRequest, WriteStdinResponse>(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      callback,
+    );
   }
 
   /** Opens one of a process's outputs. Cancelling the call closes the reading end. */
@@ -96,21 +101,33 @@ export class AgentClient {
     this.#client.close();
   }
 
-  #unary<M extends MethodName>(method: M, request: PartialRequest<M>, deadline: number): { answer: Promise<Response<M>>; call: ClientUnaryCall } {
+  #unary<M extends MethodName>(
+    method: M,
+    request: PartialRequest<M>,
+    deadline: number,
+  ): { answer: Promise<Response<M>>; call: ClientUnaryCall } {
     const { path, requestSerialize, responseDeserialize } = definition(method);
     const { promise, resolve, reject } = Promise.withResolvers<Response<M>>();
-    const message = AgentServiceDefinition.methods[method].requestType.fromPartial(request as never) as Request<M>;
-    const call = this.#client.makeUnaryRequest(path, requestSerialize, responseDeserialize, message, new Metadata(), { deadline }, (error, answer) => {
-      if (error !== null) reject(agentError(AgentServiceDefinition.methods[method].name, error));
-      else if (answer === undefined) reject(new HuskError("guest", `the guest's agent sent no answer to ${method}`));
-      else resolve(answer);
-    });
+    const message = AgentServiceDefinition.methods[method].requestType.fromPartial(request) as Request<M>;
+    const call = this.#client.makeUnaryRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      message,
+      new Metadata(),
+      { deadline },
+      (error, answer) => {
+        if (error !== null) reject(agentError(AgentServiceDefinition.methods[method].name, error));
+        else if (answer === undefined) reject(new HuskError("guest", `the guest's agent sent no answer to ${method}`));
+        else resolve(answer);
+      },
+    );
     return { answer: promise, call };
   }
 
   #serverStream<M extends "readOutput" | "events">(method: M, request: PartialRequest<M>): ClientReadableStream<Response<M>> {
     const { path, requestSerialize, responseDeserialize } = definition(method);
-    const message = AgentServiceDefinition.methods[method].requestType.fromPartial(request as never) as Request<M>;
+    const message = AgentServiceDefinition.methods[method].requestType.fromPartial(request) as Request<M>;
     return this.#client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, message);
   }
 }

@@ -25,10 +25,9 @@ export function readJsonLines(
   stream.setEncoding("utf8");
   stream.on("data", (chunk: string) => {
     if (ended) return;
-    rest += chunk;
-    for (let at = rest.indexOf("\n"); at !== -1 && !ended; at = rest.indexOf("\n")) {
-      const line = rest.slice(0, at);
-      rest = rest.slice(at + 1);
+    const lines = (rest + chunk).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) {
       const message = parseObject(line);
       if (message === undefined) {
         end(new HuskError("internal", `${peer} sent a line that is no JSON object: ${line.slice(0, 200)}`));

@@ -1,5 +1,5 @@
 /** A container in a sandbox: its states, its processes, and what is asked of it while it lives. */
-import { explain, exitStatus, HuskError } from "../errors.ts";
+import { exitStatus, explain, HuskError } from "../errors.ts";
 import type { ListProcessesResponse, StatsContainerResponse, Storage } from "../gen/agent/v1/agent.ts";
 import { GuestProcess, type ProcessOutcome } from "./guest-process.ts";
 import type { ContainerStatus } from "./record.ts";
@@ -65,7 +65,9 @@ export class Container {
 
   /** The stand-in that dials with this token, of init or of an exec. */
   findStandIn(token: string): StandIn | undefined {
-    return [this.init, ...[...this.#execs.values()].map((exec) => exec.process)].map((process) => process.standIn).find((s) => s.token === token);
+    return [this.init, ...[...this.#execs.values()].map((exec) => exec.process)]
+      .map((process) => process.standIn)
+      .find((s) => s.token === token);
   }
 
   /** Sends init's stand-in to its place; execs' stand-ins will follow it there. Its dialling is the caller's business. */
@@ -134,7 +136,10 @@ export class Container {
 
   /** Changes the container's limits in the guest. `resources`: the spec's linux.resources, the fields to change alone. */
   async update(resources: object): Promise<void> {
-    await this.#sandbox.agent.call("updateContainer", { containerId: this.#spec.id, resourcesJson: Buffer.from(JSON.stringify(resources)) });
+    await this.#sandbox.agent.call("updateContainer", {
+      containerId: this.#spec.id,
+      resourcesJson: Buffer.from(JSON.stringify(resources)),
+    });
   }
 
   /**
@@ -146,14 +151,22 @@ export class Container {
       throw new HuskError("wrong-state", `cannot exec in container "${this.#spec.id}": it is ${this.#status}`);
     }
     if (paused && !exec.ignorePaused) {
-      throw new HuskError("wrong-state", `cannot exec in paused container "${this.#spec.id}"`, { hint: "--ignore-paused to do it all the same" });
+      throw new HuskError("wrong-state", `cannot exec in paused container "${this.#spec.id}"`, {
+        hint: "--ignore-paused to do it all the same",
+      });
     }
     const execId = `exec-${this.#nextExec++}`;
     const target = { containerId: this.#spec.id, processId: execId };
     await this.#sandbox.agent.call("createProcess", {
       ...target,
       processJson: Buffer.from(JSON.stringify(exec.process)),
-      stdio: { terminal: exec.terminal, stdin: true, stdout: true, stderr: !exec.terminal, ...(exec.size === null ? {} : { size: exec.size }) },
+      stdio: {
+        terminal: exec.terminal,
+        stdin: true,
+        stdout: true,
+        stderr: !exec.terminal,
+        ...(exec.size === null ? {} : { size: exec.size }),
+      },
       ignorePaused: exec.ignorePaused,
     });
     const process = new GuestProcess(this.#sandbox, target);
@@ -180,7 +193,13 @@ export class Container {
     try {
       const pid = await standIn.pid;
       const streams = streamsOf(exec.terminal);
-      const size = await standIn.place({ ...this.#place, terminal: exec.terminal, consoleSocket: exec.consoleSocket, size: exec.size, streams });
+      const size = await standIn.place({
+        ...this.#place,
+        terminal: exec.terminal,
+        consoleSocket: exec.consoleSocket,
+        size: exec.size,
+        streams,
+      });
       if (size !== null && exec.terminal) await process.resize(size);
       const ended = process.follow(streams);
       await process.start();

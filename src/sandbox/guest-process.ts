@@ -1,8 +1,8 @@
 /** One process in the guest together with the stand-in on the host that is its PID here. */
 import { withDeadline } from "../host/deadline.ts";
-import { pumpOutput, pumpStdin, type ProcessTarget } from "./stdio.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { type ProcessEnd, StandIn, type StreamName, type WindowSize } from "./stand-in.ts";
+import { type ProcessTarget, pumpOutput, pumpStdin } from "./stdio.ts";
 
 /** How a process ended, when, and why where it was not its own doing. */
 export interface ProcessOutcome {
@@ -59,7 +59,10 @@ export class GuestProcess {
         return { end: { signal: SIGKILL }, at: new Date(), reason };
       },
     );
-    const result = await Promise.race([outcome, died.then((reason): ProcessOutcome => ({ end: { signal: SIGKILL }, at: new Date(), reason }))]);
+    const result = await Promise.race([
+      outcome,
+      died.then((reason): ProcessOutcome => ({ end: { signal: SIGKILL }, at: new Date(), reason })),
+    ]);
     await flushed;
     return result;
   }

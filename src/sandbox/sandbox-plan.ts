@@ -1,8 +1,8 @@
 /** From what a sandbox is to be, to what the helper makes and QEMU is told: pure, apart from asking which folders exist. */
 import { existsSync } from "node:fs";
 import { dirname } from "node:path";
-import { firstExtraDescriptor } from "../host/sandbox-process.ts";
 import type { SandboxDevice, SandboxMount, SandboxPlan, SandboxProgram } from "../host/sandbox-plan.ts";
+import { firstExtraDescriptor } from "../host/sandbox-process.ts";
 import type { Accelerator, AgentChannel, Disk, GuestImage, Machine, Memory } from "../vmm/machine.ts";
 import { qemuArguments } from "../vmm/qemu/command-line.ts";
 
@@ -50,7 +50,12 @@ const firstUser = 0x70000000;
 /** vsock context ids, one a sandbox; 0 to 2 are the protocol's own. */
 const firstContextId = 0x10000;
 
-const descriptors = { control: firstExtraDescriptor, console: firstExtraDescriptor + 1, agent: firstExtraDescriptor + 2, shares: firstExtraDescriptor + 3 };
+const descriptors = {
+  control: firstExtraDescriptor,
+  console: firstExtraDescriptor + 1,
+  agent: firstExtraDescriptor + 2,
+  shares: firstExtraDescriptor + 3,
+};
 const firstDiskDescriptor = firstExtraDescriptor + 4;
 const sharesSocket = "/run/shares.sock";
 
@@ -154,7 +159,9 @@ function devices(spec: SandboxSpec): SandboxDevice[] {
 
 /** What QEMU and virtiofsd read of the host: their programs, libraries and firmware, and the guest image. */
 function readonlyTree(spec: SandboxSpec): string[] {
-  const system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives"].filter((path) => existsSync(path));
+  const system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives"].filter((path) =>
+    existsSync(path),
+  );
   const own = [spec.image.kernel, spec.image.initramfs, spec.programs.qemu, spec.programs.virtiofsd, spec.programs.helper];
   const outside = own.filter((path) => !path.startsWith("/usr/")).map((path) => (path === spec.programs.qemu ? dirname(path) : path));
   return [...system, ...new Set(outside)];

@@ -1,11 +1,11 @@
 /** One sandbox: a VM on this host, the agent in it, and the one fate they share. */
 import { randomBytes } from "node:crypto";
-import { HuskError } from "../errors.ts";
 import type { AgentClient } from "../agent/agent-client.ts";
+import { HuskError } from "../errors.ts";
 import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
-import { type ProgramEnd, SandboxProcess } from "../host/sandbox-process.ts";
 import type { SandboxMount } from "../host/sandbox-plan.ts";
+import { type ProgramEnd, SandboxProcess } from "../host/sandbox-process.ts";
 import { GuestConsole } from "../vmm/guest-console.ts";
 import { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import { shortPath } from "./run-folder.ts";

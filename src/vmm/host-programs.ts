@@ -34,7 +34,9 @@ export function findGuestImage(configured: string, folders: readonly string[]): 
       initramfs: realpathSync(initramfs),
     };
   }
-  throw new HuskError("host", `no guest image: looked for kernel and initramfs in ${candidates.join(", ")}`, { hint: "run `npm run setup`" });
+  throw new HuskError("host", `no guest image: looked for kernel and initramfs in ${candidates.join(", ")}`, {
+    hint: "run `npm run setup`",
+  });
 }
 
 /** The folders in which guest images are kept: beside the installed programs, then the user's cache. */

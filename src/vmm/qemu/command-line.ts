@@ -22,7 +22,10 @@ export function qemuArguments(machine: Machine): string[] {
     ["-chardev", `socket,id=console,fd=${machine.consoleDescriptor}`, "-serial", "chardev:console"],
     channelArguments(machine.channel),
     ...machine.disks.map(diskArguments),
-    ...Array.from({ length: machine.networkPorts }, (_, index) => ["-device", `pcie-root-port,id=${networkPort(index)},chassis=${index + 1}`]),
+    ...Array.from({ length: machine.networkPorts }, (_, index) => [
+      "-device",
+      `pcie-root-port,id=${networkPort(index)},chassis=${index + 1}`,
+    ]),
   ].flat();
 }
 

@@ -30,12 +30,21 @@ export class QemuVm {
   /** Plugs in a network device; the guest sees it a moment later. Throws `vmm`, with nothing left plugged. */
   async plugNetwork({ index, tap, mac, vhost }: NetworkDevice): Promise<void> {
     if (index >= this.#networkPorts) {
-      throw new HuskError("unsupported", `the network namespace has more than ${this.#networkPorts} links`, { hint: "see vm.network_ports" });
+      throw new HuskError("unsupported", `the network namespace has more than ${this.#networkPorts} links`, {
+        hint: "see vm.network_ports",
+      });
     }
     const id = `net${index}`;
     await this.#qmp.execute("netdev_add", { type: "tap", id, ifname: tap, script: "no", downscript: "no", vhost });
     try {
-      await this.#qmp.execute("device_add", { driver: "virtio-net-pci", id: `${id}-device`, netdev: id, mac, bus: networkPort(index), romfile: "" });
+      await this.#qmp.execute("device_add", {
+        driver: "virtio-net-pci",
+        id: `${id}-device`,
+        netdev: id,
+        mac,
+        bus: networkPort(index),
+        romfile: "",
+      });
     } catch (error) {
       await this.#qmp.execute("netdev_del", { id });
       throw error;

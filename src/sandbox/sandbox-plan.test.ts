@@ -1,0 +1,63 @@
+import { expect, test } from "vitest";
+import { planSandbox, type SandboxSpec, sharedFolders } from "./sandbox-plan.ts";
+
+const spec: SandboxSpec = {
+  id: "a",
+  programs: { helper: "/opt/husk/helper", qemu: "/usr/bin/qemu-system-x86_64", virtiofsd: "/usr/lib/qemu/virtiofsd" },
+  image: { flavour: "own", kernel: "/cache/kernel", initramfs: "/cache/initramfs" },
+  accelerator: "tcg",
+  channel: "serial",
+  vhostNet: false,
+  vcpus: 1,
+  memoryBytes: 256 * 1024 * 1024,
+  translationBufferBytes: 64 * 1024 * 1024,
+  networkPorts: 1,
+  guestConsoleBytes: 1000,
+  kernelParameters: [],
+  netns: null,
+  cgroups: ["/sys/fs/cgroup/husk-a"],
+  mounts: [{ source: "/b/rootfs", target: "a/rootfs", readonly: false }],
+  disks: [],
+  agentSocket: "/run/husk/a/agent.sock",
+  consoleLog: "/run/husk/a/console.log",
+  deadlines: { bootMs: 1000, callMs: 1000 },
+};
+
+test("QEMU runs as a user that no other live sandbox has", () => {
+  expect(planSandbox(spec, 1234).user).toEqual({ uid: 0x70000000 + 1234, gid: 0x70000000 + 1234 });
+  expect(planSandbox(spec, 1235).user.uid).not.toBe(planSandbox(spec, 1234).user.uid);
+});
+
+test("a folder needs virtiofsd, which is given to QEMU as a socket that listens before either runs", () => {
+  const plan = planSandbox(spec, 1);
+  const [virtiofsd, qemu] = plan.processes;
+  expect(virtiofsd).toMatchObject({ name: "virtiofsd", user: "root", socket: "/run/shares.sock" });
+  expect(virtiofsd?.argv).toContain(`--fd=${virtiofsd?.socketFd}`);
+  expect(qemu).toMatchObject({ name: "qemu", user: "user" });
+  expect(qemu?.argv.join(" ")).toContain("path=/run/shares.sock");
+  expect(sharedFolders(spec)).toEqual([{ tag: "husk", mountPoint: "/run/husk/shared" }]);
+});
+
+test("a disk alone needs no virtiofsd, and is opened for writing only where it may be written", () => {
+  const disk = { serial: "root", path: "/images/root.ext4", isDevice: false, readonly: true };
+  const plan = planSandbox({ ...spec, mounts: [], disks: [disk] }, 1);
+  expect(plan.processes.map(({ name }) => name)).toEqual(["qemu"]);
+  expect(plan.open).toEqual([{ fd: 8, path: "/images/root.ext4", write: false }]);
+  expect(plan.processes[0]?.fds).toContain(8);
+  expect(sharedFolders({ ...spec, mounts: [] })).toEqual([]);
+});
+
+test("over vsock a relay listens in QEMU's stead, and QEMU never holds the agent's socket", () => {
+  const plan = planSandbox({ ...spec, channel: "vsock" }, 100);
+  const [relay, , qemu] = plan.processes;
+  expect(relay?.argv).toEqual(["/opt/husk/helper", "vsock", "--port", "65636", "--cid", "65636", "--fd", "6"]);
+  expect(relay?.fds).toEqual([6]);
+  expect(qemu?.fds).not.toContain(6);
+  expect(plan.tree.devices).toContain("vhost-vsock");
+});
+
+test("QEMU's tree has the guest image, and nothing of the container", () => {
+  const { tree } = planSandbox(spec, 1);
+  expect(tree.readonly).toContain("/cache/kernel");
+  expect(tree.readonly.some((path) => path.startsWith("/b/"))).toBe(false);
+});

@@ -1,0 +1,93 @@
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { connect, createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { type Placement, StandIn, type StandInEvents } from "./stand-in.ts";
+
+const placement: Placement = {
+  netns: "/proc/1/ns/net",
+  rootfs: "/b/rootfs",
+  cgroups: [],
+  streams: ["stdin", "stdout"],
+  terminal: true,
+  consoleSocket: null,
+  size: null,
+};
+
+let folder: string;
+let ours: Socket;
+let theirs: Socket;
+let close: () => void;
+
+/** Two ends of a unix socket: the supervisor's, and a scripted stand-in's. */
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), "husk-stand-in-"));
+  const server = createServer({ allowHalfOpen: true });
+  const listening = once(server.listen(join(folder, "s")), "listening");
+  await listening;
+  const accepted = once(server, "connection");
+  theirs = connect(join(folder, "s"));
+  [ours] = (await accepted) as [Socket];
+  theirs.setEncoding("utf8");
+  close = () => server.close();
+});
+afterEach(() => {
+  ours.destroy();
+  theirs.destroy();
+  close();
+  rmSync(folder, { recursive: true });
+});
+
+function standIn(events: Partial<StandInEvents> = {}): StandIn {
+  const made = new StandIn({ signal: () => {}, resize: () => {}, lost: () => {}, ...events });
+  made.attach("control", ours, 77);
+  return made;
+}
+
+async function nextLine(): Promise<unknown> {
+  const [line] = (await once(theirs, "data")) as [string];
+  return JSON.parse(line);
+}
+
+test("it is sent to its place, and answers with its terminal's size", async () => {
+  const placed = standIn().place(placement);
+  expect(await nextLine()).toMatchObject({ op: "place", netns: "/proc/1/ns/net", rootfs: "/b/rootfs", streams: ["stdin", "stdout"] });
+  theirs.write('{"op":"placed","size":{"rows":24,"columns":80}}\n');
+  expect(await placed).toEqual({ rows: 24, columns: 80 });
+});
+
+test("a place it cannot reach is an error", async () => {
+  const placed = standIn().place(placement);
+  await nextLine();
+  theirs.write('{"op":"failed","message":"cannot enter /proc/1/ns/net"}\n');
+  await expect(placed).rejects.toThrow("cannot enter /proc/1/ns/net");
+});
+
+test("signals and sizes are passed on", async () => {
+  const signal = Promise.withResolvers<number>();
+  const size = Promise.withResolvers<object>();
+  standIn({ signal: signal.resolve, resize: size.resolve });
+  theirs.write('{"op":"signal","signal":15}\n{"op":"resize","size":{"rows":1,"columns":2}}\n');
+  expect(await signal.promise).toBe(15);
+  expect(await size.promise).toEqual({ rows: 1, columns: 2 });
+});
+
+test("one that vanishes is lost, and whoever waits for it is told", async () => {
+  const lost = Promise.withResolvers<void>();
+  const placed = standIn({ lost: lost.resolve }).place(placement);
+  theirs.destroy();
+  await lost.promise;
+  await expect(placed).rejects.toThrow("the stand-in process is gone");
+});
+
+test("one that was let go is not lost", async () => {
+  let lost = false;
+  const made = standIn({ lost: () => (lost = true) });
+  made.exit({ signal: 9 });
+  expect(await nextLine()).toEqual({ op: "exit", signal: 9 });
+  theirs.end();
+  await once(ours, "close");
+  expect(lost).toBe(false);
+});

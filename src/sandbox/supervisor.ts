@@ -1,0 +1,233 @@
+/**
+ * The supervisor: one process, one sandbox, one container (so far), from the claim of its id to the last thing given back.
+ *
+ *     create ── claim the run folder ── cgroups ── VM launched ──┬── stand-in placed ── host hooks ──┬── container created
+ *                                                                └── agent answers ─────────────────┘
+ *     start ─── network mirrored ── program runs ── poststart hooks
+ *     end ───── output out ── VM closed ── (foreground: poststop hooks, everything given back) ── stand-in let go
+ *
+ * Whatever fails, everything taken so far is given back before the error is reported.
+ */
+import { HuskError } from "../errors.ts";
+import { type CgroupHierarchy, limitMemory, makeCgroups } from "../host/cgroups.ts";
+import { type HostHook, runHooks } from "../host/hooks.ts";
+import { giveBack, type LedgerEntry, noteInLedger, readLedger } from "../host/ledger.ts";
+import { identify } from "../host/process-identity.ts";
+import { mirrorNetwork } from "../network/mirror.ts";
+import { detachTap } from "../network/namespace.ts";
+import { Container, type ContainerSpec } from "./container.ts";
+import { type ControlServer, serveControl } from "./control.ts";
+import { serveContainer } from "./control-calls.ts";
+import type { ProcessOutcome } from "./guest-process.ts";
+import { type ContainerRecord, type ContainerStatus, claimContainer, writeRecord } from "./record.ts";
+import { type RunFolder, removeRunFolder } from "./run-folder.ts";
+import { Sandbox } from "./sandbox.ts";
+import type { SandboxSpec } from "./sandbox-plan.ts";
+import type { Trace } from "./trace.ts";
+
+/** What the supervisor is to make, all of it checked already. */
+export interface SupervisorInput {
+  readonly root: string;
+  /** The record as it is to begin: status creating. */
+  readonly record: ContainerRecord;
+  readonly container: ContainerSpec;
+  readonly sandbox: Omit<SandboxSpec, "cgroups" | "agentSocket" | "consoleLog">;
+  /** What the stand-in's root is: the container's root file system, where that is a folder. */
+  readonly standInRootfs: string | null;
+  readonly consoleSocket: string | null;
+  readonly hierarchies: readonly CgroupHierarchy[];
+  /** Seen from each hierarchy's root. */
+  readonly cgroupsPath: string;
+  /** What everything of the sandbox may take of the host's memory. */
+  readonly memoryLimitBytes: number;
+  readonly hooks: Readonly<Partial<Record<"prestart" | "createRuntime" | "poststart" | "poststop", readonly HostHook[]>>>;
+  /** How long a guest may take to write back what it holds at the end. */
+  readonly stopMs: number;
+}
+
+/** Who started the supervisor, and lends or forks the stand-in. */
+export interface Starter {
+  /** Lets the stand-in dial `socket` and show `token`. */
+  attach(socket: string, token: string): void;
+}
+
+/** How a hook is told of the container (runtime-spec, runtime.md, "State"). */
+function hookState(record: ContainerRecord): object {
+  const { ociVersion, id, status, pid, bundle, annotations } = record;
+  return { ociVersion, id, status, pid, bundle, annotations };
+}
+
+export class Supervisor {
+  readonly #input: SupervisorInput;
+  readonly #trace: Trace;
+  readonly #folder: RunFolder;
+  #record: ContainerRecord;
+  #sandbox: Sandbox | undefined;
+  #container: Container | undefined;
+  #control: ControlServer | undefined;
+  #ended: Promise<ProcessOutcome> | undefined;
+  #starting = false;
+
+  /** Claims the id and makes the container. Throws, with everything given back, where anything fails. */
+  static async create(input: SupervisorInput, starter: Starter, trace: Trace): Promise<Supervisor> {
+    const supervisor = new Supervisor(input, trace);
+    try {
+      await supervisor.#create(starter);
+      return supervisor;
+    } catch (error) {
+      await supervisor.#sandbox?.close(0);
+      await supervisor.remove();
+      throw error;
+    }
+  }
+
+  private constructor(input: SupervisorInput, trace: Trace) {
+    this.#input = input;
+    this.#trace = trace;
+    this.#record = input.record;
+    this.#folder = claimContainer(input.root, input.record);
+  }
+
+  get record(): ContainerRecord {
+    return this.#record;
+  }
+
+  /** Resolves when the container has stopped, its output is out and its VM is gone. */
+  async ended(): Promise<ProcessOutcome> {
+    if (this.#ended === undefined) throw new HuskError("internal", "the container was never created");
+    return this.#ended;
+  }
+
+  /** Mirrors the network and runs the program. Throws `wrong-state` unless the container is created. */
+  async start(): Promise<void> {
+    const { sandbox, hooks } = this.#input;
+    const [vm, container] = [this.#liveSandbox(), this.#liveContainer()];
+    if (container.status !== "created" || this.#starting) {
+      const state = this.#starting ? "starting" : container.status;
+      throw new HuskError("wrong-state", `cannot start container "${this.#record.id}": it is ${state}, not created`);
+    }
+    this.#starting = true;
+    try {
+      const netns = await vm.netns();
+      const beforeTap = (link: string, tap: string): void => {
+        if (sandbox.netns !== null) this.#take({ kind: "tap", netns: sandbox.netns, link, tap });
+      };
+      await mirrorNetwork({ helper: sandbox.programs.helper, netns, owner: vm.user, vhost: sandbox.vhostNet, beforeTap }, vm.vm, vm.agent);
+      this.#trace.mark("network mirrored");
+      await container.start();
+      this.#trace.mark("program runs");
+    } finally {
+      this.#starting = false;
+    }
+    try {
+      await runHooks("poststart", hooks.poststart, hookState(this.#record), this.#record.bundle);
+    } catch (error) {
+      await container.kill(9, false).catch(() => {}); // it may have ended; the hook's failure is what counts
+      throw error;
+    }
+  }
+
+  /** Forwards a signal to the container's init. */
+  async kill(signal: number): Promise<void> {
+    await this.#liveContainer().kill(signal, false);
+  }
+
+  /**
+   * Gives back everything, the run folder last. The container must have stopped. Throws `host` where something could not be given back; the run folder
+   * with its ledger stays then, for `husk delete` or `husk gc` to try again.
+   */
+  async remove(): Promise<void> {
+    await this.#control?.close();
+    const { helper } = this.#input.sandbox.programs;
+    const failures = await giveBack(readLedger(this.#folder.ledger), {
+      detachTap: (netns, link, tap) => detachTap(helper, netns, link, tap),
+    });
+    if (failures[0] !== undefined) throw failures[0];
+    removeRunFolder(this.#folder);
+  }
+
+  /** Runs the poststop hooks. A hook that fails does not keep a container from being removed; the error says which did. */
+  async runPoststop(): Promise<void> {
+    await runHooks("poststop", this.#input.hooks.poststop, hookState(this.#record), this.#record.bundle);
+  }
+
+  /** Lets init's stand-in end as the container did; `message` is printed where it is in somebody's foreground. */
+  releaseStandIn(outcome: ProcessOutcome, message: string | undefined): void {
+    const standIn = this.#liveContainer().init.standIn;
+    if (message === undefined) standIn.exit(outcome.end);
+    else standIn.fail(message, "code" in outcome.end ? outcome.end.code : 128 + outcome.end.signal);
+  }
+
+  async #create(starter: Starter): Promise<void> {
+    const { input, folder } = { input: this.#input, folder: this.#folder };
+    const cgroups = makeCgroups(input.hierarchies, input.cgroupsPath, (path) => this.#take({ kind: "cgroup", path }));
+    limitMemory(input.hierarchies, input.cgroupsPath, input.memoryLimitBytes);
+    const sandbox = Sandbox.launch({ ...input.sandbox, cgroups, agentSocket: folder.agentSocket, consoleLog: folder.console });
+    this.#sandbox = sandbox;
+    this.#trace.mark("VM launched");
+    const container = new Container(sandbox, input.container, (status) => this.#update({ status }));
+    this.#container = container;
+    this.#control = await serveControl(folder.socket, serveContainer(container, { start: () => this.start(), state: () => this.#record }));
+    starter.attach(folder.socket, container.init.standIn.token);
+    await Promise.all([this.#prepareHost(sandbox, container, cgroups), this.#connect(sandbox)]);
+    const { ended } = await container.create();
+    this.#trace.mark("container created");
+    this.#ended = this.#afterEnd(ended);
+    this.#ended.catch(() => {}); // whoever calls `ended` gets it
+  }
+
+  async #connect(sandbox: Sandbox): Promise<void> {
+    await sandbox.connect();
+    this.#trace.mark("guest's agent answers");
+  }
+
+  /** The host's side of the container: its stand-in in place, and the hooks that want to meet it. */
+  async #prepareHost(sandbox: Sandbox, container: Container, cgroups: readonly string[]): Promise<void> {
+    const { standInRootfs, consoleSocket, hooks } = this.#input;
+    await container.placeStandIn({ netns: await sandbox.netns(), rootfs: standInRootfs, cgroups }, consoleSocket);
+    const identity = identify(await container.init.standIn.pid);
+    if (identity === undefined) throw new HuskError("host", "the stand-in process is gone");
+    this.#update({ pid: identity.pid, pidStart: identity.start });
+    this.#trace.mark("stand-in placed");
+    for (const kind of ["prestart", "createRuntime"] as const) {
+      await runHooks(kind, hooks[kind], hookState(this.#record), this.#record.bundle);
+    }
+  }
+
+  /** After init's end: the VM is closed, and the record says how it went. */
+  async #afterEnd(ended: Promise<ProcessOutcome>): Promise<ProcessOutcome> {
+    const outcome = await ended;
+    this.#liveContainer().abandonExecs();
+    await this.#liveSandbox().close("reason" in outcome && outcome.reason !== "out of memory" ? 0 : this.#input.stopMs);
+    await this.#control?.close();
+    const { end, at, reason } = outcome;
+    this.#update({
+      status: "stopped",
+      pid: 0,
+      pidStart: 0,
+      exit: { ...end, at: at.toISOString(), ...(reason === undefined ? {} : { reason }) },
+    });
+    return outcome;
+  }
+
+  #take(entry: LedgerEntry): void {
+    noteInLedger(this.#folder.ledger, entry);
+  }
+
+  /** Writes the record's change to disk. "stopped" is written once all is said of the end, and not before. */
+  #update(change: Partial<ContainerRecord> & { status?: ContainerStatus }): void {
+    if (change.status === "stopped" && change.exit === undefined) return;
+    this.#record = { ...this.#record, ...change };
+    writeRecord(this.#folder, this.#record);
+  }
+
+  #liveSandbox(): Sandbox {
+    if (this.#sandbox === undefined) throw new HuskError("internal", "the sandbox was never launched");
+    return this.#sandbox;
+  }
+
+  #liveContainer(): Container {
+    if (this.#container === undefined) throw new HuskError("internal", "the container was never made");
+    return this.#container;
+  }
+}

@@ -1,0 +1,16 @@
+import { expect, test } from "vitest";
+import { Trace } from "./trace.ts";
+
+test("the waterfall has a line a mark, each after the one before it", () => {
+  const trace = new Trace();
+  trace.mark("first");
+  trace.mark("second");
+  const lines = trace.waterfall().split("\n");
+  expect(lines).toHaveLength(2);
+  expect(lines[0]).toMatch(/^ +\d+ ms  \+ +\d+ ms .*█.*  first$/);
+  expect(lines[1]).toMatch(/  second$/);
+});
+
+test("no marks, no waterfall", () => {
+  expect(new Trace().waterfall()).toBe("");
+});

@@ -1,0 +1,37 @@
+/** Where the time goes on the way to a running container: marks, and the waterfall that `--trace` prints of them. */
+
+interface Mark {
+  readonly name: string;
+  readonly atMs: number;
+}
+
+export class Trace {
+  readonly #originMs: number;
+  readonly #marks: Mark[] = [];
+
+  /** `originMs`: when it all began, in the clock of `Date.now()`; the process's own start where nobody knows better. */
+  constructor(originMs = performance.timeOrigin) {
+    this.#originMs = originMs;
+  }
+
+  /** Notes that what `name` says has just been reached. */
+  mark(name: string): void {
+    this.#marks.push({ name, atMs: performance.timeOrigin + performance.now() - this.#originMs });
+  }
+
+  /** A line a mark: when it was reached, how long after the one before it, and a bar on the whole's scale. */
+  waterfall(): string {
+    const total = Math.max(1, this.#marks.at(-1)?.atMs ?? 0);
+    const width = 40;
+    let before = 0;
+    return this.#marks
+      .map(({ name, atMs }) => {
+        const from = Math.round((before / total) * width);
+        const bar = " ".repeat(from) + "█".repeat(Math.max(1, Math.round((atMs / total) * width) - from));
+        const line = `${atMs.toFixed(0).padStart(6)} ms  +${(atMs - before).toFixed(0).padStart(5)} ms  ${bar.padEnd(width + 1)}  ${name}`;
+        before = atMs;
+        return line;
+      })
+      .join("\n");
+  }
+}

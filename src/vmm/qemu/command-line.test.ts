@@ -1,0 +1,82 @@
+import { expect, test } from "vitest";
+import type { Machine } from "../machine.ts";
+import { qemuArguments } from "./command-line.ts";
+
+const mebibyte = 1024 * 1024;
+
+const machine: Machine = {
+  accelerator: "tcg",
+  vcpus: 2,
+  memory: { kind: "private", bytes: 256 * mebibyte },
+  image: { flavour: "own", kernel: "/guest/kernel", initramfs: "/guest/initramfs" },
+  channel: { kind: "serial", descriptor: 6 },
+  disks: [],
+  networkPorts: 1,
+  controlDescriptor: 4,
+  consoleDescriptor: 5,
+  translationBufferBytes: 64 * mebibyte,
+  kernelParameters: [],
+};
+
+/** The values given to an option, in order. */
+function values(args: readonly string[], option: string): string[] {
+  return args.flatMap((arg, index) => (arg === option ? [args[index + 1] ?? ""] : []));
+}
+
+test("a broken-out QEMU may start nothing, become nobody and use nothing obsolete", () => {
+  expect(values(qemuArguments(machine), "-sandbox")).toEqual(["on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+});
+
+test("no device is there that was not asked for", () => {
+  const args = qemuArguments(machine);
+  expect(args).toContain("-nodefaults");
+  expect(args).toContain("-no-user-config");
+});
+
+test("QMP and the console go over inherited descriptors, never over a path", () => {
+  const chardevs = values(qemuArguments(machine), "-chardev");
+  expect(chardevs).toContain("socket,id=control,fd=4");
+  expect(chardevs).toContain("socket,id=console,fd=5");
+  expect(chardevs.join(" ")).not.toContain("path=");
+});
+
+test("KVM gets the host's processor, TCG the most that it can emulate and a bounded translation buffer", () => {
+  const kvm = qemuArguments({ ...machine, accelerator: "kvm" });
+  expect([values(kvm, "-accel"), values(kvm, "-cpu")]).toEqual([["kvm"], ["host"]]);
+  const tcg = qemuArguments(machine);
+  expect([values(tcg, "-accel"), values(tcg, "-cpu")]).toEqual([["tcg,thread=multi,tb-size=64"], ["max"]]);
+});
+
+test("a shared folder comes with shared RAM", () => {
+  const shared = qemuArguments({
+    ...machine,
+    memory: { kind: "shared", bytes: 256 * mebibyte, folders: [{ tag: "husk", socket: "/run/s" }] },
+  });
+  expect(values(shared, "-object")).toEqual([`memory-backend-memfd,id=ram,size=${256 * mebibyte},share=on`]);
+  expect(values(shared, "-device").some((device) => device.startsWith("vhost-user-fs-pci,chardev=fs0,tag=husk"))).toBe(true);
+  expect(values(qemuArguments(machine), "-object")).toEqual([`memory-backend-memfd,id=ram,size=${256 * mebibyte},share=off`]);
+});
+
+test("the guest is told where its channel is", () => {
+  const [serial] = values(qemuArguments(machine), "-append");
+  expect(serial?.split(" ")).toContain("husk.channel=serial");
+  const vsock = qemuArguments({ ...machine, channel: { kind: "vsock", cid: 70000, port: 70001 } });
+  expect(values(vsock, "-append")[0]?.split(" ")).toContain("husk.channel=vsock:70001");
+  expect(values(vsock, "-device")).toContain("vhost-vsock-pci,guest-cid=70000");
+});
+
+test("disks are inherited, by descriptor sets, and known by their serial", () => {
+  const args = qemuArguments({
+    ...machine,
+    disks: [
+      { serial: "root", descriptor: 8, isDevice: false, readonly: true },
+      { serial: "data", descriptor: 9, isDevice: true, readonly: false },
+    ],
+  });
+  expect(values(args, "-add-fd")).toEqual(["fd=8,set=1", "fd=9,set=2"]);
+  expect(values(args, "-blockdev")).toEqual([
+    "driver=raw,node-name=disk0,read-only=on,file.driver=file,file.filename=/dev/fdset/1,discard=unmap",
+    "driver=raw,node-name=disk1,read-only=off,file.driver=host_device,file.filename=/dev/fdset/2,discard=unmap",
+  ]);
+  expect(values(args, "-device")).toContain("virtio-blk-pci,drive=disk0,serial=root");
+});
