@@ -9,7 +9,7 @@ import { HuskError } from "../errors.ts";
 import { identify } from "../host/process-identity.ts";
 import { type AttachHello, type ControlHandlers, serveControl } from "./control.ts";
 import { ControlClient } from "./control-client.ts";
-import { claimContainer, type ContainerRecord, writeRecord } from "./record.ts";
+import { type ContainerRecord, claimContainer, writeRecord } from "./record.ts";
 import { type RunFolder, removeRunFolder, shortPath } from "./run-folder.ts";
 
 const nobody: ControlHandlers = {
@@ -34,6 +34,7 @@ const record: ContainerRecord = {
   annotations: {},
   terminal: false,
   foreground: false,
+  poststop: [],
 };
 
 let root: string;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { explain } from "../errors.ts";
 import { identify } from "../host/process-identity.ts";
-import { claimContainer, type ContainerRecord, listRecords, readRecord, supervisorDied, writeRecord } from "./record.ts";
+import { type ContainerRecord, claimContainer, listRecords, readRecord, supervisorDied, writeRecord } from "./record.ts";
 import { removeRunFolder, runFolder } from "./run-folder.ts";
 
 let root: string;
@@ -28,6 +28,7 @@ const record: ContainerRecord = {
   annotations: { "com.example.a": "b", __proto__x: "c" },
   terminal: true,
   foreground: false,
+  poststop: [{ path: "/bin/hook", args: ["hook", "-x"], timeout: 3 }],
 };
 const alive = (): boolean => true;
 const dead = (): boolean => false;
@@ -84,16 +85,20 @@ describe("records that cannot be read", () => {
     expect(() => readRecord(root, "box")).toThrow(`container "box" does not exist`);
   });
 
-  const problems: [text: string, problem: RegExp][] = [
-    ["{", /cannot be read: Expected property name/],
-    ["[]", /cannot be read: the record: expected an object/],
-    [JSON.stringify({ ...record, version: 2 }), /cannot be read: version: expected 1, got 2/],
-    [JSON.stringify({ ...record, id: "other" }), /cannot be read: id: expected "box", got "other"/],
-    [JSON.stringify({ ...record, status: "flying" }), /status: expected one of creating, created, running, paused, stopped, got "flying"/],
-    [JSON.stringify({ ...record, pid: -1 }), /pid: expected a whole number, got -1/],
-    [JSON.stringify({ ...record, supervisor: "x" }), /supervisor: expected an object/],
-    [JSON.stringify({ ...record, annotations: { a: 1 } }), /a: expected a string, got 1/],
-    [JSON.stringify({ ...record, exit: { code: "x", at: "" } }), /code: expected a whole number, got "x"/],
+  const problems: [text: string, problem: string][] = [
+    ["{", "Expected property name or '}' in JSON"],
+    ["[]", "expected an object, got an empty list"],
+    [JSON.stringify({ ...record, version: 2 }), "version: expected 1, got 2"],
+    [JSON.stringify({ ...record, id: "other" }), `id: expected "box", got "other"`],
+    [
+      JSON.stringify({ ...record, status: "flying" }),
+      `status: expected one of "creating", "created", "running", "paused", "stopped", got "flying"`,
+    ],
+    [JSON.stringify({ ...record, pid: -1 }), "pid: expected a whole number of at least 0, got -1"],
+    [JSON.stringify({ ...record, supervisor: "x" }), `supervisor: expected an object, got "x"`],
+    [JSON.stringify({ ...record, annotations: { a: 1 } }), "annotations.a: expected a string, got 1"],
+    [JSON.stringify({ ...record, poststop: [{ path: "hook" }] }), `poststop[0].path: expected an absolute path, got "hook"`],
+    [JSON.stringify({ ...record, exit: { code: "x", at: "" } }), `exit.code: expected a whole number of at least 0, got "x"`],
   ];
   it.each(problems)("names what is wrong with %s", (text, problem) => {
     const folder = claimContainer(root, record);
@@ -106,7 +111,7 @@ describe("records that cannot be read", () => {
       }
     })();
     expect(error).toMatchObject({ code: "internal" });
-    expect(explain(error)).toMatch(problem);
+    expect(explain(error)).toContain(`cannot be read: ${problem}`);
     expect(explain(error)).toContain("(`husk delete --force box` removes what is left of it)");
   });
 

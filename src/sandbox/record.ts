@@ -5,6 +5,7 @@
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { HuskError } from "../errors.ts";
+import type { HostHook } from "../host/hooks.ts";
 import { isAlive, type ProcessIdentity } from "../host/process-identity.ts";
 import { hasCode } from "../host/system-error.ts";
 import { parseRecord } from "./record-parser.ts";
@@ -46,6 +47,8 @@ export interface ContainerRecord {
   readonly terminal: boolean;
   /** Whether a `husk run` in the foreground owns it, which deletes it at its end: nobody else will, so gc may. */
   readonly foreground: boolean;
+  /** The hooks to run at its deletion: kept from its creation on, since later changes of config.json must not matter (runtime.md, "Lifecycle"). */
+  readonly poststop: readonly HostHook[];
   readonly exit?: ContainerExit;
 }
 

@@ -1,0 +1,113 @@
+/**
+ * The removal of a container by whoever asks for it, from what is on disk: neither the guest, nor QEMU, nor a living supervisor is needed.
+ *
+ *     delete ── the container is killed ── its supervisor ends ──┐
+ *                     (who does not obey is killed in turn)      ├── ledger given back ── poststop hooks ── run folder removed
+ *     gc ────── the supervisor is dead already ──────────────────┘
+ */
+import { existsSync } from "node:fs";
+import { explain, HuskError } from "../errors.ts";
+import { runHooks } from "../host/hooks.ts";
+import { giveBack, type LedgerEntry, readLedger } from "../host/ledger.ts";
+import { isAlive, type ProcessIdentity, signalProcess } from "../host/process-identity.ts";
+import { type ContainerRecord, readRecord } from "./record.ts";
+import { type RunFolder, removeRunFolder, runFolder } from "./run-folder.ts";
+
+/** How long a supervisor may take to end by itself once its container was killed, in milliseconds; then it is killed. */
+const endWithinMs = 3_000;
+
+/** How long a killed process may take to vanish, in milliseconds: the kernel has its memory to free. */
+const vanishWithinMs = 2_000;
+
+/** Between two looks at a process that is no child of ours, in milliseconds: nothing tells of its end (Node has no pidfd). */
+const lookIntervalMs = 5;
+
+export interface RemovalOptions {
+  readonly detachTap: (netns: string, link: string, tap: string) => Promise<void>;
+  /** Told what goes wrong but keeps nothing from being removed: a poststop hook that fails. */
+  readonly warn: (message: string) => void;
+}
+
+/**
+ * Deletes a container. Without `force` it must be stopped, or created and never started (runc's rule). With it, an unknown container is no
+ * error, and one whose record is damaged is removed as far as its ledger tells.
+ * Throws `not-found`, `wrong-state`, and `host` where something could not be given back: the run folder stays then.
+ */
+export async function deleteContainer(root: string, id: string, force: boolean, options: RemovalOptions): Promise<void> {
+  const folder = runFolder(root, id);
+  const record = readForRemoval(root, id, force);
+  if (record === "unknown") return;
+  if (record !== "damaged") {
+    if (!force && record.status !== "stopped" && record.status !== "created") {
+      throw new HuskError("wrong-state", `cannot delete container "${id}" that is not stopped: ${record.status}`, {
+        hint: "--force kills it first",
+      });
+    }
+    if (record.supervisor !== null) await endSupervisor(root, record, record.supervisor);
+  }
+  await removeRemains(folder, record === "damaged" ? undefined : record, options);
+}
+
+/**
+ * Gives back what the container's ledger names, runs its poststop hooks, and removes its run folder. Its supervisor must be gone; what the
+ * supervisor has removed itself is no error. Resolves to what was given back.
+ */
+export async function removeRemains(
+  folder: RunFolder,
+  record: ContainerRecord | undefined,
+  options: RemovalOptions,
+): Promise<readonly LedgerEntry[]> {
+  const entries = readLedger(folder.ledger);
+  const [failure] = await giveBack(entries, options);
+  if (failure !== undefined) throw failure;
+  // A run in the foreground has run them itself by the time its folder is gone.
+  if (record !== undefined && existsSync(folder.path)) await runPoststop(record, options.warn);
+  removeRunFolder(folder);
+  return entries;
+}
+
+async function runPoststop(record: ContainerRecord, warn: (message: string) => void): Promise<void> {
+  const { ociVersion, id, bundle, annotations } = record;
+  const state = { ociVersion, id, status: "stopped", pid: 0, bundle, annotations };
+  for (const hook of record.poststop) {
+    await runHooks("poststop", [hook], state, bundle).catch((error: unknown) => warn(explain(error))); // the others run all the same
+  }
+}
+
+function readForRemoval(root: string, id: string, force: boolean): ContainerRecord | "unknown" | "damaged" {
+  try {
+    return readRecord(root, id);
+  } catch (error) {
+    if (!force || !(error instanceof HuskError)) throw error;
+    return error.code === "not-found" ? "unknown" : "damaged";
+  }
+}
+
+/** Sees the container's supervisor to its end: by killing the container, and where that does not do, the supervisor and all it holds. */
+async function endSupervisor(root: string, record: ContainerRecord, supervisor: ProcessIdentity): Promise<void> {
+  if (!isAlive(supervisor)) return;
+  if (record.status !== "stopped") await killContainer(root, record.id);
+  if (await vanished(supervisor, endWithinMs)) return;
+  signalProcess(supervisor, "SIGKILL");
+  if (await vanished(supervisor, vanishWithinMs)) return;
+  throw new HuskError("host", `the supervisor of container "${record.id}", process ${supervisor.pid}, was killed and does not end`);
+}
+
+/** Asks for it. A supervisor that cannot be asked, or whose guest cannot, shows by not ending. */
+async function killContainer(root: string, id: string): Promise<void> {
+  const { ControlClient } = await import("./control-client.ts");
+  try {
+    using client = await ControlClient.connect(root, id);
+    await client.call("kill", { signal: 9, all: false }, { deadlineMs: endWithinMs });
+  } catch (error) {
+    if (!(error instanceof HuskError)) throw error;
+  }
+}
+
+async function vanished(process: ProcessIdentity, withinMs: number): Promise<boolean> {
+  for (const end = Date.now() + withinMs; isAlive(process); ) {
+    if (Date.now() > end) return false;
+    await new Promise((resolve) => setTimeout(resolve, lookIntervalMs));
+  }
+  return true;
+}
