@@ -9,8 +9,8 @@ import type { Placement, StandIn, StreamName, WindowSize } from "./stand-in.ts";
 /** What the guest is told to make. */
 export interface ContainerSpec {
   readonly id: string;
-  /** The runtime spec in the guest's words. */
-  readonly spec: object;
+  /** The runtime spec in the guest's words, as JSON. */
+  readonly specJson: string;
   readonly rootfs: Storage;
   readonly storages: readonly Storage[];
   readonly terminal: boolean;
@@ -22,8 +22,8 @@ export type StandInPlace = Pick<Placement, "netns" | "rootfs" | "cgroups">;
 
 /** A further process, as `husk exec` asks for it. */
 export interface ExecSpec {
-  /** The spec's process object. */
-  readonly process: object;
+  /** The spec's process object, as JSON. */
+  readonly processJson: string;
   readonly terminal: boolean;
   readonly consoleSocket: string | null;
   readonly size: WindowSize | null;
@@ -82,10 +82,10 @@ export class Container {
    * Throws the guest's errors, `program-not-found` among them.
    */
   async create(): Promise<{ readonly ended: Promise<ProcessOutcome> }> {
-    const { id, spec, rootfs, storages, terminal, consoleSize } = this.#spec;
+    const { id, specJson, rootfs, storages, terminal, consoleSize } = this.#spec;
     await this.#sandbox.agent.call("createContainer", {
       containerId: id,
-      specJson: Buffer.from(JSON.stringify(spec)),
+      specJson: Buffer.from(specJson),
       rootfs,
       storages: [...storages],
       stdio: { terminal, stdin: true, stdout: true, stderr: !terminal, ...(consoleSize === null ? {} : { size: consoleSize }) },
@@ -159,7 +159,7 @@ export class Container {
     const target = { containerId: this.#spec.id, processId: execId };
     await this.#sandbox.agent.call("createProcess", {
       ...target,
-      processJson: Buffer.from(JSON.stringify(exec.process)),
+      processJson: Buffer.from(exec.processJson),
       stdio: {
         terminal: exec.terminal,
         stdin: true,

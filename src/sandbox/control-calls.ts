@@ -50,7 +50,7 @@ async function answer(container: Container, supervisor: SupervisorCalls, method:
       return {};
     case "exec":
       return container.exec({
-        process: readObject(params, "process"),
+        processJson: readText(params, "process"),
         terminal: params["terminal"] === true,
         consoleSocket: typeof params["consoleSocket"] === "string" ? params["consoleSocket"] : null,
         size: readSize(params["size"]) ?? null,
@@ -84,6 +84,12 @@ function readInteger(params: Params, name: string, least: number, most: number):
 function readObject(params: Params, name: string): object {
   const value = params[name];
   return typeof value === "object" && value !== null && !Array.isArray(value) ? value : missing(name);
+}
+
+/** A document that travels as text, since its 64-bit numbers would not survive the trip as numbers. */
+function readText(params: Params, name: string): string {
+  const value = params[name];
+  return typeof value === "string" ? value : missing(name);
 }
 
 function readSize(value: unknown): WindowSize | undefined {

@@ -3,16 +3,9 @@ import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import type { SandboxDevice, SandboxMount, SandboxPlan, SandboxProgram } from "../host/sandbox-plan.ts";
 import { firstExtraDescriptor } from "../host/sandbox-process.ts";
+import { type ImageDisk, sharePoint } from "../storage/container-storage.ts";
 import type { Accelerator, AgentChannel, Disk, GuestImage, Machine, Memory } from "../vmm/machine.ts";
 import { qemuArguments } from "../vmm/qemu/command-line.ts";
-
-/** A block image of the host that the guest gets as a disk. */
-export interface SandboxDisk {
-  readonly serial: string;
-  readonly path: string;
-  readonly isDevice: boolean;
-  readonly readonly: boolean;
-}
 
 /** Everything that shapes a sandbox. */
 export interface SandboxSpec {
@@ -33,7 +26,7 @@ export interface SandboxSpec {
   readonly cgroups: readonly string[];
   /** Host paths that the guest sees below `sharePoint`. */
   readonly mounts: readonly SandboxMount[];
-  readonly disks: readonly SandboxDisk[];
+  readonly disks: readonly ImageDisk[];
   /** The unix socket, as the host sees it, behind which the agent is dialled. */
   readonly agentSocket: string;
   /** Where the guest's console is kept. */
@@ -41,8 +34,6 @@ export interface SandboxSpec {
   readonly deadlines: { readonly bootMs: number; readonly callMs: number };
 }
 
-/** Where the guest mounts the shared folder. */
-export const sharePoint = "/run/husk/shared";
 const shareTag = "husk";
 
 /** Users that QEMU runs as: one a sandbox, far above any that a distribution gives out. */

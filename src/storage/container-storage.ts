@@ -1,0 +1,60 @@
+/** How a container's root file system and bind mounts reach the guest: what the host shows or plugs in, and what the agent mounts. */
+import type { Storage } from "../gen/agent/v1/agent.ts";
+import { readonlyFilesystems, type RootFilesystem } from "./root-filesystem.ts";
+
+/** Where the guest mounts what the host shares, and where it puts containers' root file systems together. */
+export const sharePoint = "/run/husk/shared";
+
+/** A host path shown below the shared folder. */
+export interface ShownPath {
+  readonly source: string;
+  /** Relative to the shared folder. */
+  readonly target: string;
+  readonly readonly: boolean;
+}
+
+/** A block image that becomes a disk of the VM. */
+export interface ImageDisk {
+  readonly serial: string;
+  readonly path: string;
+  readonly isDevice: boolean;
+  readonly readonly: boolean;
+}
+
+export interface RootPlan {
+  readonly shown: readonly ShownPath[];
+  readonly disks: readonly ImageDisk[];
+  readonly storage: Storage;
+}
+
+/** Plans the root file system. `readonly`: the spec's root.readonly, which then holds on the host as well as in the guest. */
+export function planRoot(containerId: string, root: RootFilesystem, readonly: boolean): RootPlan {
+  const mountPoint = `/run/husk/containers/${containerId}/rootfs`;
+  if (root.kind === "folder") {
+    const shown = { source: root.path, target: `${containerId}/rootfs`, readonly };
+    const storage = { driver: "virtiofs", source: guestPath(shown), fstype: "", options: [], mountPoint, overlay: false };
+    return { shown: [shown], disks: [], storage };
+  }
+  // Nothing is ever written to an image that cannot be: a container that may write gets a layer of its own, in memory.
+  const fixed = readonlyFilesystems.has(root.fstype);
+  const disk = { serial: "root", path: root.path, isDevice: root.isDevice, readonly: readonly || fixed };
+  const storage = {
+    driver: "block",
+    source: disk.serial,
+    fstype: root.fstype,
+    options: disk.readonly ? ["ro"] : ["rw"],
+    mountPoint,
+    overlay: fixed && !readonly,
+  };
+  return { shown: [], disks: [disk], storage };
+}
+
+/** Plans a bind mount's source: shown as number `index` of the container. */
+export function planBind(containerId: string, index: number, source: string, readonly: boolean): ShownPath {
+  return { source, target: `${containerId}/mount${index}`, readonly };
+}
+
+/** Where the guest finds what is shown. */
+export function guestPath(shown: ShownPath): string {
+  return `${sharePoint}/${shown.target}`;
+}
