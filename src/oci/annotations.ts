@@ -1,0 +1,7 @@
+/** husk's own annotations; each needs the administrator's allowance. */
+export const ownAnnotations = {
+  /** How many vCPUs the virtual machine has, as a decimal number. */
+  vcpus: "io.husk.vcpus",
+  /** How much memory the virtual machine has for the container, as in the configuration: "512MiB". */
+  memory: "io.husk.memory",
+} as const;

@@ -1,0 +1,127 @@
+/**
+ * From a bundle's specification to what the agent gets: host-only parts are taken out, and the sources of bind mounts become paths in the
+ * guest. Judge the bundle first (`support.ts`): what is refused there is not translated here.
+ */
+import { HuskError } from "../errors.ts";
+import { stringifyJson } from "./json.ts";
+import { planMount } from "./mount-plan.ts";
+import { bindSource } from "./mounts.ts";
+import type { Sources } from "./sources.ts";
+import { guestHasDevice, isPrivileged } from "./support/devices.ts";
+import type { Hooks, Linux, Mount, Namespace, Process, Resources, Spec } from "./types.ts";
+
+/** A file or folder of the host that a bind mount needs in the guest. */
+export interface Share {
+  /** Of the mount, in the bundle's list. */
+  readonly index: number;
+  /** Absolute, without symbolic links. */
+  readonly hostPath: string;
+  readonly readonly: boolean;
+  /** A single file; else a folder. */
+  readonly isFile: boolean;
+}
+
+export interface GuestSpecOptions {
+  /** Absolute: the bundle's folder. */
+  readonly bundle: string;
+  /** From `inspectSources`. */
+  readonly sources: Sources;
+  /** Where the agent puts the root file system together (CreateContainer's rootfs.mount_point). */
+  readonly rootPath: string;
+  /** Where the guest finds a share. */
+  readonly guestPath: (share: Share) => string;
+  /** Where the guest finds a sandbox's namespace that a container joins; see `Circumstances.isSandboxNamespace`. */
+  readonly namespacePath?: (namespace: Namespace) => string | undefined;
+}
+
+export interface GuestSpec {
+  readonly spec: Spec;
+  readonly shares: readonly Share[];
+}
+
+export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
+  const shares: Share[] = [];
+  const mounts = (spec.mounts ?? []).map((mount, index): Mount => {
+    const plan = planMount(mount, options.sources.get(index), bindSource(mount, options.bundle));
+    switch (plan.action) {
+      case "keep":
+        return mount;
+      case "replace":
+        return plan.mount;
+      case "refuse":
+        throw new HuskError("unsupported", `config.json: mounts[${index}]: ${plan.reason}`);
+      case "share": {
+        const share = { index, hostPath: plan.hostPath, readonly: plan.readonly, isFile: plan.isFile };
+        shares.push(share);
+        return { ...mount, type: "bind", source: options.guestPath(share) };
+      }
+    }
+  });
+  const { vm: _vm, solaris: _solaris, windows: _windows, zos: _zos, freebsd: _freebsd, hooks, linux, ...rest } = spec;
+  const inGuest: Spec = {
+    ...rest,
+    process: guestProcess(spec.process),
+    root: { ...spec.root, path: options.rootPath },
+    mounts,
+    ...(hooks === undefined ? {} : { hooks: guestHooks(hooks) }),
+    ...(linux === undefined ? {} : { linux: guestLinux(linux, options) }),
+  };
+  return { spec: inGuest, shares };
+}
+
+/** A process as the agent gets it: the labels that guard the host are left out. */
+export function guestProcess(process: Process): Process {
+  const { apparmorProfile: _profile, selinuxLabel: _label, commandLine: _commandLine, ...rest } = process;
+  return rest;
+}
+
+/** Resources as the agent gets them: what is about the host's processors and devices is left out, as is what cgroup v2 does not have. */
+export function guestResources(resources: Resources): Resources {
+  const { blockIO: _blockIO, network: _network, rdma: _rdma, memory, cpu, ...rest } = resources;
+  const {
+    kernel: _kernel,
+    kernelTCP: _kernelTCP,
+    swap: _swap,
+    swappiness: _swappiness,
+    disableOOMKiller: _oom,
+    ...guestMemory
+  } = memory ?? {};
+  const { cpus: _cpus, mems: _mems, realtimePeriod: _period, realtimeRuntime: _runtime, ...guestCpu } = cpu ?? {};
+  return {
+    ...rest,
+    ...(memory === undefined ? {} : { memory: guestMemory }),
+    ...(cpu === undefined ? {} : { cpu: guestCpu }),
+  };
+}
+
+/** Any part of the specification as JSON, for the agent (spec_json, process_json, resources_json); 64-bit numbers stay exact. */
+export function encodeForAgent(part: Spec | Process | Resources): Uint8Array {
+  return Buffer.from(stringifyJson(part));
+}
+
+function guestHooks({ createContainer, startContainer }: Hooks): Hooks {
+  return { ...(createContainer && { createContainer }), ...(startContainer && { startContainer }) };
+}
+
+function guestLinux(linux: Linux, options: GuestSpecOptions): Linux {
+  const { cgroupsPath: _path, mountLabel: _label, netDevices: _net, intelRdt: _rdt, memoryPolicy: _policy, ...rest } = linux;
+  const { resources, devices, namespaces } = linux;
+  return {
+    ...rest,
+    ...(resources === undefined ? {} : { resources: guestResources(resources) }),
+    ...(namespaces === undefined ? {} : { namespaces: guestNamespaces(namespaces, options) }),
+    ...(devices === undefined ? {} : { devices: isPrivileged(resources) ? devices.filter(guestHasDevice) : devices }),
+  };
+}
+
+/** All but the network's: in the guest, the sandbox's network is the guest's own, which the host mirrors the namespace's links into. */
+function guestNamespaces(namespaces: readonly Namespace[], { namespacePath }: GuestSpecOptions): Namespace[] {
+  return namespaces
+    .filter(({ type }) => type !== "network")
+    .map((namespace): Namespace => {
+      if (namespace.path === undefined || namespace.path === "") return { type: namespace.type };
+      const path = namespacePath?.(namespace);
+      if (path === undefined) throw new HuskError("unsupported", `config.json: linux.namespaces: the guest cannot join ${namespace.path}`);
+      return { type: namespace.type, path };
+    });
+}

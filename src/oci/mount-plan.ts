@@ -1,0 +1,101 @@
+/**
+ * What becomes of each mount of a bundle: the guest mounts it itself, the host shares the source, something of the guest's own takes its
+ * place, or it is refused. Engines write mounts of all these kinds without being asked, see the fixtures.
+ */
+import { guestCanMount, guestDevice } from "./guest.ts";
+import { destinationOf, isBind, isReadonly } from "./mounts.ts";
+import type { Source } from "./sources.ts";
+import type { Mount } from "./types.ts";
+
+export type MountPlan =
+  /** As it stands. */
+  | { readonly action: "keep"; readonly note?: string }
+  /** The host shares the source with the sandbox. */
+  | { readonly action: "share"; readonly hostPath: string; readonly readonly: boolean; readonly isFile: boolean; readonly note?: string }
+  /** Another mount takes its place; nothing of the host's is in it. */
+  | { readonly action: "replace"; readonly mount: Mount; readonly note?: string }
+  | { readonly action: "refuse"; readonly reason: string };
+
+const refuse = (reason: string): MountPlan => ({ action: "refuse", reason });
+
+/**
+ * @param source what the host has at the mount's source, for a bind mount.
+ * @param sourcePath the source as an absolute path of the host, for the messages.
+ */
+export function planMount(mount: Mount, source: Source | undefined, sourcePath: string): MountPlan {
+  if (isSet(mount.uidMappings) || isSet(mount.gidMappings) || hasOption(mount, "idmap", "ridmap")) {
+    return refuse("an id-mapped mount is not supported: virtio-fs has no id-mapped mounts");
+  }
+  return isBind(mount) ? planBind(mount, source, sourcePath) : planFileSystem(mount);
+}
+
+function planFileSystem(mount: Mount): MountPlan {
+  if (mount.type === undefined || mount.type === "") return refuse("it has neither a type nor the option bind");
+  if (guestCanMount(mount.type)) return { action: "keep" };
+  return refuse(
+    `the file system ${mount.type} cannot be mounted in the guest: what it stands on is the host's; mount it there, and bind the folder`,
+  );
+}
+
+function planBind(mount: Mount, source: Source | undefined, sourcePath: string): MountPlan {
+  if (mount.source === undefined || mount.source === "" || source === undefined) return refuse("a bind mount needs a source");
+  if (hasOption(mount, "shared", "rshared")) {
+    return refuse("propagation back to the host (shared) is not supported: mounts made in the guest are the guest's");
+  }
+  const what = `source ${sourcePath}`;
+  switch (source.kind) {
+    case "missing":
+      return refuse(`${what} does not exist`);
+    case "unreadable":
+      return refuse(`${what} cannot be looked at: ${source.reason}`);
+    case "socket":
+      return refuse(`${what} is a unix socket: a unix socket of the host cannot cross into a virtual machine`);
+    case "fifo":
+      return refuse(`${what} is a FIFO: a FIFO of the host cannot cross into a virtual machine`);
+    case "block-device":
+      return refuse(`${what} is a block device of the host, which the guest does not have`);
+    case "character-device": {
+      const own = guestDevice(source);
+      if (own === undefined) return refuse(`${what} is a device of the host, which the guest does not have`);
+      return { action: "replace", mount: { ...mount, source: own } };
+    }
+    case "file":
+    case "folder":
+      return planTree(mount, source, what);
+  }
+}
+
+function planTree(mount: Mount, source: Extract<Source, { kind: "file" | "folder" }>, what: string): MountPlan {
+  const { realPath } = source;
+  if (destinationOf(mount) === "/dev/shm") {
+    if (realPath === "/dev/shm") return refuse(`${what} is the host's shared memory, which a virtual machine cannot take part in`);
+    if (source.kind === "folder" && source.tmpfsBytes !== undefined) {
+      return { action: "replace", mount: sharedMemory(mount, source.tmpfsBytes), note: "shared memory is a tmpfs of the guest" };
+    }
+  }
+  if (realPath === "/sys/fs/cgroup") {
+    const options = ["nosuid", "noexec", "nodev", "relatime", isReadonly(mount) ? "ro" : "rw"];
+    const own: Mount = { destination: mount.destination, type: "cgroup", source: "cgroup", options };
+    return { action: "replace", mount: own, note: "the guest's cgroups take the place of the host's" };
+  }
+  if (/^\/(proc|sys|dev)(\/|$)/.test(realPath) && !/^\/dev\/shm(\/|$)/.test(realPath)) {
+    return refuse(`${what} belongs to the host's kernel, which is not the guest's`);
+  }
+  const note = hasOption(mount, "slave", "rslave") ? "mounts that the host makes below the source later do not show" : undefined;
+  const share = { action: "share", hostPath: realPath, readonly: isReadonly(mount), isFile: source.kind === "file" } as const;
+  return note === undefined ? share : { ...share, note };
+}
+
+/** Podman and containerd bind a tmpfs of the host to /dev/shm: futexes and shared mappings belong into the guest's memory. */
+function sharedMemory(mount: Mount, sizeBytes: number): Mount {
+  const options = ["nosuid", "noexec", "nodev", "mode=1777", `size=${Math.ceil(sizeBytes / 1024)}k`, ...(isReadonly(mount) ? ["ro"] : [])];
+  return { destination: mount.destination, type: "tmpfs", source: "shm", options };
+}
+
+function hasOption(mount: Mount, ...names: readonly string[]): boolean {
+  return mount.options?.some((option) => names.includes(option)) ?? false;
+}
+
+function isSet(list: readonly unknown[] | undefined): boolean {
+  return list !== undefined && list.length > 0;
+}

@@ -1,0 +1,128 @@
+/**
+ * How large a bundle's virtual machine is, and what the host's cgroup of the sandbox gets, from linux.resources and plain values of the
+ * configuration. The container's own limits act in the guest; the host's are those plus what QEMU and the guest need for themselves.
+ */
+import { HuskError } from "../errors.ts";
+import { ownAnnotations } from "./annotations.ts";
+import type { Int64, Resources, Spec } from "./types.ts";
+
+const MIB = 1024 ** 2;
+
+/** Guest memory comes in huge pages of the host where those are to be had, and in blocks of virtio-mem. */
+const MEMORY_STEP_BYTES = 2 * MIB;
+
+/** Below this, a Linux guest with husk's kernel does not reach its first process. */
+const MIN_GUEST_BYTES = 64 * MIB;
+
+/** What the kernel takes for the period where none is given. */
+const DEFAULT_PERIOD_US = 100_000;
+
+export interface SizeDefaults {
+  /** Where the bundle sets no quota. */
+  readonly vcpus: number;
+  /** For the container, where the bundle sets no limit. */
+  readonly memoryBytes: number;
+  /** What the guest's kernel and agent need beside the container. */
+  readonly guestOverheadBytes: number;
+  /** What QEMU and virtiofsd need beside the guest's memory. */
+  readonly hostOverheadBytes: number;
+  /** The processors that the host may use. */
+  readonly hostCpus: number;
+  /** What the host could give at most. */
+  readonly hostMemoryBytes: number;
+}
+
+export interface HostLimits {
+  /** memory.max of the sandbox's cgroup: the guest's memory and the host's overhead. */
+  readonly memoryBytes: number;
+  /** As in linux.resources.cpu.shares (2 to 262144). */
+  readonly cpuShares?: number;
+  /** Microseconds of each period that all of the sandbox's threads may run. */
+  readonly cpuQuotaUs?: number;
+  readonly cpuPeriodUs?: number;
+  /** cpuset.cpus and cpuset.mems. */
+  readonly cpus?: string;
+  readonly mems?: string;
+}
+
+export interface VmSize {
+  readonly vcpus: number;
+  /** The guest's memory, a multiple of 2 MiB. */
+  readonly memoryBytes: number;
+  readonly host: HostLimits;
+}
+
+/**
+ * vCPUs: as many as the quota asks for at least in part, and no more than the host has, or than the bundle's cpuset has. Memory: the limit
+ * (or the default) and the guest's own, never too little to boot.
+ */
+export function vmSize(spec: Spec, defaults: SizeDefaults): VmSize {
+  const resources = spec.linux?.resources;
+  const wanted = annotatedSize(spec.annotations ?? {});
+  const host = cpuLimits(resources);
+  const available = Math.min(defaults.hostCpus, host.cpus === undefined ? Number.POSITIVE_INFINITY : countCpus(host.cpus));
+  const quota = host.cpuQuotaUs === undefined ? undefined : Math.ceil(host.cpuQuotaUs / (host.cpuPeriodUs ?? DEFAULT_PERIOD_US));
+  const vcpus = Math.max(1, Math.min(wanted.vcpus ?? quota ?? defaults.vcpus, available));
+  const limit = positive(resources?.memory?.limit);
+  const forContainer = Math.min(wanted.memoryBytes ?? limit ?? defaults.memoryBytes, defaults.hostMemoryBytes);
+  const memoryBytes = roundUp(Math.max(forContainer + defaults.guestOverheadBytes, MIN_GUEST_BYTES));
+  return { vcpus, memoryBytes, host: { ...host, memoryBytes: memoryBytes + defaults.hostOverheadBytes } };
+}
+
+/** What the host's cgroup takes of `update`'s resources, the memory aside: the guest's memory does not change with a limit in it. */
+export function cpuLimits(resources: Resources | undefined): Omit<HostLimits, "memoryBytes"> {
+  const cpu = resources?.cpu;
+  const cpuShares = positive(cpu?.shares);
+  const cpuQuotaUs = positive(cpu?.quota);
+  const cpuPeriodUs = positive(cpu?.period);
+  return {
+    ...(cpuShares === undefined ? {} : { cpuShares }),
+    ...(cpuQuotaUs === undefined ? {} : { cpuQuotaUs }),
+    ...(cpuPeriodUs === undefined ? {} : { cpuPeriodUs }),
+    ...(cpu?.cpus ? { cpus: cpu.cpus } : {}),
+    ...(cpu?.mems ? { mems: cpu.mems } : {}),
+  };
+}
+
+/** How many processors a list such as "0-3,7" names. */
+export function countCpus(list: string): number {
+  const named = new Set<number>();
+  for (const range of list.split(",")) {
+    const [first = Number.NaN, last = first] = range.split("-").map(Number);
+    // No host has more; the bound keeps a range such as 0-4294967295 from filling the memory.
+    for (let cpu = first; cpu <= Math.min(last, first + 65_536); cpu++) named.add(cpu);
+  }
+  return named.size;
+}
+
+function annotatedSize(annotations: Readonly<Record<string, string>>): { vcpus?: number; memoryBytes?: number } {
+  const vcpus = annotations[ownAnnotations.vcpus];
+  const memory = annotations[ownAnnotations.memory];
+  if (vcpus !== undefined && !/^[1-9]\d{0,3}$/.test(vcpus)) throw badAnnotation(ownAnnotations.vcpus, "a number of vCPUs", vcpus);
+  return {
+    ...(vcpus === undefined ? {} : { vcpus: Number(vcpus) }),
+    ...(memory === undefined ? {} : { memoryBytes: parseMemory(memory) }),
+  };
+}
+
+function parseMemory(text: string): number {
+  const [, digits, unit] = /^(\d{1,9})(MiB|GiB)$/.exec(text) ?? [];
+  if (digits === undefined) throw badAnnotation(ownAnnotations.memory, 'a size such as "512MiB"', text);
+  return Number(digits) * (unit === "GiB" ? 1024 * MIB : MIB);
+}
+
+function badAnnotation(name: string, expected: string, got: string): HuskError {
+  return new HuskError(
+    "invalid-argument",
+    `config.json: annotations["${name}"]: expected ${expected}, got ${JSON.stringify(got.slice(0, 64))}`,
+  );
+}
+
+/** A limit of the specification as a number; 0 and less stand for none. */
+function positive(value: Int64 | undefined): number | undefined {
+  return value === undefined || value <= 0 ? undefined : Number(value);
+}
+
+function roundUp(bytes: number): number {
+  return Math.ceil(bytes / MEMORY_STEP_BYTES) * MEMORY_STEP_BYTES;
+}

@@ -1,0 +1,87 @@
+/**
+ * What husk does with each field of a bundle: honours it (in the guest, on the host), takes it as subsumed by the VM's boundary, ignores it
+ * as the specification or runc does (both said once in the log), or refuses it by name before anything is started. Nothing is dropped
+ * silently: the table has a row for every field that ./readers reads, and a test holds that.
+ */
+import { HuskError } from "../errors.ts";
+import { judgeAnnotations } from "./support/annotations.ts";
+import { judgeDevices } from "./support/devices.ts";
+import type { Circumstances, Finding } from "./support/finding.ts";
+import { judgeMounts } from "./support/mounts.ts";
+import { judgeNamespaces } from "./support/namespaces.ts";
+import { type FieldRule, fieldRules } from "./support/rules.ts";
+import type { Process, Resources, Spec } from "./types.ts";
+
+export type { Circumstances, Finding } from "./support/finding.ts";
+export type { FieldRule } from "./support/rules.ts";
+export { fieldRules } from "./support/rules.ts";
+
+/** Judges a whole bundle: every finding, in the order of the table. */
+export function judge(spec: Spec, circumstances: Circumstances): Finding[] {
+  return [
+    ...judgeFields(spec),
+    ...judgeNamespaces(spec, circumstances),
+    ...judgeMounts(spec, circumstances),
+    ...judgeDevices(spec),
+    ...judgeVm(spec, circumstances),
+    ...judgeAnnotations(spec, circumstances.allowedAnnotations ?? []),
+  ];
+}
+
+/** Judges the process of an `exec`. */
+export function judgeProcess(process: Process): Finding[] {
+  return judgeFields({ process });
+}
+
+/** Judges the resources of an `update`. */
+export function judgeResources(resources: Resources): Finding[] {
+  return judgeFields({ linux: { resources } });
+}
+
+/**
+ * Throws "unsupported" with everything that is refused, in one line; gives what is worth a line in the log.
+ * @param name of the document, such as config.json.
+ */
+export function refuseUnsupported(findings: readonly Finding[], name = "config.json"): string[] {
+  const lines = (verdict: Finding["verdict"]): string[] =>
+    findings.filter((finding) => finding.verdict === verdict).map(({ path, reason }) => `${path}: ${reason}`);
+  const refused = lines("refused");
+  if (refused.length > 0) throw new HuskError("unsupported", `${name}: ${refused.join("; ")}`);
+  return lines("noted");
+}
+
+function judgeFields(document: object): Finding[] {
+  return fieldRules.flatMap(({ field, place, reason, check }: FieldRule): Finding[] => {
+    if (check !== undefined) {
+      return check(document).map(({ path, reason: found }) => ({
+        verdict: place === "refused" ? "refused" : "noted",
+        path,
+        reason: found,
+      }));
+    }
+    if (place === "guest" || place === "host" || place === "judged" || !isSet(valueAt(document, field))) return [];
+    return [{ verdict: place === "refused" ? "refused" : "noted", path: field, reason: reason ?? place }];
+  });
+}
+
+function judgeVm(spec: Spec, { allowVmSection }: Circumstances): Finding[] {
+  if (spec.vm === undefined || allowVmSection) return [];
+  const reason = "the bundle may not choose the virtual machine; the administrator can allow it (allow.vm_section)";
+  return [{ verdict: "refused", path: "vm", reason }];
+}
+
+function valueAt(document: object, field: string): unknown {
+  return field
+    .split(".")
+    .reduce<unknown>((value, key) => (isObject(value) && Object.hasOwn(value, key) ? value[key] : undefined), document);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}
+
+/** Programs in Go write the zero value where nothing is asked. */
+function isSet(value: unknown): boolean {
+  if (isObject(value)) return Object.keys(value).length > 0;
+  return value !== undefined && value !== null && value !== "" && value !== false && value !== 0;
+}

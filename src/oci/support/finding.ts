@@ -1,0 +1,23 @@
+import type { Sources } from "../sources.ts";
+import type { Namespace } from "../types.ts";
+
+/** What the verdict depends on besides the bundle. */
+export interface Circumstances {
+  /** Absolute: the bundle's folder, for relative sources. */
+  readonly bundle: string;
+  /** From `inspectSources`. */
+  readonly sources: Sources;
+  /** The administrator allows the `vm` section (allow.vm_section). */
+  readonly allowVmSection?: boolean;
+  /** Annotations of husk's own that the administrator allows (allow.annotations). */
+  readonly allowedAnnotations?: readonly string[];
+  /** Whether a namespace's path is one of a sandbox that husk runs, so that it can be joined in the guest. */
+  readonly isSandboxNamespace?: (namespace: Namespace) => boolean;
+}
+
+export interface Finding {
+  readonly verdict: "refused" | "noted";
+  /** Such as `linux.intelRdt`. */
+  readonly path: string;
+  readonly reason: string;
+}

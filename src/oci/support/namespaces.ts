@@ -1,0 +1,33 @@
+/**
+ * Namespaces: the guest makes them all but the network's, whose links the host mirrors into the guest. What cannot be had is the host's
+ * own, which is what a missing entry asks for.
+ */
+
+import type { NamespaceType, Spec } from "../types.ts";
+import type { Circumstances, Finding } from "./finding.ts";
+
+/** What a container would share with the host without a namespace of its own. user, cgroup, time: the guest's take their place. */
+const shared: Partial<Record<NamespaceType, string>> = {
+  network: "network",
+  pid: "processes",
+  ipc: "shared memory and message queues",
+  uts: "host name",
+  mount: "mounts",
+};
+
+export function judgeNamespaces(spec: Spec, { isSandboxNamespace }: Circumstances): Finding[] {
+  const namespaces = spec.linux?.namespaces ?? [];
+  const absent = Object.entries(shared)
+    .filter(([type]) => !namespaces.some((namespace) => namespace.type === type))
+    .map(([type, what]): Finding => {
+      const reason = `a VM cannot share the host's ${what}: add a namespace of type "${type}"`;
+      return { verdict: "refused", path: "linux.namespaces", reason };
+    });
+  const joined = namespaces.flatMap((namespace, index): Finding[] => {
+    const { type, path = "" } = namespace;
+    if (type === "network" || path === "" || isSandboxNamespace?.(namespace)) return [];
+    const reason = `${path} is no namespace of a sandbox of husk, so the guest cannot join it`;
+    return [{ verdict: "refused", path: `linux.namespaces[${index}].path`, reason }];
+  });
+  return [...absent, ...joined];
+}
