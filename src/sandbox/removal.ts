@@ -13,6 +13,9 @@ import { isAlive, type ProcessIdentity, signalProcess } from "../host/process-id
 import { type ContainerRecord, readRecord } from "./record.ts";
 import { type RunFolder, removeRunFolder, runFolder } from "./run-folder.ts";
 
+/** How long a supervisor may take to have the guest kill the container, in milliseconds. */
+const killWithinMs = 1_500;
+
 /** How long a supervisor may take to end by itself once its container was killed, in milliseconds; then it is killed. */
 const endWithinMs = 3_000;
 
@@ -45,25 +48,35 @@ export async function deleteContainer(root: string, id: string, force: boolean, 
     }
     if (record.supervisor !== null) await endSupervisor(root, record, record.supervisor);
   }
-  await removeRemains(folder, record === "damaged" ? undefined : record, options);
+  await removeRemains(folder, record === "damaged" ? undefined : record, readForced(folder, force, options), options);
 }
 
 /**
- * Gives back what the container's ledger names, runs its poststop hooks, and removes its run folder. Its supervisor must be gone; what the
- * supervisor has removed itself is no error. Resolves to what was given back.
+ * Gives back what is in `entries`, the container's ledger, runs its poststop hooks, and removes its run folder. Its supervisor must be gone;
+ * what the supervisor has removed itself is no error. Throws `host` where something could not be given back.
  */
 export async function removeRemains(
   folder: RunFolder,
   record: ContainerRecord | undefined,
+  entries: readonly LedgerEntry[],
   options: RemovalOptions,
-): Promise<readonly LedgerEntry[]> {
-  const entries = readLedger(folder.ledger);
+): Promise<void> {
   const [failure] = await giveBack(entries, options);
   if (failure !== undefined) throw failure;
   // A run in the foreground has run them itself by the time its folder is gone.
   if (record !== undefined && existsSync(folder.path)) await runPoststop(record, options.warn);
   removeRunFolder(folder);
-  return entries;
+}
+
+/** The ledger; none where it is damaged and the container is to go all the same. */
+function readForced(folder: RunFolder, force: boolean, options: RemovalOptions): readonly LedgerEntry[] {
+  try {
+    return readLedger(folder.ledger);
+  } catch (error) {
+    if (!force) throw error;
+    options.warn(explain(error));
+    return [];
+  }
 }
 
 async function runPoststop(record: ContainerRecord, warn: (message: string) => void): Promise<void> {
@@ -86,27 +99,29 @@ function readForRemoval(root: string, id: string, force: boolean): ContainerReco
 /** Sees the container's supervisor to its end: by killing the container, and where that does not do, the supervisor and all it holds. */
 async function endSupervisor(root: string, record: ContainerRecord, supervisor: ProcessIdentity): Promise<void> {
   if (!isAlive(supervisor)) return;
-  if (record.status !== "stopped") await killContainer(root, record.id);
-  if (await vanished(supervisor, endWithinMs)) return;
+  const ending = record.status === "stopped" || (await killContainer(root, record.id));
+  if (await vanished(supervisor, ending ? endWithinMs : 0)) return;
   signalProcess(supervisor, "SIGKILL");
   if (await vanished(supervisor, vanishWithinMs)) return;
   throw new HuskError("host", `the supervisor of container "${record.id}", process ${supervisor.pid}, was killed and does not end`);
 }
 
-/** Asks for it. A supervisor that cannot be asked, or whose guest cannot, shows by not ending. */
-async function killContainer(root: string, id: string): Promise<void> {
+/** Has the supervisor kill the container. False where it, or its guest, cannot. */
+async function killContainer(root: string, id: string): Promise<boolean> {
   const { ControlClient } = await import("./control-client.ts");
   try {
     using client = await ControlClient.connect(root, id);
-    await client.call("kill", { signal: 9, all: false }, { deadlineMs: endWithinMs });
+    await client.call("kill", { signal: 9, all: false }, { deadlineMs: killWithinMs });
+    return true;
   } catch (error) {
     if (!(error instanceof HuskError)) throw error;
+    return error.code === "wrong-state"; // stopped, since we looked
   }
 }
 
 async function vanished(process: ProcessIdentity, withinMs: number): Promise<boolean> {
   for (const end = Date.now() + withinMs; isAlive(process); ) {
-    if (Date.now() > end) return false;
+    if (Date.now() >= end) return false;
     await new Promise((resolve) => setTimeout(resolve, lookIntervalMs));
   }
   return true;

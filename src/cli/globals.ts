@@ -1,0 +1,38 @@
+/** The flags that stand before the verb. */
+import { resolve } from "node:path";
+import { HuskError } from "../errors.ts";
+import { defaultRoot } from "../sandbox/run-folder.ts";
+import type { FlagValues } from "./flags.ts";
+
+export const globalFlags = {
+  root: { kind: "text", value: "DIR", help: "where containers are kept (default: /run/husk; others than root: $XDG_RUNTIME_DIR/husk)" },
+  log: { kind: "text", value: "FILE", help: "also write errors and warnings to this file" },
+  "log-format": { kind: "text", value: "text|json", help: "the form of that file (default: text)" },
+  debug: { kind: "switch", help: "say more, on standard error or in the log" },
+  "systemd-cgroup": { kind: "switch", help: "not supported: cgroupsPath is a path" },
+  rootless: { kind: "text", value: "WORD", help: "accepted for runc's sake; without meaning here" },
+  version: { kind: "switch", short: "v", help: "print the version" },
+  help: { kind: "switch", short: "h", help: "print help" },
+} as const;
+
+/** What the global flags say, checked. */
+export interface Globals {
+  /** Absolute. */
+  readonly root: string;
+  /** Where errors are logged besides standard error. */
+  readonly log: string | undefined;
+  readonly logFormat: "text" | "json";
+  readonly debug: boolean;
+}
+
+/** Throws `invalid-argument` or `unsupported`. */
+export function readGlobals(flags: FlagValues<typeof globalFlags>): Globals {
+  const logFormat = flags["log-format"] ?? "text";
+  if (logFormat !== "text" && logFormat !== "json") {
+    throw new HuskError("invalid-argument", `--log-format: expected text or json, got ${JSON.stringify(logFormat)}`);
+  }
+  if (flags["systemd-cgroup"]) {
+    throw new HuskError("unsupported", "--systemd-cgroup is not supported", { hint: "use the cgroupfs driver: cgroupsPath as a path" });
+  }
+  return { root: resolve(flags.root ?? defaultRoot()), log: flags.log, logFormat, debug: flags.debug };
+}

@@ -1,0 +1,66 @@
+/**
+ * What the command line says besides its output: errors and warnings on standard error, and in the file of --log, in the words of logrus,
+ * which engines parse: containerd's shim and conmon show the last error line of that file to their users.
+ */
+import { closeSync, openSync, writeSync } from "node:fs";
+import { HuskError } from "../errors.ts";
+import type { Globals } from "./globals.ts";
+
+export type Level = "debug" | "info" | "warning" | "error";
+
+export interface Log {
+  readonly debug: (message: string) => void;
+  readonly info: (message: string) => void;
+  readonly warning: (message: string) => void;
+  readonly error: (message: string) => void;
+}
+
+/** Where lines go: standard error, and the log file; in a test, somewhere else. */
+export interface LogSinks {
+  readonly stderr: (text: string) => void;
+  readonly append: (file: string, text: string) => void;
+  readonly now: () => Date;
+}
+
+const realSinks: LogSinks = {
+  stderr: (text) => void process.stderr.write(text),
+  append: (file, text) => {
+    const descriptor = openSync(file, "a", 0o644); // O_APPEND: engines give one file to many calls
+    try {
+      writeSync(descriptor, text);
+    } finally {
+      closeSync(descriptor);
+    }
+  },
+  now: () => new Date(),
+};
+
+/** `toStderr`: false for a session's child, whose standard error is nobody's: front prints its last words. */
+export function openLog(globals: Pick<Globals, "log" | "logFormat" | "debug">, toStderr = true, sinks: LogSinks = realSinks): Log {
+  const write = (level: Level, message: string): void => {
+    if (level === "debug" && !globals.debug) return;
+    // What is informative only belongs in a log; without one it is said to those who want to know more.
+    const quiet = level === "info" && !globals.debug;
+    if (toStderr && !quiet) sinks.stderr(`husk: ${level === "error" ? "" : `${level}: `}${message}\n`);
+    if (globals.log === undefined) return;
+    try {
+      sinks.append(globals.log, formatLine(globals.logFormat, level, message, sinks.now()));
+    } catch (cause) {
+      throw new HuskError("host", `cannot write the log ${globals.log}`, { cause });
+    }
+  };
+  return {
+    debug: (message) => write("debug", message),
+    info: (message) => write("info", message),
+    warning: (message) => write("warning", message),
+    error: (message) => write("error", message),
+  };
+}
+
+/** A line as logrus writes it, with its line feed. */
+export function formatLine(format: "text" | "json", level: Level, message: string, at: Date): string {
+  const time = at.toISOString().replace(/\.\d+Z$/, "Z");
+  return format === "json"
+    ? `${JSON.stringify({ level, msg: message, time })}\n`
+    : `time=${JSON.stringify(time)} level=${level} msg=${JSON.stringify(message)}\n`;
+}

@@ -1,0 +1,164 @@
+/** The options of run, create and exec, checked: what the flags' table cannot say. */
+import { resolve } from "node:path";
+import { HuskError } from "../errors.ts";
+import { checkId } from "../sandbox/run-folder.ts";
+import { type CommandLine, type Invocation, parseBeginning, parseCommandLine } from "./command-line.ts";
+import type { Globals } from "./globals.ts";
+import { helpText } from "./help.ts";
+import { versionText } from "./version-text.ts";
+
+export interface CreateOptions {
+  readonly globals: Globals;
+  readonly id: string;
+  /** Absolute. */
+  readonly bundle: string;
+  readonly pidFile: string | undefined;
+  readonly consoleSocket: string | undefined;
+  /** undefined: as the configuration says. */
+  readonly accel: "auto" | "kvm" | "tcg" | undefined;
+  readonly trace: boolean;
+  /** Flags that were given and mean nothing here; to be logged. */
+  readonly meaningless: readonly string[];
+}
+
+export interface RunOptions extends CreateOptions {
+  readonly detach: boolean;
+  readonly keep: boolean;
+}
+
+export interface ExecOptions {
+  readonly globals: Globals;
+  readonly id: string;
+  /** The program and its arguments; empty where `process` names a file. */
+  readonly args: readonly string[];
+  readonly process: string | undefined;
+  readonly tty: boolean;
+  readonly user: { readonly uid: number; readonly gid: number | undefined } | undefined;
+  readonly additionalGids: readonly number[];
+  readonly env: readonly string[];
+  readonly cwd: string | undefined;
+  readonly caps: readonly string[];
+  readonly noNewPrivileges: boolean;
+  readonly detach: boolean;
+  readonly ignorePaused: boolean;
+  readonly pidFile: string | undefined;
+  readonly consoleSocket: string | undefined;
+  readonly meaningless: readonly string[];
+}
+
+/** What a session was asked for: text to print and nothing else, or the verb's options. */
+export type SessionCall =
+  | { readonly verb: "print"; readonly text: string }
+  | ({ readonly verb: "run" } & RunOptions)
+  | ({ readonly verb: "create" } & CreateOptions)
+  | ({ readonly verb: "exec" } & ExecOptions);
+
+/** Reads a session's command line, without the program's name. Throws `invalid-argument` or `unsupported`. */
+export function parseSession(args: readonly string[]): SessionCall {
+  return sessionCall(parseCommandLine(parseBeginning(args)));
+}
+
+/** The options in a command line that has been read. */
+export function sessionCall(line: CommandLine): SessionCall {
+  switch (line.verb) {
+    case "help":
+      return { verb: "print", text: helpText(line.of) };
+    case "version":
+      return { verb: "print", text: versionText() };
+    case "run":
+      return { verb: "run", ...createOptions(line), detach: line.flags.detach, keep: line.flags.keep };
+    case "create":
+      return { verb: "create", ...createOptions(line) };
+    case "exec":
+      return { verb: "exec", ...execOptions(line) };
+    default:
+      throw new HuskError("internal", `"${line.verb}" is no session`);
+  }
+}
+
+function createOptions({ verb, globals, flags, operands }: Invocation<"run"> | Invocation<"create">): CreateOptions {
+  const [id = ""] = operands;
+  checkId(id);
+  checkPreserveFds(flags["preserve-fds"]);
+  return {
+    globals,
+    id,
+    bundle: resolve(flags.bundle ?? "."),
+    pidFile: absolute(flags["pid-file"]),
+    consoleSocket: absolute(flags["console-socket"]),
+    accel: parseAccel(flags.accel),
+    trace: flags.trace,
+    meaningless: given(
+      ["--no-pivot", flags["no-pivot"]],
+      ["--no-new-keyring", flags["no-new-keyring"]],
+      ["--no-subreaper", verb === "run" && flags["no-subreaper"]],
+    ),
+  };
+}
+
+function execOptions({ globals, flags, operands }: Invocation<"exec">): ExecOptions {
+  const [id = "", ...args] = operands;
+  checkId(id);
+  checkPreserveFds(flags["preserve-fds"]);
+  if (flags.process === undefined && args.length === 0) {
+    throw new HuskError("invalid-argument", "exec needs a program to run, or --process FILE", {
+      hint: "husk exec [flags] <container-id> <program> [argument...]",
+    });
+  }
+  if (flags["console-socket"] !== undefined && flags.process === undefined && !flags.tty) {
+    throw new HuskError("invalid-argument", "--console-socket needs --tty: a program without a terminal has no console");
+  }
+  const unnamed = flags.env.find((variable) => variable.indexOf("=") < 1);
+  if (unnamed !== undefined) throw new HuskError("invalid-argument", `--env: expected NAME=VALUE, got ${JSON.stringify(unnamed)}`);
+  return {
+    globals,
+    id,
+    args,
+    process: absolute(flags.process),
+    tty: flags.tty,
+    user: flags.user === undefined ? undefined : parseUser(flags.user),
+    additionalGids: flags["additional-gids"].map((gid) => parseNumericId("--additional-gids", gid)),
+    env: flags.env,
+    cwd: flags.cwd,
+    caps: flags.cap,
+    noNewPrivileges: flags["no-new-privs"],
+    detach: flags.detach,
+    ignorePaused: flags["ignore-paused"],
+    pidFile: absolute(flags["pid-file"]),
+    consoleSocket: absolute(flags["console-socket"]),
+    meaningless: given(["--apparmor", flags.apparmor !== undefined], ["--process-label", flags["process-label"] !== undefined]),
+  };
+}
+
+/** UID or UID:GID, as runc takes it: the names of a container's users are in files that the host does not trust itself to read. */
+function parseUser(text: string): ExecOptions["user"] {
+  const [user = "", group] = text.split(/:(.*)/s);
+  return { uid: parseNumericId("--user", user), gid: group === undefined ? undefined : parseNumericId("--user", group) };
+}
+
+function parseNumericId(flag: string, text: string): number {
+  const id = Number(text);
+  // 2^32 - 1 is "no user" to the kernel.
+  if (/^\d{1,10}$/.test(text) && id < 2 ** 32 - 1) return id;
+  const form = flag === "--user" ? "numbers, UID or UID:GID" : "a number";
+  throw new HuskError("invalid-argument", `${flag}: expected ${form}, got ${JSON.stringify(text)}`);
+}
+
+function parseAccel(text: string | undefined): CreateOptions["accel"] {
+  if (text === undefined || text === "auto" || text === "kvm" || text === "tcg") return text;
+  throw new HuskError("invalid-argument", `--accel: expected kvm, tcg or auto, got ${JSON.stringify(text)}`);
+}
+
+function checkPreserveFds(count: number | undefined): void {
+  if (count !== undefined && count > 0) {
+    throw new HuskError("unsupported", `--preserve-fds ${count}: open files of the host cannot be passed into a virtual machine`);
+  }
+}
+
+function absolute(path: string | undefined): string | undefined {
+  return path === undefined ? undefined : resolve(path);
+}
+
+function given(...flags: readonly (readonly [string, boolean])[]): string[] {
+  return flags.flatMap(([name, isGiven]) => (isGiven ? [name] : []));
+}

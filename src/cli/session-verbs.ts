@@ -1,0 +1,72 @@
+/** The verbs that begin a process and stay with it: front starts them, see guest-agent/helper/PROTOCOL.md. */
+import { verb } from "./verb.ts";
+
+const container = {
+  bundle: { kind: "text", short: "b", value: "DIR", help: "the bundle: a folder with config.json (default: the current directory)" },
+  "console-socket": { kind: "text", value: "PATH", help: "unix socket that is sent the master of the container's terminal" },
+  "pid-file": { kind: "text", value: "FILE", help: "where to write the PID that stands for the container on this host" },
+  accel: { kind: "text", value: "kvm|tcg|auto", help: "how the virtual machine's processor is run (default: the configuration's)" },
+  trace: { kind: "switch", help: "print how long each step took, on standard error" },
+  "no-pivot": { kind: "switch", help: "accepted for runc's sake; without meaning in a virtual machine" },
+  "no-new-keyring": { kind: "switch", help: "accepted for runc's sake; without meaning in a virtual machine" },
+  "preserve-fds": { kind: "number", value: "N", help: "only 0: descriptors cannot be passed into a virtual machine" },
+} as const;
+
+export const runVerb = verb({
+  summary: "create and run a container in a virtual machine of its own",
+  operands: "<container-id>",
+  count: [1, 1],
+  flags: {
+    detach: { kind: "switch", short: "d", help: "return once the container runs" },
+    keep: { kind: "switch", help: "do not delete the container after it has ended" },
+    "no-subreaper": { kind: "switch", help: "accepted for runc's sake; without meaning here" },
+    ...container,
+  },
+  description: `The exit status is the container's own, or 128+N where signal N ended it; 125 where husk
+failed, 126 where the program cannot be executed, 127 where it does not exist.`,
+  examples: [
+    ["Run the bundle in the current directory", "husk run box"],
+    ["Run another one in the background, and look at it", "husk run -d --bundle /srv/web web && husk list"],
+    ["See where the time goes", "husk run --trace box"],
+  ],
+});
+
+export const createVerb = verb({
+  summary: "create a container; its program runs at `husk start`",
+  operands: "<container-id>",
+  count: [1, 1],
+  flags: container,
+  examples: [["Create, run and delete", "husk create --bundle /srv/web web && husk start web && husk delete --force web"]],
+});
+
+export const execVerb = verb({
+  summary: "run a further program in a container",
+  operands: "<container-id> <program> [argument...]",
+  count: [1, Number.POSITIVE_INFINITY],
+  stopAtOperand: true,
+  flags: {
+    tty: { kind: "switch", short: "t", help: "give it a terminal" },
+    user: { kind: "text", short: "u", value: "UID[:GID]", help: "who it runs as, in numbers (default: as the container's own)" },
+    "additional-gids": { kind: "list", short: "g", value: "GID", help: "a further group; may be repeated" },
+    env: { kind: "list", short: "e", value: "NAME=VALUE", help: "a further environment variable; may be repeated" },
+    cwd: { kind: "text", value: "DIR", help: "its working directory in the container" },
+    detach: { kind: "switch", short: "d", help: "return once it runs" },
+    process: { kind: "text", short: "p", value: "FILE", help: "take the whole process from a JSON file, as the runtime spec has it" },
+    "pid-file": { kind: "text", value: "FILE", help: "where to write the PID that stands for it on this host" },
+    "console-socket": { kind: "text", value: "PATH", help: "unix socket that is sent the master of its terminal" },
+    cap: { kind: "list", short: "c", value: "CAP", help: "a further capability, such as CAP_NET_ADMIN; may be repeated" },
+    "no-new-privs": { kind: "switch", help: "it cannot gain privileges by executing programs" },
+    apparmor: { kind: "text", value: "PROFILE", help: "accepted: the virtual machine is the stronger boundary" },
+    "process-label": { kind: "text", value: "LABEL", help: "accepted: the virtual machine is the stronger boundary" },
+    "ignore-paused": { kind: "switch", help: "do it in a paused container too" },
+    "preserve-fds": { kind: "number", value: "N", help: "only 0: descriptors cannot be passed into a virtual machine" },
+  },
+  description: `What no flag says is taken from the process in the container's config.json. The exit status is
+the program's own, or 128+N where signal N ended it; 125 where husk failed, 126 where the program
+cannot be executed, 127 where it does not exist.`,
+  examples: [
+    ["A shell in a running container", "husk exec -t box sh"],
+    ["As another user, somewhere else", "husk exec -u 1000:1000 --cwd /tmp -e LANG=C box id"],
+    ["In the background", "husk exec -d --pid-file /run/job.pid box /bin/job --fast"],
+  ],
+});

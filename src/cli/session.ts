@@ -1,0 +1,143 @@
+/**
+ * A session's child, which front (guest-agent/helper/PROTOCOL.md) started: descriptor 3 leads to front, and with it to the caller's standard
+ * streams, exit status and life.
+ *
+ *     front ── hello ──► child
+ *     front ◄── attach (front, or a process that it forks, becomes the stand-in), print
+ *     front ◄── fail | exit: the last word, unless front has become the stand-in
+ */
+import { fstatSync } from "node:fs";
+import { Socket } from "node:net";
+import { HuskError } from "../errors.ts";
+import { deferred } from "../host/deferred.ts";
+import { readJsonLines, writeJsonLine } from "../host/lines.ts";
+import { boolean, integer, object, type Reader, read } from "../narrow.ts";
+
+/** The descriptor on which front talks to its child. */
+const frontDescriptor = 3;
+
+/** front says hello before anything else, so its silence means that something else is at the other end. In milliseconds. */
+const helloWithinMs = 5_000;
+
+export interface TerminalSize {
+  readonly rows: number;
+  readonly columns: number;
+}
+
+/** Who front is, and what its standard streams are. */
+export interface Hello {
+  /** front's own PID: that of the stand-in, where front becomes it. */
+  readonly pid: number;
+  /** Which of the standard streams are terminals. */
+  readonly terminal: { readonly stdin: boolean; readonly stdout: boolean; readonly stderr: boolean };
+  /** The terminal's size, where there is one. */
+  readonly size: TerminalSize | null;
+}
+
+const sizeReader = object<TerminalSize>({ rows: integer(0, 65535), columns: integer(0, 65535) });
+const helloReader: Reader<Hello> = object<Hello>({
+  pid: integer(1),
+  terminal: object<Hello["terminal"]>({ stdin: boolean, stdout: boolean, stderr: boolean }),
+  size: (value, place) => (value === null || value === undefined ? null : sizeReader(value, place)),
+});
+
+/** Who shall dial a supervisor's socket, and how. */
+export interface Attachment {
+  /** The supervisor's control socket. */
+  readonly socket: string;
+  readonly token: string;
+  /** Whether front forks the stand-in and goes on, or becomes it. */
+  readonly detach: boolean;
+}
+
+export class Session {
+  readonly hello: Hello;
+  /** Aborted when front is gone: whoever waits for us was killed, or gave up. */
+  readonly signal: AbortSignal;
+  readonly #front: Socket;
+
+  /** Waits for front's hello. Throws `internal` where descriptor 3 leads to nobody who says it: husk was not started through front. */
+  static async open(descriptor = frontDescriptor): Promise<Session> {
+    const front = openSocket(descriptor);
+    const hello = deferred<Hello>();
+    const gone = new AbortController();
+    const timer = setTimeout(() => hello.reject(notFront()), helloWithinMs);
+    readJsonLines(
+      front,
+      "front",
+      (message) => {
+        if (message["op"] !== "hello") return;
+        try {
+          hello.resolve(read(helloReader, message));
+        } catch (cause) {
+          hello.reject(notFront(cause));
+        }
+      },
+      () => {
+        hello.reject(notFront());
+        gone.abort(new HuskError("internal", "the process that asked for it is gone"));
+      },
+    );
+    try {
+      return new Session(front, await hello.promise, gone.signal);
+    } catch (error) {
+      front.destroy();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  private constructor(front: Socket, hello: Hello, signal: AbortSignal) {
+    this.#front = front;
+    this.hello = hello;
+    this.signal = signal;
+    front.unref(); // a session's child ends when its work does, not when front does
+  }
+
+  /** Has a stand-in dial the supervisor's socket. */
+  attach(attachment: Attachment): void {
+    this.#send({ op: "attach", ...attachment });
+  }
+
+  /** Prints text on the caller's standard output. */
+  print(text: string): void {
+    this.#send({ op: "print", text });
+  }
+
+  /** Prints "husk: MESSAGE" on the caller's standard error, and lets the call end with `status`. */
+  fail(message: string, status: number): void {
+    this.#send({ op: "fail", message, status });
+  }
+
+  /** Lets the call end with `status`. */
+  exit(status: number): void {
+    this.#send({ op: "exit", status });
+  }
+
+  /** Ends the connection, after all that was sent has left. Resolves when it has. */
+  async close(): Promise<void> {
+    await new Promise<void>((resolve) => this.#front.end(resolve));
+    this.#front.destroy();
+  }
+
+  #send(message: object): void {
+    if (this.#front.writable) writeJsonLine(this.#front, message);
+  }
+}
+
+function openSocket(descriptor: number): Socket {
+  try {
+    if (!fstatSync(descriptor).isSocket()) throw notFront();
+    return new Socket({ fd: descriptor, readable: true, writable: true });
+  } catch (cause) {
+    throw cause instanceof HuskError ? cause : notFront(cause);
+  }
+}
+
+function notFront(cause?: unknown): HuskError {
+  return new HuskError("internal", "this command needs husk's front on descriptor 3", {
+    ...(cause === undefined ? {} : { cause }),
+    hint: "call it as `husk`, or as bin/husk in a checkout",
+  });
+}

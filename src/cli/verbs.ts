@@ -1,0 +1,145 @@
+/** Every verb there is, in the order of the help. */
+import { createVerb, execVerb, runVerb } from "./session-verbs.ts";
+import { verb } from "./verb.ts";
+
+const format = (formats: string, help = "the output's form") => ({ kind: "text", short: "f", value: formats, help }) as const;
+
+export const verbs = {
+  run: runVerb,
+  create: createVerb,
+  start: verb({
+    summary: "run the program of a created container",
+    operands: "<container-id>",
+    count: [1, 1],
+    flags: {},
+    examples: [["After `husk create box`", "husk start box"]],
+  }),
+  exec: execVerb,
+  state: verb({
+    summary: "print the state of a container as JSON",
+    operands: "<container-id>",
+    count: [1, 1],
+    flags: {},
+    examples: [["Whether it runs", "husk state box | jq -r .status"]],
+  }),
+  list: verb({
+    summary: "list the containers below the root folder",
+    operands: "",
+    count: [0, 0],
+    flags: {
+      format: format("table|json"),
+      quiet: { kind: "switch", short: "q", help: "ids alone, one a line" },
+    },
+    examples: [
+      ["All containers", "husk list"],
+      ["Those of another root folder", "husk --root /run/other list -q"],
+    ],
+  }),
+  ps: verb({
+    summary: "list the processes in a container",
+    operands: "<container-id>",
+    count: [1, 1],
+    flags: { format: format("table|json|details") },
+    description: `table: the guest's processes, by their PIDs in the guest. details: the same as JSON.
+json: the PIDs on this host, as runc has it; that is the one which stands for the container.`,
+    examples: [["What runs in it", "husk ps box"]],
+  }),
+  kill: verb({
+    summary: "send a signal to a container's first process (default: SIGTERM)",
+    operands: "<container-id> [signal]",
+    count: [1, 2],
+    flags: { all: { kind: "switch", short: "a", help: "to every process in the container" } },
+    examples: [
+      ["Ask it to end", "husk kill box"],
+      ["Names and numbers will do", "husk kill box KILL"],
+    ],
+  }),
+  delete: verb({
+    summary: "delete a container that has ended, and give back all it holds",
+    operands: "<container-id>",
+    count: [1, 1],
+    flags: { force: { kind: "switch", short: "f", help: "kill it first where it has not ended; an unknown one is no error" } },
+    examples: [["Whatever its state", "husk delete --force box"]],
+  }),
+  pause: verb({
+    summary: "stop every process in a container until `husk resume`",
+    operands: "<container-id>",
+    count: [1, 1],
+    flags: {},
+    examples: [["Freeze it", "husk pause box"]],
+  }),
+  resume: verb({
+    summary: "let the processes of a paused container go on",
+    operands: "<container-id>",
+    count: [1, 1],
+    flags: {},
+    examples: [["Thaw it", "husk resume box"]],
+  }),
+  spec: verb({
+    summary: "write a config.json to start from",
+    operands: "",
+    count: [0, 0],
+    flags: { bundle: { kind: "text", short: "b", value: "DIR", help: "the folder to write it into (default: the current directory)" } },
+    examples: [["A bundle from a folder with a root file system", "mkdir box && mv rootfs box/ && husk spec -b box"]],
+  }),
+  logs: verb({
+    summary: "print what was logged of a container's sandbox",
+    operands: "<container-id>",
+    count: [1, 1],
+    flags: {
+      guest: { kind: "switch", help: "the guest's console instead: its kernel and its agent" },
+      follow: { kind: "switch", help: "go on as it grows, until the sandbox ends" },
+    },
+    examples: [["Why a guest died", "husk logs --guest box"]],
+  }),
+  doctor: verb({
+    summary: "say what this host can do, what it lacks, and how to mend it",
+    operands: "",
+    count: [0, 0],
+    flags: { format: format("table|json") },
+    description: "The exit status is 1 where husk cannot run containers here.",
+    examples: [["Before anything else", "husk doctor"]],
+  }),
+  config: verb({
+    summary: "print the configuration in force, and where each value comes from",
+    operands: "",
+    count: [0, 0],
+    flags: {},
+    examples: [["Everything", "husk config"]],
+  }),
+  gc: verb({
+    summary: "remove what dead sandboxes left behind",
+    operands: "",
+    count: [0, 0],
+    flags: { "dry-run": { kind: "switch", help: "only say what would be removed" } },
+    description: `A container is removed where its supervisor died, or where the foreground \`husk run\` that owned
+it is gone. One that has ended in an orderly way is its owner's to delete.`,
+    examples: [["Look first", "husk gc --dry-run"]],
+  }),
+  features: verb({
+    summary: "print what husk supports of the runtime spec, as JSON",
+    operands: "",
+    count: [0, 0],
+    flags: {},
+    examples: [["The hooks", "husk features | jq .hooks"]],
+  }),
+  version: verb({
+    summary: "print the version",
+    operands: "",
+    count: [0, 0],
+    flags: {},
+    examples: [["", "husk version"]],
+  }),
+  completion: verb({
+    summary: "print a completion script for a shell",
+    operands: "bash|zsh",
+    count: [1, 1],
+    flags: {},
+    examples: [["For this shell", "source <(husk completion bash)"]],
+  }),
+} as const;
+
+export type Verbs = typeof verbs;
+export type VerbName = keyof Verbs;
+
+export const verbNames = Object.keys(verbs) as readonly VerbName[];

@@ -1,0 +1,12 @@
+/** What husk is, in the form that runc's callers read: "NAME version X" first, then "spec: X". */
+
+/** As in package.json; a test compares them. */
+export const version = "0.1.0";
+
+/** The newest runtime specification of which every field is honoured, subsumed or refused by name. */
+export const specVersion = "1.2.1";
+
+/** Docker takes the name and the version from the one line that holds the word "version". */
+export function versionText(): string {
+  return `husk version ${version}\nspec: ${specVersion}\nnode: ${process.versions.node}\n`;
+}
