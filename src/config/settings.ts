@@ -1,0 +1,103 @@
+/**
+ * Every setting, once: `husk config`, the documentation and the types all come from this table. Names are those of the TOML files.
+ */
+import { anyOf, choice, type Setting, size, type ValueOf, wholeNumber, wordOrPath, yesOrNo } from "./setting.ts";
+
+const vm = {
+  accel: choice(
+    ["auto", "kvm", "tcg"],
+    "auto",
+    "How the guest's instructions run: by the processor (kvm) or by emulation (tcg). auto takes KVM where it really works. QEMU promises isolation under KVM only.",
+  ),
+  require_kvm: yesOrNo(false, "Refuse to run anything without KVM."),
+  kernel: wordOrPath(
+    ["auto", "own", "debian"],
+    "The guest's kernel: husk's own, Debian's, or a folder that holds kernel and initramfs. auto takes husk's own where it was built.",
+  ),
+  qemu: wordOrPath(["auto"], "The qemu-system-x86_64 to run. auto looks in PATH and the standard folders."),
+  virtiofsd: wordOrPath(["auto"], "The virtiofsd that shows the host's folders to the guest. auto looks where distributions keep it."),
+  channel: choice(
+    ["auto", "vsock", "serial"],
+    "auto",
+    "How the host talks to the agent in the guest: vsock, or a virtio serial port. auto takes vsock where /dev/vhost-vsock is.",
+  ),
+  vcpus: wholeNumber(
+    1,
+    240,
+    1,
+    "Virtual processors of a sandbox whose bundle sets no CPU quota. One, as cheap as it gets: each costs threads and boot time.",
+  ),
+  memory: size(
+    "64MiB",
+    "4096GiB",
+    "1GiB",
+    "Memory for a container whose bundle sets no limit. Python and Node start in a tenth of it, and a small build (npm, pip, cc, cargo) fits, which 512MiB " +
+      "is too tight for. What the guest does not touch costs the host nothing but the 16 MiB in which the guest's kernel keeps account of 1 GiB.",
+    "1MiB",
+  ),
+  memory_overhead: size(
+    "32MiB",
+    "16GiB",
+    "128MiB",
+    "Memory of the guest's own, its kernel and agent, on top of the container's limit, so that the container can use all of that. Fits Debian's kernel, the larger one.",
+    "1MiB",
+  ),
+  host_overhead: size(
+    "64MiB",
+    "16GiB",
+    "384MiB",
+    "What QEMU and virtiofsd may take on the host beside the guest's memory, as the limit of the sandbox's cgroup: under TCG, most of it is translated code (tcg_tb_size).",
+    "1MiB",
+  ),
+  tcg_tb_size: size(
+    "8MiB",
+    "2GiB",
+    "128MiB",
+    "Under TCG, the buffer for translated code. QEMU's own default, 1GiB, lets every sandbox grow by as much.",
+    "1MiB",
+  ),
+} satisfies Record<string, Setting<unknown>>;
+
+const log = {
+  level: choice(["error", "warn", "info", "debug"], "info", "What is logged: this level and those before it."),
+  guest_console_bytes: size(
+    "4KiB",
+    "64MiB",
+    "256KiB",
+    "How much of the guest's console is kept for `husk logs --guest` and for error messages.",
+  ),
+} satisfies Record<string, Setting<unknown>>;
+
+const deadlines = {
+  boot_s: wholeNumber(
+    1,
+    3600,
+    60,
+    "Seconds from QEMU's start to the agent's first answer. Under TCG on a loaded machine, Debian's kernel can take 20.",
+  ),
+  agent_call_s: wholeNumber(1, 3600, 30, "Seconds for any other answer of the agent."),
+  stop_s: wholeNumber(1, 600, 5, "Seconds for the guest to power itself off, before QEMU is killed."),
+} satisfies Record<string, Setting<unknown>>;
+
+const allow = {
+  vm_section: yesOrNo(
+    false,
+    "Let bundles choose QEMU and the kernel by the specification's vm section: whoever writes a bundle runs programs as root then.",
+  ),
+  annotations: anyOf(
+    ["io.husk.vcpus", "io.husk.memory"],
+    "The annotations of husk's own that bundles may use, to choose the size of the virtual machine.",
+  ),
+} satisfies Record<string, Setting<unknown>>;
+
+export const settings = { vm, log, deadlines, allow };
+
+type Settings = typeof settings;
+
+/** The configuration: every setting's value, by the names of the TOML files. Sizes are bytes. */
+export type Config = {
+  readonly [S in keyof Settings]: { readonly [K in keyof Settings[S]]: ValueOf<Settings[S][K]> };
+};
+
+/** Such as "vm.memory". */
+export type SettingKey = { [S in keyof Settings]: `${S}.${Extract<keyof Settings[S], string>}` }[keyof Settings];
