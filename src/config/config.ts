@@ -10,7 +10,7 @@ import { Place, type Reader, ShapeError } from "../narrow.ts";
 import { CONFIG_FILE, type ConfigFiles, DROP_IN_FOLDER, hostFiles } from "./files.ts";
 import { nearest } from "./nearest.ts";
 import type { Setting } from "./setting.ts";
-import { type Config, type SettingKey, settings } from "./settings.ts";
+import { type Config, configName, type SettingKey, settings } from "./settings.ts";
 
 export type { ConfigFiles } from "./files.ts";
 export { nearest } from "./nearest.ts";
@@ -80,7 +80,7 @@ export function describeConfig({ config, sources }: LoadedConfig): ConfigRow[] {
   const groups: Readonly<Record<string, Readonly<Record<string, unknown>>>> = config;
   return [...table].map(([key, setting]) => {
     const [section = "", name = ""] = key.split(".");
-    const value = setting.format(groups[section]?.[name]);
+    const value = setting.format(groups[section]?.[configName(name)]);
     const source = sources.get(key) ?? "default";
     return { key, value, default: setting.format(setting.default), source, kind: setting.kind, doc: setting.doc };
   });
@@ -154,14 +154,14 @@ function build(values: ReadonlyMap<string, unknown>): Config {
   const config: Record<string, Record<string, unknown>> = {};
   for (const [key, value] of values) {
     const [section = "", name = ""] = key.split(".");
-    config[section] = { ...config[section], [name]: value };
+    config[section] = { ...config[section], [configName(name)]: value };
   }
   return config as Config;
 }
 
 /** Settings that contradict each other. */
 function checkTogether({ vm }: Config, sources: ReadonlyMap<string, string>): void {
-  if (vm.require_kvm && vm.accel === "tcg") {
+  if (vm.requireKvm && vm.accel === "tcg") {
     const where = `${sources.get("vm.accel")} says tcg, ${sources.get("vm.require_kvm")} says require_kvm`;
     throw new HuskError("invalid-argument", `vm.accel = "tcg" contradicts vm.require_kvm = true: ${where}`);
   }

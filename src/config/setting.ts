@@ -53,6 +53,17 @@ export function wholeNumber(min: number, max: number, fallback: number, doc: str
   };
 }
 
+/** A time in whole seconds, for a setting whose name ends with `_s`; its value is in milliseconds. */
+export function seconds(min: number, max: number, fallback: number, doc: string): Setting<number> {
+  const inSeconds = wholeNumber(min, max, fallback, doc);
+  return {
+    ...inSeconds,
+    default: fallback * 1000,
+    reader: (value, place) => inSeconds.reader(value, place) * 1000,
+    format: (value) => String(value / 1000),
+  };
+}
+
 /** One of a few words, or a path that begins with "/". */
 export function wordOrPath(words: readonly string[], doc: string, fallback = "auto"): Setting<string> {
   const kind = `${words.map((word) => JSON.stringify(word)).join(", ")}, or an absolute path`;

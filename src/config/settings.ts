@@ -1,7 +1,7 @@
 /**
  * Every setting, once: `husk config`, the documentation and the types all come from this table. Names are those of the TOML files.
  */
-import { anyOf, choice, type Setting, size, type ValueOf, wholeNumber, wordOrPath, yesOrNo } from "./setting.ts";
+import { anyOf, choice, type Setting, seconds, size, type ValueOf, wholeNumber, wordOrPath, yesOrNo } from "./setting.ts";
 
 const vm = {
   accel: choice(
@@ -49,6 +49,13 @@ const vm = {
     "What QEMU and virtiofsd may take on the host beside the guest's memory, as the limit of the sandbox's cgroup: under TCG, most of it is translated code (tcg_tb_size).",
     "1MiB",
   ),
+  network_ports: wholeNumber(
+    0,
+    28,
+    4,
+    "How many network interfaces a sandbox can get: engines make them after the machine, and each needs a port that was there from the start. " +
+      "Docker and Podman make one for each network.",
+  ),
   tcg_tb_size: size(
     "8MiB",
     "2GiB",
@@ -69,14 +76,14 @@ const log = {
 } satisfies Record<string, Setting<unknown>>;
 
 const deadlines = {
-  boot_s: wholeNumber(
+  boot_s: seconds(
     1,
     3600,
     60,
     "Seconds from QEMU's start to the agent's first answer. Under TCG on a loaded machine, Debian's kernel can take 20.",
   ),
-  agent_call_s: wholeNumber(1, 3600, 30, "Seconds for any other answer of the agent."),
-  stop_s: wholeNumber(1, 600, 5, "Seconds for the guest to power itself off, before QEMU is killed."),
+  call_s: seconds(1, 3600, 30, "Seconds for any other answer of the agent."),
+  stop_s: seconds(1, 600, 5, "Seconds for the guest to power itself off, before QEMU is killed."),
 } satisfies Record<string, Setting<unknown>>;
 
 const allow = {
@@ -94,10 +101,18 @@ export const settings = { vm, log, deadlines, allow };
 
 type Settings = typeof settings;
 
-/** The configuration: every setting's value, by the names of the TOML files. Sizes are bytes. */
+/** The configuration: every setting's value. Sizes are bytes; a time, whose setting's name ends with `_s`, is in milliseconds. */
 export type Config = {
-  readonly [S in keyof Settings]: { readonly [K in keyof Settings[S]]: ValueOf<Settings[S][K]> };
+  readonly [S in keyof Settings]: { readonly [K in keyof Settings[S] as ConfigName<Extract<K, string>>]: ValueOf<Settings[S][K]> };
 };
+
+type ConfigName<K extends string> = K extends `${infer Stem}_s` ? `${CamelCase<Stem>}Ms` : CamelCase<K>;
+type CamelCase<K extends string> = K extends `${infer Head}_${infer Tail}` ? `${Head}${Capitalize<CamelCase<Tail>>}` : K;
+
+/** The name in Config of a setting: `memory_overhead` is memoryOverhead, `boot_s` is bootMs. */
+export function configName(name: string): string {
+  return name.replace(/_s$/, "_ms").replaceAll(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+}
 
 /** Such as "vm.memory". */
 export type SettingKey = { [S in keyof Settings]: `${S}.${Extract<keyof Settings[S], string>}` }[keyof Settings];

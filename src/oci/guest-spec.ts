@@ -50,12 +50,12 @@ export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
         return plan.mount;
       case "refuse":
         throw new HuskError("unsupported", `config.json: mounts[${index}]: ${plan.reason}`);
-      case "share": {
-        const share = { index, hostPath: plan.hostPath, readonly: plan.readonly, isFile: plan.isFile };
-        shares.push(share);
-        return { ...mount, type: "bind", source: options.guestPath(share) };
-      }
+      case "share":
+        break;
     }
+    const share = { index, hostPath: plan.hostPath, readonly: plan.readonly, isFile: plan.isFile };
+    shares.push(share);
+    return { ...mount, type: "bind", source: options.guestPath(share) };
   });
   const { vm: _vm, solaris: _solaris, windows: _windows, zos: _zos, freebsd: _freebsd, hooks, linux, ...rest } = spec;
   const inGuest: Spec = {

@@ -61,8 +61,9 @@ function planBind(mount: Mount, source: Source | undefined, sourcePath: string):
     }
     case "file":
     case "folder":
-      return planTree(mount, source, what);
+      break;
   }
+  return planTree(mount, source, what);
 }
 
 function planTree(mount: Mount, source: Extract<Source, { kind: "file" | "folder" }>, what: string): MountPlan {

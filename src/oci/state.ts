@@ -87,12 +87,12 @@ function refusal(operation: Operation, id: string, status: Status): string {
       return status === "stopped"
         ? `cannot exec in a stopped container: ${id}`
         : `cannot exec in a container that is not running: ${id}: ${status}`;
-    case "pause":
-      return `container not running: ${id}: ${status}`;
     case "resume":
       return `container not paused: ${id}: ${status}`;
+    case "pause":
     case "update":
     case "ps":
-      return `container not running: ${id}: ${status}`;
+      break;
   }
+  return `container not running: ${id}: ${status}`;
 }

@@ -59,7 +59,7 @@ export class EventHub {
   /** Checks an event's data and calls the listeners. Throws a ShapeError where the data of a known event is not what it has to be. */
   dispatch(name: string, data: unknown, timestamp: QmpTimestamp): void {
     const checked: unknown = isKnownEvent(name) ? read<unknown>(eventReaders[name], data) : data;
-    for (const listener of [...this.#listeners]) {
+    for (const listener of this.#listeners) {
       try {
         listener(name, checked, timestamp);
       } catch (error) {
