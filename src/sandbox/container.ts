@@ -2,6 +2,7 @@
 import { exitStatus, explain, HuskError } from "../errors.ts";
 import type { ListProcessesResponse, StatsContainerResponse, Storage } from "../gen/agent/v1/agent.ts";
 import { GuestProcess, type ProcessOutcome } from "./guest-process.ts";
+import { become, demand } from "../oci/state.ts";
 import type { ContainerStatus } from "./record.ts";
 import type { Sandbox } from "./sandbox.ts";
 import type { Placement, StandIn, StreamName, WindowSize } from "./stand-in.ts";
@@ -100,9 +101,7 @@ export class Container {
 
   /** Runs the container's program. Throws `wrong-state` unless it is created. */
   async start(): Promise<void> {
-    if (this.#status !== "created") {
-      throw new HuskError("wrong-state", `cannot start container "${this.#spec.id}": it is ${this.#status}, not created`);
-    }
+    demand("start", this.#spec.id, this.#status);
     await this.init.start();
     // A program that ended at once has had its end reported before this answer.
     if (this.#status === "created") this.#setStatus("running");
@@ -110,23 +109,24 @@ export class Container {
 
   /** Throws `wrong-state` where nothing runs. */
   async kill(signal: number, all: boolean): Promise<void> {
-    if (this.#status === "stopped") throw new HuskError("wrong-state", `container not running: "${this.#spec.id}"`);
+    demand("kill", this.#spec.id, this.#status);
     await this.init.signal(signal, all);
   }
 
   async pause(): Promise<void> {
-    this.#expect("running", "pause");
+    demand("pause", this.#spec.id, this.#status);
     await this.#sandbox.agent.call("pauseContainer", { containerId: this.#spec.id });
     this.#setStatus("paused");
   }
 
   async resume(): Promise<void> {
-    this.#expect("paused", "resume");
+    demand("resume", this.#spec.id, this.#status);
     await this.#sandbox.agent.call("resumeContainer", { containerId: this.#spec.id });
     this.#setStatus("running");
   }
 
-  processes(): Promise<ListProcessesResponse> {
+  async processes(): Promise<ListProcessesResponse> {
+    demand("ps", this.#spec.id, this.#status);
     return this.#sandbox.agent.call("listProcesses", { containerId: this.#spec.id });
   }
 
@@ -136,6 +136,7 @@ export class Container {
 
   /** Changes the container's limits in the guest. `resources`: the spec's linux.resources, the fields to change alone. */
   async update(resources: object): Promise<void> {
+    demand("update", this.#spec.id, this.#status);
     await this.#sandbox.agent.call("updateContainer", {
       containerId: this.#spec.id,
       resourcesJson: Buffer.from(JSON.stringify(resources)),
@@ -146,15 +147,7 @@ export class Container {
    * Makes a further process, which runs as soon as a stand-in has dialled with the token in the answer. Throws `wrong-state`, and the guest's errors.
    */
   async exec(exec: ExecSpec): Promise<{ readonly token: string; readonly execId: string }> {
-    const paused = this.#status === "paused";
-    if (this.#status !== "running" && this.#status !== "created" && !paused) {
-      throw new HuskError("wrong-state", `cannot exec in container "${this.#spec.id}": it is ${this.#status}`);
-    }
-    if (paused && !exec.ignorePaused) {
-      throw new HuskError("wrong-state", `cannot exec in paused container "${this.#spec.id}"`, {
-        hint: "--ignore-paused to do it all the same",
-      });
-    }
+    if (!(this.#status === "paused" && exec.ignorePaused)) demand("exec", this.#spec.id, this.#status);
     const execId = `exec-${this.#nextExec++}`;
     const target = { containerId: this.#spec.id, processId: execId };
     await this.#sandbox.agent.call("createProcess", {
@@ -224,15 +217,8 @@ export class Container {
     await this.#sandbox.agent.call("deleteProcess", process.target).catch(() => {});
   }
 
-  #expect(status: ContainerStatus, verb: string): void {
-    if (this.#status !== status) {
-      throw new HuskError("wrong-state", `cannot ${verb} container "${this.#spec.id}": it is ${this.#status}, not ${status}`);
-    }
-  }
-
   #setStatus(status: ContainerStatus): void {
-    if (this.#status === "stopped") return;
-    this.#status = status;
+    this.#status = become(this.#status, status);
     this.#onStatus(status);
   }
 }

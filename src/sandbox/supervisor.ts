@@ -8,11 +8,12 @@
  *
  * Whatever fails, everything taken so far is given back before the error is reported.
  */
-import { HuskError } from "../errors.ts";
+import { exitStatus, explain, HuskError } from "../errors.ts";
 import { type CgroupHierarchy, limitMemory, makeCgroups } from "../host/cgroups.ts";
 import { type HostHook, runHooks } from "../host/hooks.ts";
 import { giveBack, type LedgerEntry, noteInLedger, readLedger } from "../host/ledger.ts";
 import { identify } from "../host/process-identity.ts";
+import { demand } from "../oci/state.ts";
 import { mirrorNetwork } from "../network/mirror.ts";
 import { detachTap } from "../network/namespace.ts";
 import { Container, type ContainerSpec } from "./container.ts";
@@ -68,17 +69,27 @@ export class Supervisor {
   #ended: Promise<ProcessOutcome> | undefined;
   #starting = false;
 
-  /** Claims the id and makes the container. Throws, with everything given back, where anything fails. */
-  static async create(input: SupervisorInput, starter: Starter, trace: Trace): Promise<Supervisor> {
+  /**
+   * Claims the id and makes the container. Throws, with everything given back, where anything fails, or `interrupted` rejects first. A stand-in that has
+   * dialled by then is told.
+   */
+  static async create(input: SupervisorInput, starter: Starter, trace: Trace, interrupted: Promise<never>): Promise<Supervisor> {
     const supervisor = new Supervisor(input, trace);
     try {
-      await supervisor.#create(starter);
+      await Promise.race([supervisor.#create(starter), interrupted]);
       return supervisor;
     } catch (error) {
-      await supervisor.#sandbox?.close(0);
-      await supervisor.remove();
+      await supervisor.abandon(explain(error), exitStatus(error));
       throw error;
     }
+  }
+
+  /** Gives up: the VM is ended, everything given back, and the stand-in told why. */
+  async abandon(message: string, status: number): Promise<void> {
+    await this.#sandbox?.close(0);
+    await this.#ended?.catch(() => {});
+    await this.remove();
+    this.#container?.init.standIn.fail(message, status);
   }
 
   private constructor(input: SupervisorInput, trace: Trace) {
@@ -102,10 +113,7 @@ export class Supervisor {
   async start(): Promise<void> {
     const { sandbox, hooks } = this.#input;
     const [vm, container] = [this.#liveSandbox(), this.#liveContainer()];
-    if (container.status !== "created" || this.#starting) {
-      const state = this.#starting ? "starting" : container.status;
-      throw new HuskError("wrong-state", `cannot start container "${this.#record.id}": it is ${state}, not created`);
-    }
+    demand("start", this.#record.id, this.#starting ? "running" : container.status);
     this.#starting = true;
     try {
       const netns = await vm.netns();
