@@ -1,8 +1,8 @@
 /** From the words of a command line to what is asked: global flags, the verb, its flags and its operands. */
+import { nearest } from "../config/nearest.ts";
 import { HuskError } from "../errors.ts";
 import { type FlagTable, type FlagValues, parseFlags } from "./flags.ts";
 import { type Globals, globalFlags, readGlobals } from "./globals.ts";
-import { nearest } from "./nearest.ts";
 import type { Verb } from "./verb.ts";
 import { type VerbName, type Verbs, verbNames, verbs } from "./verbs.ts";
 

@@ -2,8 +2,8 @@
  * Command lines as programs in Go take them: `-flag`, `--flag`, `-flag=value`, `--flag value`; a switch may be given a value only after "=".
  * A table describes the flags of a verb: it is what parses them, and what prints them in the help.
  */
+import { nearest } from "../config/nearest.ts";
 import { HuskError } from "../errors.ts";
-import { nearest } from "./nearest.ts";
 
 /** One flag. Its name is its key in the table. */
 export interface Flag {
@@ -110,7 +110,8 @@ function unknownFlag(arg: string, table: FlagTable, verb: string | undefined): H
   const names = Object.entries(table).flatMap(([name, { short }]) => (short === undefined ? [name] : [name, short]));
   // "-td", as getopt(3) would read it; Go's programs do not.
   const joined = letters.length > 1 && flag[1] !== "-" && letters.every((letter) => names.includes(letter));
-  const near = joined ? letters.map(spell).join(" ") : nearest(given, names.filter((name) => name.length > 1).concat("help"), spell);
+  const word = nearest(given, names.filter((name) => name.length > 1));
+  const near = joined ? letters.map(spell).join(" ") : word === undefined ? undefined : spell(word);
   const suggestion = near === undefined ? "" : `; did you mean ${near}?`;
   return new HuskError("invalid-argument", `unknown flag ${flag}${purpose(verb)}${suggestion}`);
 }

@@ -26,6 +26,9 @@ export interface RunOptions extends CreateOptions {
   readonly keep: boolean;
 }
 
+/** Who a program runs as: in numbers (no group: that of the container's own process), or in names for the guest to look up. */
+export type ExecUser = { readonly uid: number; readonly gid: number | undefined } | { readonly name: string };
+
 export interface ExecOptions {
   readonly globals: Globals;
   readonly id: string;
@@ -33,7 +36,7 @@ export interface ExecOptions {
   readonly args: readonly string[];
   readonly process: string | undefined;
   readonly tty: boolean;
-  readonly user: { readonly uid: number; readonly gid: number | undefined } | undefined;
+  readonly user: ExecUser | undefined;
   readonly additionalGids: readonly number[];
   readonly env: readonly string[];
   readonly cwd: string | undefined;
@@ -130,18 +133,23 @@ function execOptions({ globals, flags, operands }: Invocation<"exec">): ExecOpti
   };
 }
 
-/** UID or UID:GID, as runc takes it: the names of a container's users are in files that the host does not trust itself to read. */
-function parseUser(text: string): ExecOptions["user"] {
+/** UID, UID:GID, or names in their places: those of the container's own users, whose files only the guest reads. */
+function parseUser(text: string): ExecUser {
   const [user = "", group] = text.split(/:(.*)/s);
-  return { uid: parseNumericId("--user", user), gid: group === undefined ? undefined : parseNumericId("--user", group) };
+  if (/^\d+$/.test(user) && (group === undefined || /^\d+$/.test(group))) {
+    return { uid: parseNumericId("--user", user), gid: group === undefined ? undefined : parseNumericId("--user", group) };
+  }
+  if (user === "" || group === "" || text.includes("\0") || text.length > 256) {
+    throw new HuskError("invalid-argument", `--user: expected USER or USER:GROUP, got ${JSON.stringify(text.slice(0, 256))}`);
+  }
+  return { name: text };
 }
 
 function parseNumericId(flag: string, text: string): number {
   const id = Number(text);
   // 2^32 - 1 is "no user" to the kernel.
   if (/^\d{1,10}$/.test(text) && id < 2 ** 32 - 1) return id;
-  const form = flag === "--user" ? "numbers, UID or UID:GID" : "a number";
-  throw new HuskError("invalid-argument", `${flag}: expected ${form}, got ${JSON.stringify(text)}`);
+  throw new HuskError("invalid-argument", `${flag}: expected a number below 4294967295, got ${JSON.stringify(text)}`);
 }
 
 function parseAccel(text: string | undefined): CreateOptions["accel"] {

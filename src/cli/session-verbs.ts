@@ -46,7 +46,7 @@ export const execVerb = verb({
   stopAtOperand: true,
   flags: {
     tty: { kind: "switch", short: "t", help: "give it a terminal" },
-    user: { kind: "text", short: "u", value: "UID[:GID]", help: "who it runs as, in numbers (default: as the container's own)" },
+    user: { kind: "text", short: "u", value: "USER[:GROUP]", help: "who it runs as, in numbers or the container's names" },
     "additional-gids": { kind: "list", short: "g", value: "GID", help: "a further group; may be repeated" },
     env: { kind: "list", short: "e", value: "NAME=VALUE", help: "a further environment variable; may be repeated" },
     cwd: { kind: "text", value: "DIR", help: "its working directory in the container" },

@@ -10,6 +10,7 @@ import { explain, HuskError } from "../errors.ts";
 import { runHooks } from "../host/hooks.ts";
 import { giveBack, type LedgerEntry, readLedger } from "../host/ledger.ts";
 import { isAlive, type ProcessIdentity, signalProcess } from "../host/process-identity.ts";
+import { demand } from "../oci/state.ts";
 import { type ContainerRecord, readRecord } from "./record.ts";
 import { type RunFolder, removeRunFolder, runFolder } from "./run-folder.ts";
 
@@ -41,11 +42,7 @@ export async function deleteContainer(root: string, id: string, force: boolean, 
   const record = readForRemoval(root, id, force);
   if (record === "unknown") return;
   if (record !== "damaged") {
-    if (!force && record.status !== "stopped" && record.status !== "created") {
-      throw new HuskError("wrong-state", `cannot delete container "${id}" that is not stopped: ${record.status}`, {
-        hint: "--force kills it first",
-      });
-    }
+    if (!force) demand("delete", id, record.status);
     if (record.supervisor !== null) await endSupervisor(root, record, record.supervisor);
   }
   await removeRemains(folder, record === "damaged" ? undefined : record, readForced(folder, force, options), options);

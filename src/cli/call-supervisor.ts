@@ -1,0 +1,38 @@
+/** A verb that the container's supervisor carries out. */
+import { HuskError } from "../errors.ts";
+import { demand, type Operation } from "../oci/state.ts";
+import type { ControlMethod, Params } from "../sandbox/control.ts";
+import { ControlClient } from "../sandbox/control-client.ts";
+import { type ContainerRecord, readRecord } from "../sandbox/record.ts";
+
+/** Hooks and a slow guest have bounds of their own below this one, in milliseconds. */
+const longestCallMs = 10 * 60_000;
+
+/**
+ * Calls the supervisor of a container. Throws `not-found`; `wrong-state` in the operation's own words where the container's state does not
+ * allow it; and what the supervisor throws.
+ */
+export async function callSupervisor(
+  root: string,
+  id: string,
+  operation: Operation,
+  method: ControlMethod,
+  params: Params = {},
+): Promise<Params> {
+  const record = allowed(root, id, operation);
+  try {
+    using client = await ControlClient.connect(root, record.id);
+    return await client.call(method, params, { deadlineMs: longestCallMs });
+  } catch (error) {
+    // Where it ended meanwhile, the record says so by now, and the operation's own words are what engines look for.
+    if (error instanceof HuskError && (error.code === "wrong-state" || error.code === "internal")) allowed(root, id, operation);
+    throw error;
+  }
+}
+
+/** The record of a container whose state allows the operation. */
+export function allowed(root: string, id: string, operation: Operation): ContainerRecord {
+  const record = readRecord(root, id);
+  demand(operation, id, record.status);
+  return record;
+}

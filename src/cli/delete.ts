@@ -1,0 +1,20 @@
+/** `husk delete`. */
+import { deleteContainer, type RemovalOptions } from "../sandbox/removal.ts";
+import type { Invocation } from "./command-line.ts";
+import { helperPath } from "./installation.ts";
+import type { Log } from "./log.ts";
+
+export async function deleteVerb({ globals, flags, operands: [id = ""] }: Invocation<"delete">, log: Log): Promise<void> {
+  await deleteContainer(globals.root, id, flags.force, removalOptions(log));
+}
+
+/** How the command line gives back what is not its own: taps through the helper. */
+export function removalOptions(log: Log): RemovalOptions {
+  return {
+    warn: log.warning,
+    detachTap: async (netns, link, tap) => {
+      const { detachTap } = await import("../network/namespace.ts");
+      await detachTap(helperPath(), netns, link, tap);
+    },
+  };
+}

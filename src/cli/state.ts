@@ -1,0 +1,24 @@
+/** `husk state`: from disk, whether or not the supervisor lives. */
+import type { Invocation } from "./command-line.ts";
+import { print } from "./output.ts";
+import { type ContainerRecord, readRecord } from "../sandbox/record.ts";
+
+export function state({ globals, operands: [id = ""] }: Invocation<"state">): void {
+  print(`${JSON.stringify(publicState(readRecord(globals.root, id)), undefined, 2)}\n`);
+}
+
+/** A record as runc would print it: the runtime spec's state, and what runc adds to it. */
+export function publicState(record: ContainerRecord): object {
+  const { ociVersion, id, pid, status, bundle, rootfs, created, annotations, owner } = record;
+  return {
+    ociVersion,
+    id,
+    pid,
+    status,
+    bundle,
+    rootfs,
+    created,
+    ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
+    owner,
+  };
+}
