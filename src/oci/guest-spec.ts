@@ -3,6 +3,7 @@
  * guest. Judge the bundle first (`support.ts`): what is refused there is not translated here.
  */
 import { HuskError } from "../errors.ts";
+import { isSwapFile } from "./guest.ts";
 import { stringifyJson } from "./json.ts";
 import { planMount } from "./mount-plan.ts";
 import { bindSource } from "./mounts.ts";
@@ -75,9 +76,12 @@ export function guestProcess(process: Process): Process {
   return rest;
 }
 
-/** Resources as the agent gets them: what is about the host's processors and devices is left out, as is what cgroup v2 does not have. */
+/**
+ * Resources as the agent gets them: what is about the host's processors and devices is left out, as is what cgroup v2 and a guest without
+ * swap do not have, and the zeros that programs in Go write where nothing is asked.
+ */
 export function guestResources(resources: Resources): Resources {
-  const { blockIO: _blockIO, network: _network, rdma: _rdma, memory, cpu, ...rest } = resources;
+  const { blockIO: _blockIO, network: _network, rdma: _rdma, memory, cpu, pids, unified, ...rest } = resources;
   const {
     kernel: _kernel,
     kernelTCP: _kernelTCP,
@@ -89,9 +93,16 @@ export function guestResources(resources: Resources): Resources {
   const { cpus: _cpus, mems: _mems, realtimePeriod: _period, realtimeRuntime: _runtime, ...guestCpu } = cpu ?? {};
   return {
     ...rest,
-    ...(memory === undefined ? {} : { memory: guestMemory }),
-    ...(cpu === undefined ? {} : { cpu: guestCpu }),
+    ...(memory && { memory: withoutZeros(guestMemory) }),
+    ...(cpu && { cpu: withoutZeros(guestCpu) }),
+    ...(pids?.limit && { pids }),
+    ...(unified && { unified: Object.fromEntries(Object.entries(unified).filter(([file]) => !isSwapFile(file))) }),
   };
+}
+
+function withoutZeros<T extends object>(numbers: T): Partial<T> {
+  const set = Object.entries(numbers).filter(([, value]) => value !== 0);
+  return Object.fromEntries(set) as Partial<T>;
 }
 
 /** Any part of the specification as JSON, for the agent (spec_json, process_json, resources_json); 64-bit numbers stay exact. */

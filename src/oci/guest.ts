@@ -50,3 +50,8 @@ const fileSystems: ReadonlySet<string> = new Set([
 export function guestCanMount(fileSystem: string): boolean {
   return fileSystems.has(fileSystem);
 }
+
+/** The guest has no swap: cgroup files about it may be missing there, and what they limit is nothing. */
+export function isSwapFile(cgroupFile: string): boolean {
+  return cgroupFile.startsWith("memory.swap.");
+}

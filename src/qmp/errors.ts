@@ -23,6 +23,6 @@ export class QmpError extends HuskError {
 
 /** Text of a hostile origin as it may be printed: one line, bounded, without control characters (they could drive a terminal). */
 export function printable(text: string): string {
-  const line = text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, " ").trim();
+  const line = text.replaceAll(/[\p{Cc}\p{Cf}\s]+/gu, " ").trim();
   return line.length > MAX_DESCRIPTION ? `${line.slice(0, MAX_DESCRIPTION - 3)}...` : line;
 }

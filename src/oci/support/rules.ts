@@ -1,6 +1,7 @@
 /**
  * The table of fields. A row covers its field and all below it, unless a longer row does. docs/ and the conformance tests read it too.
  */
+import { isSwapFile } from "../guest.ts";
 import type { Resources, Seccomp, Spec } from "../types.ts";
 
 export interface FieldRule {
@@ -114,8 +115,14 @@ export const fieldRules: readonly FieldRule[] = [
   },
   { field: "linux.resources.rdma", place: "refused", reason: "the guest has no RDMA devices" },
   { field: "linux.resources.unified", place: "guest" },
+  { field: "linux.resources.unified.memory.swap", place: "boundary", check: ({ linux }) => swapFiles(linux?.resources) },
 
   { field: "vm", place: "judged" },
+  { field: "vm.hypervisor.path", place: "host" },
+  { field: "vm.hypervisor.parameters", place: "refused", reason: "husk writes QEMU's command line itself" },
+  { field: "vm.kernel.path", place: "host" },
+  { field: "vm.kernel.parameters", place: "host" },
+  { field: "vm.kernel.initrd", place: "refused", reason: "the initramfs is the one that holds husk's agent" },
   { field: "vm.image", place: "refused", reason: "husk boots images of its own" },
   { field: "vm.hwConfig", place: "refused", reason: "processors and memory follow linux.resources" },
   { field: "solaris", place: "refused", reason: "the guest is Linux" },
@@ -148,4 +155,10 @@ function networkClasses(resources: Resources | undefined): { path: string; reaso
     ...(classID === 0 ? [] : [{ path: "linux.resources.network.classID", reason }]),
     ...(priorities.length === 0 ? [] : [{ path: "linux.resources.network.priorities", reason }]),
   ];
+}
+
+function swapFiles(resources: Resources | undefined): { path: string; reason: string }[] {
+  return Object.keys(resources?.unified ?? {})
+    .filter(isSwapFile)
+    .map((file) => ({ path: `linux.resources.unified[${JSON.stringify(file)}]`, reason: noSwap }));
 }
