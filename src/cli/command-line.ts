@@ -15,9 +15,7 @@ export interface Invocation<Name extends VerbName> {
 }
 
 /** What a command line asks for. Help for undefined is husk's own. */
-export type CommandLine =
-  | { readonly verb: "help"; readonly of: VerbName | undefined }
-  | { [Name in VerbName]: Invocation<Name> }[VerbName];
+export type CommandLine = { readonly verb: "help"; readonly of: VerbName | undefined } | { [Name in VerbName]: Invocation<Name> }[VerbName];
 
 /** A command line of which only the part before the verb has been read: enough to know where errors are logged. */
 export interface Beginning {

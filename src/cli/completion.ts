@@ -1,7 +1,7 @@
 /** `husk completion`: scripts for shells, from the tables that parse the command line. */
 import { HuskError } from "../errors.ts";
-import type { FlagTable } from "./flags.ts";
 import type { Invocation } from "./command-line.ts";
+import type { FlagTable } from "./flags.ts";
 import { globalFlags } from "./globals.ts";
 import { print } from "./output.ts";
 import { verbNames, verbs } from "./verbs.ts";

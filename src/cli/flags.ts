@@ -105,12 +105,21 @@ function parseNumber(name: string, value: string): number {
 
 function unknownFlag(arg: string, table: FlagTable, verb: string | undefined): HuskError {
   const [flag = arg] = arg.split("=", 1);
+  if (verb === "kill" && /^-\d+$/.test(flag)) {
+    return new HuskError(
+      "invalid-argument",
+      `unknown flag ${flag} for "kill"; the signal follows the id: husk kill <container-id> ${flag.slice(1)}`,
+    );
+  }
   const given = flag.replace(/^--?/, "");
   const letters = [...given];
   const names = Object.entries(table).flatMap(([name, { short }]) => (short === undefined ? [name] : [name, short]));
   // "-td", as getopt(3) would read it; Go's programs do not.
   const joined = letters.length > 1 && flag[1] !== "-" && letters.every((letter) => names.includes(letter));
-  const word = nearest(given, names.filter((name) => name.length > 1));
+  const word = nearest(
+    given,
+    names.filter((name) => name.length > 1),
+  );
   const near = joined ? letters.map(spell).join(" ") : word === undefined ? undefined : spell(word);
   const suggestion = near === undefined ? "" : `; did you mean ${near}?`;
   return new HuskError("invalid-argument", `unknown flag ${flag}${purpose(verb)}${suggestion}`);

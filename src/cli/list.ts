@@ -1,5 +1,5 @@
 /** `husk list`: from disk. A record that cannot be read is told of and does not hide the others. */
-import { HuskError, explain } from "../errors.ts";
+import { explain, HuskError } from "../errors.ts";
 import { listRecords } from "../sandbox/record.ts";
 import type { Invocation } from "./command-line.ts";
 import type { Log } from "./log.ts";

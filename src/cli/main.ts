@@ -62,7 +62,9 @@ async function dispatch(line: CommandLine, log: Log): Promise<number | void> {
     case "run":
     case "create":
     case "exec":
-      throw new HuskError("internal", `"${line.verb}" begins with husk's front`, { hint: "call it as `husk`, or as bin/husk in a checkout" });
+      throw new HuskError("internal", `"${line.verb}" begins with husk's front`, {
+        hint: "call it as `husk`, or as bin/husk in a checkout",
+      });
     default:
       line satisfies never;
   }

@@ -1,7 +1,7 @@
 /** Signals by name and by number, as kill(1) and runc take them. */
 import { constants } from "node:os";
-import { HuskError } from "../errors.ts";
 import { nearest } from "../config/nearest.ts";
+import { HuskError } from "../errors.ts";
 
 /** Linux's real-time signals, as a program sees them: the C library keeps the first two for itself. */
 const [firstRealTime, lastRealTime] = [34, 64];
@@ -16,7 +16,10 @@ export function parseSignal(text: string): number {
   const name = text.toUpperCase().replace(/^SIG/, "");
   const number = named(name) ?? realTime(name);
   if (number !== undefined) return number;
-  const near = nearest(name, Object.keys(constants.signals).map((known) => known.slice(3)));
+  const near = nearest(
+    name,
+    Object.keys(constants.signals).map((known) => known.slice(3)),
+  );
   throw new HuskError("invalid-argument", `unknown signal "${text.slice(0, 32)}"${near === undefined ? "" : `; did you mean ${near}?`}`);
 }
 

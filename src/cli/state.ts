@@ -1,7 +1,8 @@
 /** `husk state`: from disk, whether or not the supervisor lives. */
+
+import { type ContainerRecord, readRecord } from "../sandbox/record.ts";
 import type { Invocation } from "./command-line.ts";
 import { print } from "./output.ts";
-import { type ContainerRecord, readRecord } from "../sandbox/record.ts";
 
 export function state({ globals, operands: [id = ""] }: Invocation<"state">): void {
   print(`${JSON.stringify(publicState(readRecord(globals.root, id)), undefined, 2)}\n`);
