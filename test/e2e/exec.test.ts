@@ -1,0 +1,138 @@
+/** `exec`: further processes in a container that runs. */
+import { readFileSync, writeFileSync } from "node:fs";
+import { expect } from "vitest";
+import { writeProgram } from "../harness/bundle.ts";
+import { type Host, test } from "../harness/host.ts";
+import type { Program, Result } from "../harness/program.ts";
+import { either, isHusk } from "../harness/runtime.ts";
+
+/** A container that waits for a line, and its end. */
+async function waiting(host: Host, prepare: (rootfs: string) => void = () => {}): Promise<{ readonly id: string; readonly foreground: Program; end(): Promise<Result> }> {
+  const bundle = host.script("echo ready; read line", {
+    process: { user: { uid: 0, gid: 0 }, env: ["PATH=/bin", "FROM=config"], cwd: "/home" },
+  });
+  prepare(bundle.rootfs);
+  const { id, foreground } = await host.running(bundle, { stdin: "pipe" });
+  return {
+    id,
+    foreground,
+    end: () => {
+      foreground.stdin.end("\n");
+      return foreground.ended();
+    },
+  };
+}
+
+test("exit codes, streams, and the container's environment with changes", async ({ host }) => {
+  const { id, end } = await waiting(host);
+  expect(await host.runtime("exec", id, "sh", "-c", "echo out; echo err >&2; exit 42")).toEqual({ status: 42, stdout: "out\n", stderr: "err\n" });
+  expect((await host.runtime("exec", id, "sh", "-c", "kill -TERM $$")).status).toBe(143);
+  expect((await host.runtime("exec", id, "sh", "-c", "kill -9 $$")).status).toBe(137);
+  expect(await host.ok("exec", id, "sh", "-c", 'echo "$FROM $PWD $(id -u)"')).toBe("config /home 0\n");
+  const changed = ["-e", "FROM=flag", "-e", "MORE=x=y", "--cwd", "/tmp", "-u", "1000:1000"];
+  expect(await host.ok("exec", ...changed, id, "sh", "-c", 'echo "$FROM $MORE $PWD $(id -u):$(id -g)"')).toBe("flag x=y /tmp 1000:1000\n");
+  expect((await end()).status).toBe(0);
+});
+
+test("stdin to its end, and arguments as they are", async ({ host }) => {
+  const { id, end } = await waiting(host);
+  const cat = host.launch(["exec", id, "wc", "-c"], { stdin: "pipe" });
+  cat.stdin.end(Buffer.alloc(3_000_000));
+  expect((await cat.ended()).stdout).toBe("3000000\n");
+  expect(await host.ok("exec", id, "printf", "[%s]", "a b", "", "--flag", "*", "ü")).toBe("[a b][][--flag][*][ü]");
+  expect((await end()).status).toBe(0);
+});
+
+test("127 for a program that is missing, 126 for one that cannot be executed", async ({ host }) => {
+  const { id, end } = await waiting(host, (rootfs) => {
+    writeFileSync(`${rootfs}/bin/data`, "text\n");
+    writeProgram({ path: "", rootfs }, "bin/orphan", "#!/no/such/interpreter\n");
+  });
+  const missing = await host.runtime("exec", id, "nope");
+  expect(missing.stderr).toMatch(/"nope\\?"/);
+  expect(missing.stderr).toMatch(/not found/);
+  expect(missing.status).toBe(either({ husk: 127, runc: 255 }));
+  const unexecutable = await host.runtime("exec", id, "/bin/data");
+  expect(unexecutable.stderr).toMatch(/\/bin\/data.*[Pp]ermission denied/);
+  expect(unexecutable.status).toBe(either({ husk: 126, runc: 255 }));
+  const orphan = await host.runtime("exec", id, "orphan");
+  expect(orphan.stderr).toMatch(/[Nn]o such file or directory/);
+  expect(orphan.status).not.toBe(0);
+  expect((await end()).status).toBe(0);
+});
+
+test("-d goes on in the background, with its PID in a file", async ({ host }) => {
+  const { id, end } = await waiting(host);
+  const detached = host.launch(["exec", "-d", "--pid-file", host.path("pid"), id, "sh", "-c", "echo begun; exec sleep 7777"]);
+  expect(await detached.exited()).toBe(0);
+  await detached.stdout?.until("begun\n");
+  const pid = Number(readFileSync(host.path("pid"), "utf8"));
+  process.kill(pid, 0); // throws unless it lives
+  expect(await host.ok("ps", id)).toContain("sleep 7777\n");
+  process.kill(pid, "SIGKILL");
+  await detached.ended();
+  await host.until(async () => !(await host.ok("ps", id)).includes("sleep 7777"));
+  expect((await end()).status).toBe(0);
+});
+
+test("--process takes the whole process from a file", async ({ host }) => {
+  const { id, end } = await waiting(host);
+  const process = {
+    args: ["sh", "-c", "echo $A $PWD $(id -u) $(id -G); grep NoNewPrivs /proc/self/status; ulimit -Sn; ulimit -Hn; exit 3"],
+    env: ["PATH=/bin", "A=file"],
+    cwd: "/tmp",
+    user: { uid: 1000, gid: 1000, additionalGids: [5] },
+    noNewPrivileges: true,
+    rlimits: [{ type: "RLIMIT_NOFILE", soft: 100, hard: 200 }],
+  };
+  writeFileSync(host.path("process.json"), JSON.stringify(process));
+  const result = await host.runtime("exec", "--process", host.path("process.json"), id);
+  expect(result).toEqual({ status: 3, stdout: "file /tmp 1000 1000 5\nNoNewPrivs:\t1\n100\n200\n", stderr: "" });
+  expect((await end()).status).toBe(0);
+});
+
+test("many at once, each with its own streams", async ({ host }) => {
+  const { id, end } = await waiting(host);
+  const results = await Promise.all([1, 2, 3, 4, 5, 6].map((n) => host.runtime("exec", id, "sh", "-c", `echo ${n}; exit ${n}`)));
+  expect(results).toEqual([1, 2, 3, 4, 5, 6].map((n) => ({ status: n, stdout: `${n}\n`, stderr: "" })));
+  expect((await end()).status).toBe(0);
+});
+
+test("signals sent to the exec are its program's", async ({ host }) => {
+  const { id, end } = await waiting(host);
+  const exec = host.launch(["exec", id, "sh", "-c", "trap 'echo told; kill $!; exit 5' TERM; echo waiting; while :; do sleep 1000 & wait; done"]);
+  await exec.stdout?.until("waiting\n");
+  exec.signal("SIGTERM");
+  expect(await exec.ended()).toMatchObject({ status: 5, stdout: "waiting\ntold\n" });
+  expect((await end()).status).toBe(0);
+});
+
+test("an exec ends with its container", async ({ host }) => {
+  const { id, end } = await waiting(host);
+  const exec = host.launch(["exec", id, "sh", "-c", "echo waiting; exec sleep 1000"]);
+  await exec.stdout?.until("waiting\n");
+  expect((await end()).status).toBe(0);
+  expect((await exec.ended()).status).toBe(137);
+});
+
+test("into a container that was created and not started, and never into one that has stopped", async ({ host }) => {
+  const { id, program } = await host.create(host.script("true"));
+  expect(await host.ok("exec", id, "echo", "early")).toBe("early\n");
+  await host.ok("start", id);
+  await program.ended();
+  await host.until(async () => (await host.state(id)).status === "stopped");
+  const late = await host.runtime("exec", id, "true");
+  expect(late).toMatchObject(
+    either({
+      husk: { status: 1, stderr: expect.stringContaining(`husk: cannot exec in container "${id}"`) },
+      runc: { status: 255, stderr: expect.stringContaining("cannot exec in a stopped container") },
+    }),
+  );
+  await host.ok("delete", id);
+});
+
+test.runIf(isHusk)("a user of the container's /etc/passwd by name", async ({ host }) => {
+  const { id, end } = await waiting(host);
+  expect(await host.ok("exec", "-u", "user", id, "id", "-un")).toBe("user\n");
+  expect((await end()).status).toBe(0);
+});

@@ -1,0 +1,105 @@
+/** `run`: what a container's program is given, and what comes back of it. */
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { expect } from "vitest";
+import { makeBundle, writeProgram } from "../harness/bundle.ts";
+import { test } from "../harness/host.ts";
+import { isHusk } from "../harness/runtime.ts";
+
+test.for([0, 42, 255])("ends with the program's exit code: %i", async (code, { host }) => {
+  expect(await host.run(host.script(`echo out; echo err >&2; exit ${code}`))).toEqual({ status: code, stdout: "out\n", stderr: "err\n" });
+});
+
+test("ends with 128 and the signal where the program is killed", async ({ host }) => {
+  const { id, foreground } = await host.running(host.script("echo ready; exec sleep 1000"));
+  await host.ok("kill", id, "KILL");
+  expect(await foreground.ended()).toEqual({ status: 137, stdout: "ready\n", stderr: "" });
+});
+
+test("delivers signals sent to the foreground", async ({ host }) => {
+  const { foreground } = await host.running(host.script("trap 'echo got TERM; exit 3' TERM; trap 'echo got HUP' HUP; echo ready; while :; do sleep 1000 & wait; done"));
+  foreground.signal("SIGHUP");
+  await foreground.stdout?.until("got HUP\n");
+  foreground.signal("SIGTERM");
+  await foreground.stdout?.until("got TERM\n");
+  expect((await foreground.ended()).status).toBe(3);
+});
+
+test("runs a shell script as args[0], and a static binary", async ({ host }) => {
+  const bundle = host.bundle({ process: { args: ["/usr/greet", "a b", "c"] } });
+  execFileSync("mkdir", ["-p", `${bundle.rootfs}/usr`]);
+  writeProgram(bundle, "usr/greet", '#!/bin/sh\necho "$0: $# arguments, the first is $1"\nexec /bin/busybox uname -s\n');
+  expect(await host.run(bundle)).toEqual({ status: 0, stdout: "/usr/greet: 2 arguments, the first is a b\nLinux\n", stderr: "" });
+});
+
+test("finds args[0] by the container's PATH", async ({ host }) => {
+  const bundle = host.bundle({ process: { args: ["tool"], env: ["PATH=/opt:/bin"] } });
+  execFileSync("mkdir", ["-p", `${bundle.rootfs}/opt`]);
+  writeProgram(bundle, "opt/tool", "#!/bin/sh\necho from /opt; echo PATH=$PATH\n");
+  expect(await host.run(bundle)).toEqual({ status: 0, stdout: "from /opt\nPATH=/opt:/bin\n", stderr: "" });
+});
+
+test("takes the bundle from the working folder, and a path that is relative", async ({ host }) => {
+  const bundle = host.script("echo here");
+  expect((await host.launch(["run", "x"], { cwd: bundle.path }).ended()).stdout).toBe("here\n");
+  const parent = host.folder;
+  expect((await host.launch(["run", "-b", bundle.path.slice(parent.length + 1), "x"], { cwd: parent }).ended()).stdout).toBe("here\n");
+});
+
+test("shows what a container wrote in its folder on the host, with its owner and mode", async ({ host }) => {
+  const bundle = host.script("mkdir -p /data/sub; echo written >/data/sub/file; chmod 640 /data/sub/file; ln -s file /data/sub/link; chown 1000:1000 /data/sub/file");
+  expect((await host.run(bundle)).status).toBe(0);
+  expect(readFileSync(`${bundle.rootfs}/data/sub/link`, "utf8")).toBe("written\n");
+  const shown = execFileSync("stat", ["-c", "%u:%g %a", `${bundle.rootfs}/data/sub/file`], { encoding: "utf8" });
+  // QEMU's virtiofsd maps nothing: the container's users are the host's.
+  expect(shown).toBe("1000:1000 640\n");
+});
+
+test("leaves a file that has the container's PID while it runs", async ({ host }) => {
+  const pidFile = host.path("pid");
+  const { id, foreground } = await host.running(host.script("echo ready; read line; exit 0"), { stdin: "pipe" });
+  const { pid } = await host.state(id);
+  foreground.stdin.end("\n");
+  expect((await foreground.ended()).status).toBe(0);
+  expect(pid).toBeGreaterThan(1);
+
+  const again = host.script("exit 0");
+  expect((await host.runtime("run", "--bundle", again.path, "--pid-file", pidFile, "y")).status).toBe(0);
+  expect(readFileSync(pidFile, "utf8")).toMatch(/^\d+$/);
+});
+
+test("-d answers when the container runs, and leaves its streams to it", async ({ host }) => {
+  const bundle = host.script("echo started; read line; echo got $line; exit 9");
+  const feed = host.feed();
+  const program = host.launch(["run", "-d", "--pid-file", host.path("pid"), "--bundle", bundle.path, "d"], { stdin: feed.reader });
+  expect(await program.exited()).toBe(0);
+  await program.stdout?.until("started\n");
+  const state = await host.state("d");
+  expect(state).toMatchObject({ id: "d", status: "running", bundle: bundle.path });
+  expect(readFileSync(host.path("pid"), "utf8")).toBe(String(state.pid));
+  feed.write("word\n");
+  expect((await program.ended()).stdout).toBe("started\ngot word\n");
+  await host.until(async () => (await host.state("d")).status === "stopped");
+  expect(await host.ok("delete", "d")).toBe("");
+});
+
+test("--keep keeps the ended container", async ({ host }) => {
+  const bundle = host.script("exit 4");
+  expect((await host.runtime("run", "--keep", "--bundle", bundle.path, "k")).status).toBe(4);
+  expect(await host.state("k")).toMatchObject({ status: "stopped", pid: 0 });
+  await host.ok("delete", "k");
+});
+
+test.runIf(isHusk)("runs in a kernel of its own", async ({ host }) => {
+  const { stdout } = await host.run(host.script("cat /proc/sys/kernel/random/boot_id; grep -c . /proc/cpuinfo"));
+  expect(stdout.split("\n")[0]).not.toBe(readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim());
+});
+
+test("two bundles may share one root file system", async ({ host }) => {
+  const first = host.script("echo ready; read line; cat /shared", {});
+  const second = makeBundle(host.path("second"), { process: { args: ["sh", "-c", "echo seen >/shared"] }, root: { path: first.rootfs } });
+  const { foreground } = await host.running(first, { stdin: "pipe" });
+  expect((await host.run(second)).status).toBe(0);
+  foreground.stdin.end("\n");
+  expect(await foreground.ended()).toEqual({ status: 0, stdout: "ready\nseen\n", stderr: "" });
+});
