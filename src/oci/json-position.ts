@@ -14,7 +14,7 @@ const MAX_DEPTH = 500;
 
 const number = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
 const word = /true|false|null/y;
-const plainText = /[^"\\\p{Cc}]*|[\u007f-\u009f]/uy;
+const plainText = /[^"\\\u0000-\u001f]*/y;
 const escape = /\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/y;
 const space = /[ \t\n\r]*/y;
 
@@ -54,9 +54,9 @@ class Scanner {
   /** A value and the white space around it. */
   #value(): boolean {
     this.#skip(space);
-    const found = this.#scalarOrContainer();
+    if (!this.#scalarOrContainer()) return false;
     this.#skip(space);
-    return found;
+    return true;
   }
 
   #scalarOrContainer(): boolean {
