@@ -16,6 +16,9 @@ export type { Circumstances, Finding } from "./support/finding.ts";
 export type { FieldRule } from "./support/rules.ts";
 export { fieldRules } from "./support/rules.ts";
 
+/** What a field that is set comes to, by its place in the table; the other places are honoured without a word. */
+const verdicts: Partial<Record<FieldRule["place"], Finding["verdict"]>> = { refused: "refused", boundary: "noted", ignored: "noted" };
+
 /** Judges a whole bundle: every finding, in the order of the table. */
 export function judge(spec: Spec, circumstances: Circumstances): Finding[] {
   return [
@@ -50,17 +53,12 @@ export function refuseUnsupported(findings: readonly Finding[], name = "config.j
   return lines("noted");
 }
 
-function judgeFields(document: object): Finding[] {
-  return fieldRules.flatMap(({ field, place, reason, check }: FieldRule): Finding[] => {
-    if (check !== undefined) {
-      return check(document).map(({ path, reason: found }) => ({
-        verdict: place === "refused" ? "refused" : "noted",
-        path,
-        reason: found,
-      }));
-    }
-    if (place === "guest" || place === "host" || place === "judged" || !isSet(valueAt(document, field))) return [];
-    return [{ verdict: place === "refused" ? "refused" : "noted", path: field, reason: reason ?? place }];
+function judgeFields(document: Partial<Spec>): Finding[] {
+  return fieldRules.flatMap(({ field, place, reason = "", check }): Finding[] => {
+    const verdict = verdicts[place];
+    if (verdict === undefined) return [];
+    if (check !== undefined) return check(document).map((found) => ({ verdict, ...found }));
+    return isSet(valueAt(document, field)) ? [{ verdict, path: field, reason }] : [];
   });
 }
 

@@ -1,0 +1,122 @@
+import { describe, expect, test } from "vitest";
+import { defaultSpec } from "./default-spec.ts";
+import { encodeForAgent, type GuestSpecOptions, guestProcess, guestResources, guestSpec } from "./guest-spec.ts";
+import type { Source } from "./sources.ts";
+import type { Mount, Spec } from "./types.ts";
+
+const options: GuestSpecOptions = {
+  bundle: "/b",
+  sources: new Map(),
+  rootPath: "/run/c1/rootfs",
+  guestPath: ({ index, isFile }) => `/shared/${index}${isFile ? "/file" : ""}`,
+};
+
+describe("bind mounts", () => {
+  const mounts: readonly Mount[] = [
+    { destination: "/proc", type: "proc", source: "proc" },
+    { destination: "/data", type: "bind", source: "data", options: ["rbind", "ro"] },
+    { destination: "etc/hosts", source: "/etc/hosts", options: ["bind"] },
+  ];
+  const sources = new Map<number, Source>([
+    [1, { kind: "folder", realPath: "/b/data" }],
+    [2, { kind: "file", realPath: "/etc/hosts" }],
+  ]);
+
+  test("become shares, and point to where the guest finds them", () => {
+    const { spec, shares } = guestSpec({ ...defaultSpec, mounts }, { ...options, sources });
+    expect(shares).toEqual([
+      { index: 1, hostPath: "/b/data", readonly: true, isFile: false },
+      { index: 2, hostPath: "/etc/hosts", readonly: false, isFile: true },
+    ]);
+    expect(spec.mounts).toEqual([
+      mounts[0],
+      { destination: "/data", type: "bind", source: "/shared/1", options: ["rbind", "ro"] },
+      { destination: "etc/hosts", type: "bind", source: "/shared/2/file", options: ["bind"] },
+    ]);
+  });
+
+  test("that are refused are not translated", () => {
+    expect(() => guestSpec({ ...defaultSpec, mounts }, options)).toThrow(
+      expect.objectContaining({ code: "unsupported", message: "config.json: mounts[1]: a bind mount needs a source" }),
+    );
+  });
+});
+
+test("no path, label, hook or namespace of the host is left", () => {
+  const spec: Spec = {
+    ...defaultSpec,
+    root: { path: "/host/rootfs", readonly: true },
+    process: { ...defaultSpec.process, apparmorProfile: "/host/profile", selinuxLabel: "/host/label" },
+    hooks: {
+      prestart: [{ path: "/host/a" }],
+      createRuntime: [{ path: "/host/b" }],
+      createContainer: [{ path: "/guest/c" }],
+      startContainer: [{ path: "/guest/d" }],
+      poststart: [{ path: "/host/e" }],
+      poststop: [{ path: "/host/f" }],
+    },
+    linux: {
+      ...defaultSpec.linux,
+      namespaces: [{ type: "network", path: "/host/netns" }, { type: "pid", path: "" }, { type: "ipc" }],
+      cgroupsPath: "/host/cgroup",
+      mountLabel: "/host/label",
+      resources: { cpu: { cpus: "0-3", mems: "0", quota: 5 } },
+    },
+    vm: { kernel: { path: "/host/kernel" } },
+  };
+  const guest = guestSpec(spec, options).spec;
+  expect(JSON.stringify(guest)).not.toContain("/host/");
+  expect(guest.root).toEqual({ path: "/run/c1/rootfs", readonly: true });
+  expect(guest.hooks).toEqual({ createContainer: [{ path: "/guest/c" }], startContainer: [{ path: "/guest/d" }] });
+  expect(guest.linux?.namespaces).toEqual([{ type: "pid" }, { type: "ipc" }]);
+  expect(guest.linux?.resources).toEqual({ cpu: { quota: 5 } });
+  expect(guest).not.toHaveProperty("vm");
+});
+
+test("all else is as the bundle has it", () => {
+  const spec: Spec = { ...defaultSpec, hostname: "h", domainname: "d", annotations: { a: "b" } };
+  const { linux, root: _root, ...rest } = guestSpec(spec, options).spec;
+  const { linux: expected, root: _expectedRoot, ...expectedRest } = spec;
+  expect(rest).toEqual(expectedRest);
+  expect(linux).toEqual({ ...expected, namespaces: expected?.namespaces?.filter(({ type }) => type !== "network") });
+});
+
+test("a namespace of the sandbox is joined in the guest; one of others is refused", () => {
+  const spec: Spec = { ...defaultSpec, linux: { namespaces: [{ type: "ipc", path: "/proc/7/ns/ipc" }] } };
+  const joined = guestSpec(spec, { ...options, namespacePath: ({ type }) => `/run/ns/${type}` });
+  expect(joined.spec.linux?.namespaces).toEqual([{ type: "ipc", path: "/run/ns/ipc" }]);
+  expect(() => guestSpec(spec, options)).toThrow("config.json: linux.namespaces: the guest cannot join /proc/7/ns/ipc");
+});
+
+test("of a privileged container's devices, the guest gets those that it has", () => {
+  const fuse = { path: "/dev/fuse", type: "c", major: 10, minor: 229 } as const;
+  const linux = {
+    devices: [fuse, { path: "/dev/sda", type: "b", major: 8, minor: 0 } as const],
+    resources: { devices: [{ allow: true }] },
+  };
+  expect(guestSpec({ ...defaultSpec, linux }, options).spec.linux?.devices).toEqual([fuse]);
+});
+
+test("resources lose what is the host's, what cgroup v2 lacks, and zeros that mean nothing", () => {
+  expect(
+    guestResources({
+      devices: [{ allow: false }],
+      memory: { limit: 1, swap: 2, swappiness: 60, kernel: 3, kernelTCP: 4, reservation: 0, disableOOMKiller: false },
+      cpu: { shares: 0, quota: -1, period: 100_000, cpus: "0", mems: "0", realtimePeriod: 0, realtimeRuntime: 0 },
+      pids: { limit: 0 },
+      blockIO: { weight: 0 },
+      unified: { "memory.swap.max": "0", "memory.high": "max" },
+    }),
+  ).toEqual({ devices: [{ allow: false }], memory: { limit: 1 }, cpu: { quota: -1, period: 100_000 }, unified: { "memory.high": "max" } });
+  expect(guestResources({ pids: { limit: -1 } })).toEqual({ pids: { limit: -1 } });
+});
+
+test("processes lose the labels that guard the host", () => {
+  const { process } = defaultSpec;
+  expect(guestProcess({ ...process, apparmorProfile: "a", selinuxLabel: "s" })).toEqual(process);
+});
+
+test("64-bit limits reach the agent exactly", () => {
+  const bytes = encodeForAgent({ ...defaultSpec.process, rlimits: [{ type: "RLIMIT_CORE", soft: 0, hard: 2n ** 64n - 1n }] });
+  expect(Buffer.from(bytes).toString()).toContain('"hard":18446744073709551615');
+});
