@@ -24,7 +24,8 @@ export async function execProcess(options: ExecOptions, bundle: string): Promise
   if (!terminal && options.consoleSocket !== undefined) {
     throw new HuskError("invalid-argument", "--console-socket is for a process with a terminal, and this one has none");
   }
-  const notes = refuseUnsupported(judgeProcess(process), name);
+  const found = refuseUnsupported(judgeProcess(process), name);
+  const notes = options.process === undefined ? [] : found; // what is in config.json was told of at the container's creation
   const named = options.process === undefined && options.user !== undefined && "name" in options.user ? options.user.name : undefined;
   return {
     process: withUserName(guestProcess(process), named),
