@@ -21,7 +21,7 @@ const rowOf = new Map(layers.flatMap((row, index) => row.map((folder): [string, 
 
 /** The folder of src/ (or the file directly in it) that a path belongs to. */
 function folderOf(path: string): string {
-  return relative("src", path).split("/")[0] ?? "";
+  return (relative("src", path).split("/")[0] ?? "").replace(/\.test\.ts$/, ".ts");
 }
 
 function complaint(from: string, to: string): string | undefined {

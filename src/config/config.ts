@@ -13,7 +13,6 @@ import type { Setting } from "./setting.ts";
 import { type Config, configName, type SettingKey, settings } from "./settings.ts";
 
 export type { ConfigFiles } from "./files.ts";
-export { nearest } from "./nearest.ts";
 export type { Config, SettingKey } from "./settings.ts";
 
 /** A setting that was given on the command line. */

@@ -63,7 +63,12 @@ describe("the place of an error", () => {
     });
     fc.assert(
       fc.property(
-        fc.oneof(damaged, fc.json(), fc.string(), fc.string({ unit: fc.constantFrom(...'{}[]:,"\\01-.eEtrufalsn \n\u007f\u0000') })),
+        fc.oneof(
+          damaged,
+          fc.json(),
+          fc.string(),
+          fc.string({ unit: fc.constantFrom(...Array.from('{}[]:,"\\01-.eEtrufalsn \n\u007f\u0000')) }),
+        ),
         (text) => {
           const found = jsonError(text);
           expect(found === undefined).toBe(parses(text));

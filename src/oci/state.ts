@@ -8,18 +8,6 @@ export const statuses = ["creating", "created", "running", "paused", "stopped"] 
 
 export type Status = (typeof statuses)[number];
 
-/** What `state` prints, and what hooks get on their standard input. */
-export interface State {
-  readonly ociVersion: string;
-  readonly id: string;
-  readonly status: Status;
-  /** Of the stand-in, on the host; 0 (runc) where there is none. */
-  readonly pid: number;
-  /** Absolute. */
-  readonly bundle: string;
-  readonly annotations?: Readonly<Record<string, string>>;
-}
-
 export type Operation = "start" | "kill" | "delete" | "exec" | "pause" | "resume" | "update" | "ps";
 
 /**

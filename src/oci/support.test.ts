@@ -101,7 +101,7 @@ describe("refused by name", () => {
   });
 
   test("namespaces of others, other than the network's", () => {
-    const namespaces = [...(defaultSpec.linux?.namespaces ?? []).filter(({ type }) => type !== "network" && type !== "ipc")];
+    const namespaces = (defaultSpec.linux?.namespaces ?? []).filter(({ type }) => type !== "network" && type !== "ipc");
     const spec = withLinux({
       namespaces: [{ type: "network", path: "/run/netns/x" }, { type: "ipc", path: "/proc/7/ns/ipc" }, ...namespaces],
     });

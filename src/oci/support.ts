@@ -13,7 +13,6 @@ import { type FieldRule, fieldRules } from "./support/rules.ts";
 import type { Process, Resources, Spec } from "./types.ts";
 
 export type { Circumstances, Finding } from "./support/finding.ts";
-export type { FieldRule } from "./support/rules.ts";
 export { fieldRules } from "./support/rules.ts";
 
 /** What a field that is set comes to, by its place in the table; the other places are honoured without a word. */

@@ -58,7 +58,7 @@ describe("each wrong field is named", () => {
       [{ type: "RLIMIT_AS", soft: 2, hard: 1 }],
       "process.rlimits[0]: the soft limit of RLIMIT_AS, 2, is above the hard one, 1",
     ],
-    ["process.rlimits", Array(2).fill({ type: "RLIMIT_AS", soft: 1, hard: 1 }), "process.rlimits: RLIMIT_AS is given twice"],
+    ["process.rlimits", [1, 2].map((soft) => ({ type: "RLIMIT_AS", soft, hard: 2 })), "process.rlimits: RLIMIT_AS is given twice"],
     [
       "process.rlimits",
       [{ type: "RLIMIT_AS", soft: -1, hard: 1 }],
