@@ -42,8 +42,8 @@ test("a disk alone needs no virtiofsd, and is opened for writing only where it m
   const disk = { serial: "root", path: "/images/root.ext4", isDevice: false, readonly: true };
   const plan = planSandbox({ ...spec, mounts: [], disks: [disk] }, 1);
   expect(plan.processes.map(({ name }) => name)).toEqual(["qemu"]);
-  expect(plan.open).toEqual([{ fd: 8, path: "/images/root.ext4", write: false }]);
-  expect(plan.processes[0]?.fds).toContain(8);
+  expect(plan.open.slice(2)).toEqual([{ fd: 10, path: "/images/root.ext4", write: false }]);
+  expect(plan.processes[0]?.fds).toContain(10);
   expect(sharedFolders({ ...spec, mounts: [] })).toEqual([]);
 });
 
@@ -56,8 +56,12 @@ test("over vsock a relay listens in QEMU's stead, and QEMU never holds the agent
   expect(plan.tree.devices).toContain("vhost-vsock");
 });
 
-test("QEMU's tree has the guest image, and nothing of the container", () => {
-  const { tree } = planSandbox(spec, 1);
-  expect(tree.readonly).toContain("/cache/kernel");
-  expect(tree.readonly.some((path) => path.startsWith("/b/"))).toBe(false);
+test("QEMU gets the guest image as descriptors, and has no path to it, nor to anything of the container's", () => {
+  const { tree, open, processes } = planSandbox(spec, 1);
+  expect(open).toEqual([
+    { fd: 8, path: "/cache/kernel", write: false },
+    { fd: 9, path: "/cache/initramfs", write: false },
+  ]);
+  expect(processes.at(-1)?.argv.join(" ")).toContain("-kernel /proc/self/fd/8 -initrd /proc/self/fd/9");
+  expect(tree.readonly.some((path) => path.startsWith("/b/") || path.startsWith("/cache"))).toBe(false);
 });

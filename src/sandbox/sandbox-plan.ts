@@ -46,8 +46,10 @@ const descriptors = {
   console: firstExtraDescriptor + 1,
   agent: firstExtraDescriptor + 2,
   shares: firstExtraDescriptor + 3,
+  kernel: firstExtraDescriptor + 4,
+  initramfs: firstExtraDescriptor + 5,
 };
-const firstDiskDescriptor = firstExtraDescriptor + 4;
+const firstDiskDescriptor = firstExtraDescriptor + 6;
 const sharesSocket = "/run/shares.sock";
 
 /** How many socket pairs the plan needs: QMP and the console. */
@@ -72,13 +74,24 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
     name: "qemu",
     argv: [spec.programs.qemu, ...qemuArguments(machine)],
     user: "user",
-    fds: [descriptors.control, descriptors.console, ...channelDescriptors, ...machine.disks.map((disk) => disk.descriptor)],
+    fds: [
+      descriptors.control,
+      descriptors.console,
+      descriptors.kernel,
+      descriptors.initramfs,
+      ...channelDescriptors,
+      ...machine.disks.map((disk) => disk.descriptor),
+    ],
   });
   return {
     netns: spec.netns,
     cgroups: spec.cgroups,
     listen: [{ fd: descriptors.agent, path: spec.agentSocket }],
-    open: spec.disks.map((disk, index) => ({ fd: firstDiskDescriptor + index, path: disk.path, write: !disk.readonly })),
+    open: [
+      { fd: descriptors.kernel, path: spec.image.kernel, write: false },
+      { fd: descriptors.initramfs, path: spec.image.initramfs, write: false },
+      ...spec.disks.map((disk, index) => ({ fd: firstDiskDescriptor + index, path: disk.path, write: !disk.readonly })),
+    ],
     tree: { readonly: readonlyTree(spec), devices: devices(spec) },
     user: { uid, gid: uid },
     mounts: spec.mounts,
@@ -102,7 +115,8 @@ function planMachine(spec: SandboxSpec, contextId: number, shares: boolean): Mac
     accelerator: spec.accelerator,
     vcpus: spec.vcpus,
     memory,
-    image: spec.image,
+    // By descriptor: nothing of the host's folders has to be in QEMU's tree for them.
+    image: { ...spec.image, kernel: `/proc/self/fd/${descriptors.kernel}`, initramfs: `/proc/self/fd/${descriptors.initramfs}` },
     channel,
     disks,
     networkPorts: spec.networkPorts,
@@ -148,12 +162,10 @@ function devices(spec: SandboxSpec): SandboxDevice[] {
   return wanted.filter((device) => device !== "net/tun" || existsSync("/dev/net/tun"));
 }
 
-/** What QEMU and virtiofsd read of the host: their programs, libraries and firmware, and the guest image. */
+/** What QEMU, virtiofsd and the relay read of the host: their programs, libraries and firmware. */
 function readonlyTree(spec: SandboxSpec): string[] {
-  const system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives"].filter((path) =>
-    existsSync(path),
-  );
-  const own = [spec.image.kernel, spec.image.initramfs, spec.programs.qemu, spec.programs.virtiofsd, spec.programs.helper];
-  const outside = own.filter((path) => !path.startsWith("/usr/")).map((path) => (path === spec.programs.qemu ? dirname(path) : path));
-  return [...system, ...new Set(outside)];
+  const system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives"].filter((path) => existsSync(path));
+  const { qemu, virtiofsd, helper } = spec.programs;
+  const outside = [dirname(qemu), virtiofsd, helper].filter((path) => !path.startsWith("/usr/"));
+  return [...system, ...outside];
 }

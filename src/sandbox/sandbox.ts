@@ -98,7 +98,7 @@ export class Sandbox {
       return await Promise.race([connecting(), died]);
     } catch (error) {
       // A failure is most often the first sign of the VM's death, whose reason is the better story.
-      const reason = await withDeadline(this.died, 200, "the VM").catch(() => undefined);
+      const reason = await withDeadline(this.died, 500, "the VM").catch(() => undefined);
       if (reason !== undefined) throw new HuskError("vmm", `the VM of "${this.#spec.id}" did not start: ${reason}`);
       const words = this.#console.lastWords();
       throw words === "" ? error : new HuskError("guest", `the guest's console ends with: ${words}`, { cause: error });
@@ -130,15 +130,22 @@ export class Sandbox {
     await this.#process.kill();
   }
 
+  /** The first program to end takes the whole sandbox with it. What all of them said is complete only once all are gone. */
   #watch(name: string): void {
-    const report = (reason: string): void => {
+    const report = async (reason: () => string): Promise<void> => {
       if (this.#closing) return;
-      this.#died.resolve(reason);
-      void this.#process.kill();
+      this.#closing = true;
+      await this.#process.kill();
+      this.#died.resolve(reason());
     };
     this.#process.programEnd(name).then(
-      (end) => report(this.#describe(end)),
-      (error: Error) => report(error.message),
+      async (end) => {
+        // A server of QEMU's ends in peace when QEMU hangs up: then it is QEMU's end that tells the story.
+        const consequence = name !== "qemu" && end.code === 0;
+        if (consequence) await withDeadline(this.#process.programEnd("qemu"), 500, "QEMU").catch(() => {});
+        await report(() => this.#describe(end));
+      },
+      (error: Error) => report(() => error.message),
     );
   }
 
