@@ -145,7 +145,7 @@ function unknownKey(key: string, known: Iterable<string>, source: string): HuskE
 }
 
 function isTable(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && Object.getPrototypeOf(value) !== Date.prototype && !Array.isArray(value);
+  return typeof value === "object" && value !== null && !(value instanceof Date) && !Array.isArray(value);
 }
 
 /** The nested form. Every key of the table is in `values`, read by its own setting, which is what Config says. */
