@@ -55,15 +55,17 @@ function verbName(word: string): VerbName {
   const known = verbNames.find((name) => name === word);
   if (known !== undefined) return known;
   const near = nearest(word, verbNames);
-  throw new HuskError("invalid-argument", `unknown command "${word}"${near === undefined ? "" : `; did you mean ${near}?`}`, {
-    ...(near === undefined ? { hint: "see `husk --help`" } : {}),
-  });
+  throw new HuskError(
+    "invalid-argument",
+    `unknown command "${word}"${near === undefined ? "" : `; did you mean ${near}?`}`,
+    near === undefined ? { hint: "see `husk --help`" } : {},
+  );
 }
 
 function checkCount(name: VerbName, { count: [least, most], operands }: Verb, given: number): void {
   if (given >= least && given <= most) return;
   const wanted = least === most ? `exactly ${least}` : given < least ? `at least ${least}` : `at most ${most}`;
-  throw new HuskError("invalid-argument", `"${name}" takes ${wanted} argument${/ 1$/.test(wanted) ? "" : "s"}, got ${given}`, {
+  throw new HuskError("invalid-argument", `"${name}" takes ${wanted} argument${wanted.endsWith(" 1") ? "" : "s"}, got ${given}`, {
     hint: `husk ${name} [flags]${operands === "" ? "" : ` ${operands}`}`,
   });
 }

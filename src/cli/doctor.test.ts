@@ -23,8 +23,8 @@ import type { HostView } from "./host-view.ts";
 
 interface FakeHost extends Partial<Omit<HostView, "readText" | "open" | "isExecutable" | "firstLine">> {
   readonly files?: Readonly<Record<string, string>>;
-  /** Devices that open, or the code that they fail with. */
-  readonly devices?: Readonly<Record<string, "ok" | string>>;
+  /** "ok" for devices that open, or the code that they fail with. */
+  readonly devices?: Readonly<Record<string, string>>;
   readonly programs?: Readonly<Record<string, string>>;
 }
 

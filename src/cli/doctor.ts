@@ -15,15 +15,20 @@ export async function doctor({ globals, flags }: Invocation<"doctor">, host: Hos
   }
   const [configuration, config] = await checkConfiguration(host);
   const probe = checks.probeHost(host);
-  const found = await Promise.all([
+  const [qemu, virtiofsd, rust] = await Promise.all([
+    checks.checkQemu(host, config),
+    checks.checkVirtiofsd(host, config),
+    checks.checkRust(host),
+  ]);
+  const found = [
     checks.checkSystem(host),
     configuration,
     checks.checkRights(host),
     checks.checkNamespaces(host),
     checks.checkKvm(probe),
     checks.checkAccelerator(probe, config),
-    checks.checkQemu(host, config),
-    checks.checkVirtiofsd(host, config),
+    qemu,
+    virtiofsd,
     checks.checkHelper(host, helperPath()),
     checks.checkGuestImages(host, config, installationFolder()),
     checks.checkDevice(host, "/dev/vhost-vsock", "the guest's agent is reached by a virtio-serial port", "vhost_vsock"),
@@ -33,8 +38,8 @@ export async function doctor({ globals, flags }: Invocation<"doctor">, host: Hos
     checks.checkMemory(host, config),
     checks.checkDisk(host, globals.root),
     checks.checkNode(host),
-    checks.checkRust(host),
-  ]);
+    rust,
+  ];
   print(format === "json" ? jsonReport(found) : textReport(found));
   return canRun(found) ? 0 : 1;
 }

@@ -112,7 +112,7 @@ function unknownFlag(arg: string, table: FlagTable, verb: string | undefined): H
     );
   }
   const given = flag.replace(/^--?/, "");
-  const letters = [...given];
+  const letters = given.split("");
   const names = Object.entries(table).flatMap(([name, { short }]) => (short === undefined ? [name] : [name, short]));
   // "-td", as getopt(3) would read it; Go's programs do not.
   const joined = letters.length > 1 && flag[1] !== "-" && letters.every((letter) => names.includes(letter));

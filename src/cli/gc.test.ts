@@ -10,7 +10,7 @@ import { gc } from "./gc.ts";
 import type { Log } from "./log.ts";
 
 const printed: string[] = [];
-vi.mock("./output.ts", () => ({ print: (text: string) => void printed.push(text) }));
+vi.mock("./output.ts", () => ({ print: (text: string) => void printed.push(text), complain: () => {} }));
 
 let root: string;
 let warnings: string[];

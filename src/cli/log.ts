@@ -5,6 +5,7 @@
 import { closeSync, openSync, writeSync } from "node:fs";
 import { HuskError } from "../errors.ts";
 import type { Globals } from "./globals.ts";
+import { complain } from "./output.ts";
 
 export type Level = "debug" | "info" | "warning" | "error";
 
@@ -23,7 +24,7 @@ export interface LogSinks {
 }
 
 const realSinks: LogSinks = {
-  stderr: (text) => void process.stderr.write(text),
+  stderr: complain,
   append: (file, text) => {
     const descriptor = openSync(file, "a", 0o644); // O_APPEND: engines give one file to many calls
     try {

@@ -3,7 +3,7 @@ import { exitStatus, explain, HuskError } from "../errors.ts";
 import { type Beginning, type CommandLine, parseBeginning, parseCommandLine } from "./command-line.ts";
 import { helpText } from "./help.ts";
 import { type Log, openLog } from "./log.ts";
-import { print } from "./output.ts";
+import { complain, print } from "./output.ts";
 import { versionText } from "./version-text.ts";
 
 /** Carries a command line out, and answers the exit status. */
@@ -76,9 +76,9 @@ function report(error: unknown, log: Log, debug: boolean): void {
   try {
     log.error(message);
   } catch (unwritable) {
-    process.stderr.write(`husk: ${explain(unwritable)}\n`); // the message itself is out: standard error comes first
+    complain(`husk: ${explain(unwritable)}\n`); // the message itself is out: standard error comes first
   }
-  if (debug && error instanceof Error) process.stderr.write(`${error.stack ?? ""}\n`);
+  if (debug && error instanceof Error) complain(`${error.stack ?? ""}\n`);
 }
 
 void main(process.argv.slice(2)).then((status) => {

@@ -2,15 +2,25 @@
 import { writeSync } from "node:fs";
 import { hasCode } from "../host/system-error.ts";
 
-/** Prints to standard output. Without process.stdout, whose making costs a tenth of a short command's time, wherever that is not needed. */
+/** Prints to standard output. */
 export function print(text: string): void {
+  write(1, text);
+}
+
+/** Prints to standard error. */
+export function complain(text: string): void {
+  write(2, text);
+}
+
+/** Without process.stdout and process.stderr, whose making costs a tenth of a short command's time, wherever they are not needed. */
+function write(descriptor: 1 | 2, text: string): void {
   let rest: Uint8Array = Buffer.from(text);
   try {
-    while (rest.length > 0) rest = rest.subarray(writeSync(1, rest));
+    while (rest.length > 0) rest = rest.subarray(writeSync(descriptor, rest));
   } catch (error) {
-    if (hasCode(error, "EPIPE")) return; // nobody reads on, as in `husk list | head -1`
+    if (hasCode(error, "EPIPE", "EBADF")) return; // nobody reads on, as in `husk list | head -1`, or nobody ever did
     if (!hasCode(error, "EAGAIN")) throw error;
-    process.stdout.write(rest); // a pipe that somebody made non-blocking, and that is full
+    (descriptor === 1 ? process.stdout : process.stderr).write(rest); // a pipe that somebody made non-blocking, and that is full
   }
 }
 
