@@ -1,0 +1,150 @@
+# The steps of tools/setup; sourced, in the root of the checkout, under set -euo pipefail.
+# A step prints one line for the user on standard output; what its programs say goes to the log.
+
+cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/husk
+log=$cache/setup.log
+export DEBIAN_FRONTEND=noninteractive
+
+fail() {
+  echo "setup: $1" >&2
+  exit 1
+}
+
+# step NAME COMMAND...: runs one step and says how long it took; ends the set-up where it fails, with its last words.
+step() {
+  local name=$1 began status=0 words
+  shift
+  began=$(date +%s%N)
+  # In a subshell outside of any condition: `set -e` would not hold in one.
+  set +e
+  words=$(set -e; "$@" 2>> "$log" < /dev/null)
+  status=$?
+  set -e
+  if [ $status != 0 ]; then
+    fail "$name failed: $(grep -v '^[[:space:]]*$' "$log" | tail -n 1); all it said: $log"
+  fi
+  words=$(tail -n 1 <<< "$words")
+  local ms=$((($(date +%s%N) - began) / 1000000))
+  printf 'setup: %-9s %s (%d.%d s)\n' "$name" "${words#*: }" $((ms / 1000)) $((ms % 1000 / 100))
+}
+
+# at_least VERSION WANTED: whether a dotted version is the wanted one or later.
+at_least() { [ "$(printf '%s\n' "$2" "$1" | sort --version-sort | head -n 1)" = "$2" ]; }
+
+# check_host: says everything that this host lacks, and how to get it, in one line.
+check_host() {
+  local missing=() version wanted
+  [ "$(uname -sm)" = "Linux x86_64" ] || missing+=("an x86-64 Linux host (this is $(uname -sm))")
+  if ! command -v apt-get > /dev/null || ! grep -qsE '^ID(_LIKE)?=.*debian' /etc/os-release; then
+    missing+=("Debian 12 or later (this is $(sed -n 's/^PRETTY_NAME="\?\([^"]*\)"\?$/\1/p' /etc/os-release 2> /dev/null || true); QEMU and the guest kernel come from its packages)")
+  fi
+  [ "$(id -u)" = 0 ] || missing+=("root (packages are installed and virtual machines started as root: sudo -E npm run ...)")
+
+  version=$(node --version 2> /dev/null || true)
+  at_least "${version#v}" 20 || missing+=("Node 20 or later${version:+ (found $version)} (https://nodejs.org, or apt-get install nodejs npm on Debian 13)")
+  command -v npm > /dev/null || missing+=("npm (apt-get install npm, or with Node from https://nodejs.org)")
+
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' guest-agent/Cargo.toml)
+  version=$(cd guest-agent && rustc --version 2> /dev/null | cut -d' ' -f2 || true)
+  if ! command -v cargo > /dev/null || ! at_least "${version:-0}" "$wanted"; then
+    missing+=("Rust $wanted or later${version:+ (found $version)} (https://rustup.rs, or apt-get install rustc-web cargo-web from Debian 12's security updates)")
+  fi
+
+  if [ ${#missing[@]} != 0 ]; then
+    local line=${missing[0]} more
+    for more in "${missing[@]:1}"; do line+="; $more"; done
+    fail "this host lacks: $line"
+  fi
+  mkdir -p "$cache"
+}
+
+# packages: prints the Debian packages that are needed, by mode.
+packages() {
+  echo qemu-system-x86 seabios busybox-static kmod cpio xz-utils zstd binutils iproute2 gcc libc6-dev protobuf-compiler libseccomp-dev
+  # Up to Debian 12, virtiofsd comes with QEMU; later it is a package.
+  [ -x /usr/lib/qemu/virtiofsd ] || ! apt-cache show virtiofsd > /dev/null 2>&1 || echo virtiofsd
+  if [ "$mode" = all ]; then
+    echo linux-source-6.1 make bc bison flex libelf-dev libssl-dev # our own kernel
+    echo runc mmdebstrap e2fsprogs erofs-utils strace procps # the tests and benchmarks
+  fi
+}
+
+install_packages() {
+  local missing=() package
+  for package in $(packages); do
+    dpkg-query -W -f '${db:Status-Status}\n' "$package" 2> /dev/null | grep -qx installed || missing+=("$package")
+  done
+  if [ ${#missing[@]} = 0 ]; then
+    echo "packages: up to date"
+    return
+  fi
+  local apt=(apt-get -qq -o DPkg::Lock::Timeout=300)
+  "${apt[@]}" update >> "$log" || {
+    echo "apt-get update failed: is there a network? missing packages: ${missing[*]}" >> "$log"
+    return 1
+  }
+  "${apt[@]}" install --yes --no-install-recommends "${missing[@]}" >> "$log" || {
+    echo "apt-get install ${missing[*]} failed" >> "$log"
+    return 1
+  }
+  echo "packages: installed ${missing[*]}"
+}
+
+# The key is in node_modules itself: an interrupted `npm ci`, which begins by removing that folder, is begun anew.
+install_npm_packages() {
+  local key
+  key=$(cat package-lock.json | sha256sum | cut -c1-16)
+  if [ "$(cat node_modules/.husk-key 2> /dev/null)" = "$key" ]; then
+    echo "npm: up to date: Node $(node_modules/.bin/node --version)"
+    return
+  fi
+  npm ci --no-audit --no-fund --loglevel=error >> "$log" || {
+    echo "npm ci failed: is there a network, and does it reach the npm registry?" >> "$log"
+    return 1
+  }
+  echo "$key" > node_modules/.husk-key
+  echo "npm: installed packages, among them Node $(node_modules/.bin/node --version)"
+}
+
+# The programs of guest-agent/ are kept in the cache under a key of their sources, so that a fresh clone need not compile them again.
+build_agent() {
+  local key kept programs=(husk-agent husk-helper) program
+  key=$({
+    rustc --version
+    find guest-agent proto -path guest-agent/target -prune -o -type f -print0 | sort -z | xargs -0 sha256sum
+  } | sha256sum | cut -c1-16)
+  kept=$cache/programs/$key
+  local release=guest-agent/target/release words="up to date"
+  if [ ! -e "$kept" ]; then
+    (cd guest-agent && CARGO_TARGET_DIR=$PWD/target cargo build --release --locked >> "$log" 2>&1) || {
+      grep -m 1 '^error' "$log" >> "$log" || echo "cargo build failed" >> "$log"
+      return 1
+    }
+    rm -rf "$kept.new"
+    mkdir -p "$kept.new"
+    for program in "${programs[@]}"; do cp "$release/$program" "$kept.new/"; done
+    mv -T "$kept.new" "$kept"
+    words="compiled"
+  fi
+  mkdir -p "$release"
+  for program in "${programs[@]}"; do
+    if ! cmp -s "$kept/$program" "$release/$program"; then
+      cp "$kept/$program" "$release/.$program.new"
+      mv -f "$release/.$program.new" "$release/$program"
+      [ "$words" = compiled ] || words="taken from the cache"
+    fi
+  done
+  echo "agent: $words: husk-agent $(($(stat -c %s $release/husk-agent) / 1024)) KiB, husk-helper $(($(stat -c %s $release/husk-helper) / 1024)) KiB"
+}
+
+build_bundle() {
+  local key
+  key=$(find src tools/build.ts package-lock.json -type f ! -name '*.test.ts' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
+  if [ "$(cat dist/.key 2> /dev/null)" = "$key" ]; then
+    echo "bundle: up to date"
+    return
+  fi
+  node tools/build.ts >> "$log"
+  echo "$key" > dist/.key
+  echo "bundle: dist/ made of src/"
+}
