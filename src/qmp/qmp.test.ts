@@ -1,3 +1,4 @@
+import { getEventListeners } from "node:events";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { HuskError } from "../errors.ts";
 import { QmpClient, QmpError } from "./qmp.ts";
@@ -257,6 +258,29 @@ describe("events", () => {
     await answer;
     await qmp.close();
   });
+});
+
+test("what has ended leaves no timer and no listener behind, which would keep the process alive", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  try {
+    const { peer, qmp } = await connect();
+    const { signal } = new AbortController();
+    const answered = qmp.execute("cont", {}, { signal });
+    peer.send({ return: {}, id: (await peer.receive()).id });
+    await answered;
+    const refused = failure(qmp.executeUntil("device_del", { id: "a" }, "DEVICE_DELETED", () => true, { signal }));
+    peer.send({ error: { class: "DeviceNotFound", desc: "no a" }, id: (await peer.receive()).id });
+    await refused;
+    expect(vi.getTimerCount()).toBe(0);
+    expect(getEventListeners(signal, "abort")).toEqual([]);
+    const pending = [failure(qmp.execute("stop", {}, { signal })), failure(qmp.waitFor("STOP", () => true, { signal }))];
+    await qmp.close();
+    await Promise.all(pending);
+    expect(vi.getTimerCount()).toBe(0);
+    expect(getEventListeners(signal, "abort")).toEqual([]);
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 describe("the end of the connection", () => {
