@@ -1,1 +1,43 @@
-fn main() {}
+//! husk's helper on the host: the few things that the supervisor, a Node program, cannot do itself. `PROTOCOL.md`
+//! beside this crate is the contract of each face.
+//!
+//! - `front`: what every `husk` call begins with; it starts the supervisor or the command line.
+//! - `stand_in`: the process whose PID stands for a container's process. `front` becomes one, or forks one.
+//! - `sandbox`: the namespaces of a sandbox, and PID 1 in them.
+//!
+//! Every face is one process with one thread and one poll loop.
+
+mod cgroup;
+mod descriptors;
+mod front;
+mod lines;
+mod mount;
+mod namespaces;
+mod processes;
+mod sandbox;
+mod signals;
+mod stand_in;
+mod unix_socket;
+mod window;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: husk-helper front|sandbox|vsock|network ...; it is started by husk, see PROTOCOL.md";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let face = arguments.next().unwrap_or_default();
+    let rest = arguments.collect::<Vec<_>>();
+    let result = match face.to_str() {
+        Some("front") => front::main(&rest),
+        Some("sandbox") => sandbox::main(),
+        _ => Err(anyhow::anyhow!(USAGE)),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("husk: {error:#}");
+            ExitCode::from(if face == "front" { 125 } else { 1 })
+        }
+    }
+}

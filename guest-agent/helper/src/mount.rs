@@ -1,0 +1,84 @@
+//! The kernel's mount calls that work on descriptors, which nix does not wrap.
+//!
+//! A tree of mounts is cloned where its path means something, as a descriptor, and attached where it shall be seen. So
+//! nothing depends on how mounts propagate between namespaces.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::Result;
+use nix::errno::Errno;
+
+pub use libc::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
+
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+const FSCONFIG_SET_STRING: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+
+/// Clones the tree of mounts at `path` (a file or a folder, symbolic links followed), with all mounts below it. The clone is
+/// private (no mount of either side reaches the other) and carries `attributes` (MOUNT_ATTR_*) on each of its mounts.
+pub fn clone_tree(path: &Path, attributes: u64) -> Result<OwnedFd> {
+    let name = c_string(path)?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as libc::c_uint;
+    // SAFETY: the name outlives the call, and the kernel answers a new descriptor or -1.
+    let result = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, name.as_ptr(), flags) };
+    let tree = descriptor(result)?;
+    set_attributes(&tree, attributes, libc::MS_PRIVATE, libc::AT_RECURSIVE)?;
+    Ok(tree)
+}
+
+/// Makes a file system that is attached nowhere yet. Options are what `mount -o` would name.
+pub fn new_filesystem(kind: &CStr, options: &[(&CStr, &CStr)], attributes: u64) -> Result<OwnedFd> {
+    // SAFETY: the strings outlive each call, and the kernel answers a new descriptor or -1.
+    let context = descriptor(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })?;
+    for (key, value) in options {
+        // SAFETY: as above.
+        let result =
+            unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr(), 0) };
+        Errno::result(result)?;
+    }
+    let nothing = std::ptr::null::<libc::c_char>();
+    // SAFETY: creation takes no key and no value.
+    Errno::result(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, nothing, nothing, 0) })?;
+    // SAFETY: only numbers are passed.
+    descriptor(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes as libc::c_uint) })
+}
+
+/// Attaches a detached tree at `name` in `folder`; an empty name is the folder (or file) itself.
+pub fn attach(tree: BorrowedFd<'_>, folder: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    let mut flags = libc::MOVE_MOUNT_F_EMPTY_PATH;
+    if name.is_empty() {
+        flags |= libc::MOVE_MOUNT_T_EMPTY_PATH;
+    }
+    // SAFETY: the strings outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_move_mount, tree.as_raw_fd(), c"".as_ptr(), folder.as_raw_fd(), name.as_ptr(), flags) };
+    Errno::result(result).map(drop)
+}
+
+/// Makes the one mount that `folder` is the root of read-only, not what is mounted below it.
+pub fn make_read_only(folder: &OwnedFd) -> Result<()> {
+    set_attributes(folder, MOUNT_ATTR_RDONLY, 0, 0)
+}
+
+fn set_attributes(mount: &OwnedFd, attributes: u64, propagation: libc::c_ulong, scope: libc::c_int) -> Result<()> {
+    let change = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation, userns_fd: 0 };
+    let size = size_of::<libc::mount_attr>();
+    let flags = libc::AT_EMPTY_PATH | scope;
+    // SAFETY: the structure outlives the call and has the size that is passed.
+    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, &change, size) };
+    Errno::result(result).map(drop)
+}
+
+fn descriptor(result: libc::c_long) -> Result<OwnedFd> {
+    let number = Errno::result(result)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(number as libc::c_int) })
+}
+
+/// A path as the kernel takes it; a zero byte inside is EINVAL.
+pub fn c_string(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
+}

@@ -1,0 +1,97 @@
+//! Processes: forking, pidfds, waiting, ending.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{self, ForkResult, Pid};
+
+/// Forks. Answers the child's PID to the parent, `None` to the child. The helper has one thread, so the child may do anything.
+pub fn fork() -> Result<Option<Pid>> {
+    // SAFETY: there is only this thread.
+    match unsafe { unistd::fork() }.context("cannot fork")? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
+}
+
+/// A descriptor that becomes readable when the process ends.
+pub fn pidfd(pid: Pid) -> Result<OwnedFd> {
+    // SAFETY: only numbers are passed; the kernel answers a new descriptor (close-on-exec) or -1.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let number = Errno::result(result).with_context(|| format!("cannot watch process {pid}"))?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(number as libc::c_int) })
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Code(i32),
+    Signal(i32),
+}
+
+impl End {
+    /// The end that a wait status tells; `None` where the process only stopped or went on.
+    pub fn of(status: WaitStatus) -> Option<(Pid, End)> {
+        match status {
+            WaitStatus::Exited(pid, code) => Some((pid, End::Code(code))),
+            WaitStatus::Signaled(pid, signal, _) => Some((pid, End::Signal(signal as i32))),
+            _ => None,
+        }
+    }
+
+    /// The exit status that shells give to such an end.
+    pub fn status(self) -> i32 {
+        match self {
+            End::Code(code) => code,
+            End::Signal(number) => 128 + number,
+        }
+    }
+}
+
+/// Waits for a child to end.
+pub fn wait(pid: Pid) -> Result<End> {
+    loop {
+        match waitpid(pid, None) {
+            Ok(status) => {
+                if let Some((_, end)) = End::of(status) {
+                    return Ok(end);
+                }
+            }
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot wait for process {pid}")),
+        }
+    }
+}
+
+/// Ends the calling process in the way another one ended: by the same code, or by the same signal, without a core file.
+pub fn end_like(end: End) -> ! {
+    if let End::Signal(number) = end {
+        die_by(number);
+    }
+    std::process::exit(end.status() & 0xff)
+}
+
+/// Returns only where the signal does not kill, as when the process is PID 1 of a PID namespace.
+fn die_by(number: i32) {
+    let Ok(signal) = Signal::try_from(number) else { return };
+    let mut mask = SigSet::empty();
+    mask.add(signal);
+    // Each error here only means that the process ends by 128 + the signal's number instead.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    // SAFETY: the default action is no handler of ours. SIGKILL has no other.
+    let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
+    let _ = nix::sys::signal::kill(Pid::this(), signal);
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&mask), None);
+}
+
+/// A string as execve takes it.
+pub fn argument(text: impl AsRef<OsStr>) -> Result<CString> {
+    CString::new(text.as_ref().as_bytes()).with_context(|| format!("an argument has a zero byte: {:?}", text.as_ref()))
+}

@@ -1,0 +1,189 @@
+//! `husk-helper sandbox`: the namespaces of a sandbox, and what runs in them.
+//!
+//! ```text
+//! supervisor ──3── outer (the host's namespaces) ──link── init (PID 1 of the sandbox) ── virtiofsd, QEMU
+//! ```
+//!
+//! - `outer` (this file) talks to the supervisor, opens what lies on the host, and ends as init ends.
+//! - `init` makes the namespaces and the tree, starts the processes, reaps.
+//! - Whoever dies, all die: init and outer by PR_SET_PDEATHSIG, or because their conversation ended; everything else because
+//!   PID 1 of its namespace did.
+
+mod capabilities;
+mod init;
+mod link;
+mod open;
+mod plan;
+mod process;
+mod shared;
+mod tree;
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, chdir};
+use serde::Serialize;
+
+use crate::lines::Lines;
+use crate::processes;
+use crate::{cgroup, descriptors};
+use link::{Link, Order, Packet, Report, Task};
+use plan::{Operation, Plan, Request};
+
+/// The descriptor of the conversation with the supervisor.
+const CONTROL: RawFd = 3;
+
+/// What the supervisor is told.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Event {
+    Launched {
+        pid: i32,
+    },
+    Started {
+        name: String,
+        pid: i32,
+    },
+    Exit {
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<i32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signal: Option<i32>,
+    },
+    Fatal {
+        message: String,
+    },
+    #[serde(untagged)]
+    Done {
+        id: u64,
+        ok: bool,
+    },
+    #[serde(untagged)]
+    Failed {
+        id: Option<u64>,
+        error: String,
+    },
+}
+
+/// Runs the outer process until the sandbox has ended, or the supervisor has.
+pub fn main() -> Result<ExitCode> {
+    die_with_parent()?;
+    let inherited = descriptors::open_numbers(CONTROL + 1);
+    // SAFETY: the number is this program's by contract, and nothing else here uses it.
+    let mut control = Lines::new(unsafe { OwnedFd::from_raw_fd(CONTROL) });
+    descriptors::close_at_exec_from(CONTROL)?;
+    // The end of the conversation before the plan: the supervisor died, maybe before die_with_parent.
+    let Some(line) = control.wait().context("cannot read the plan from descriptor 3")? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    match launch(&line, inherited) {
+        Ok((init, link)) => serve(control, init, &link),
+        Err(error) => {
+            control.send(&Event::Fatal { message: format!("{error:#}") })?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Asks the kernel to kill the calling process as soon as its parent ends. A parent that has ended already shows as the end of
+/// the conversation with it.
+fn die_with_parent() -> Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie this process to its parent")
+}
+
+/// Carries out the part of the plan that needs the host's namespaces, and forks init.
+fn launch(line: &[u8], inherited: BTreeSet<RawFd>) -> Result<(Pid, Link)> {
+    let plan: Plan = serde_json::from_slice(line).context("the plan cannot be understood")?;
+    let available = plan.check(inherited)?;
+    chdir("/").context("cannot enter /")?;
+    cgroup::join(&plan.cgroups)?;
+    let sources = open::Sources::open(&plan)?;
+    let (ours, theirs) = Link::pair()?;
+    init::prepare()?;
+    match processes::fork()? {
+        None => {
+            // Init must not keep the conversations alive of which it has copies.
+            drop(ours);
+            descriptors::close([CONTROL]);
+            init::main(plan, sources, available, theirs)
+        }
+        Some(init) => {
+            // What the processes have must end with them.
+            descriptors::close(available);
+            Ok((init, ours))
+        }
+    }
+}
+
+fn serve(mut control: Lines, init: Pid, link: &Link) -> Result<ExitCode> {
+    loop {
+        let mut watched = [PollFd::new(control.as_fd(), PollFlags::POLLIN), PollFd::new(link.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut watched, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error).context("cannot wait for events"),
+        }
+        let (asked, told) = (watched[0].any().unwrap_or(true), watched[1].any().unwrap_or(true));
+        if told {
+            match link.receive::<Report>()? {
+                Some(packet) => control.send(&event(packet))?,
+                None => return Ok(ExitCode::from((processes::wait(init)?.status() & 0xff) as u8)),
+            }
+        }
+        if asked {
+            if !control.receive()? {
+                // Not all that is in the sandbox need be able to listen; the kernel ends it in whatever state it is.
+                kill(init, Signal::SIGKILL).context("cannot end the sandbox")?;
+                processes::wait(init)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            while let Some(line) = control.take() {
+                if let Err((id, error)) = pass_on(&line, link) {
+                    control.send(&Event::Failed { id, error: format!("{error:#}") })?;
+                }
+            }
+        }
+    }
+}
+
+fn event(packet: Packet<Report>) -> Event {
+    match packet.message {
+        Report::Entered => Event::Launched { pid: packet.pid },
+        Report::Started { name } => Event::Started { name, pid: packet.pid },
+        Report::Exited { name, code, signal } => Event::Exit { name, code, signal },
+        Report::Fatal { message } => Event::Fatal { message },
+        Report::Answer { id, error: None } => Event::Done { id, ok: true },
+        Report::Answer { id, error: Some(error) } => Event::Failed { id: Some(id), error },
+    }
+}
+
+/// Passes a request on to init, with what it needs of the host opened. An error names the request where it has a number.
+fn pass_on(line: &[u8], link: &Link) -> std::result::Result<(), (Option<u64>, anyhow::Error)> {
+    let Request { id, operation } = serde_json::from_slice(line).map_err(|error| (request_id(line), error.into()))?;
+    let pass = || -> Result<()> {
+        match operation {
+            Operation::Mount(mount) => {
+                mount.check()?;
+                let shared = open::shared(&mount)?;
+                let task = Task::Mount { target: mount.target, folder: shared.folder };
+                link.send(&Order { id, task }, Some(shared.tree.as_fd()))
+            }
+            Operation::Unmount { target } => link.send(&Order { id, task: Task::Unmount { target } }, None),
+            Operation::Spawn { process } => link.send(&Order { id, task: Task::Spawn(process) }, None),
+            Operation::Signal { name, signal } => link.send(&Order { id, task: Task::Signal { name, signal } }, None),
+        }
+    };
+    pass().map_err(|error| (Some(id), error))
+}
+
+/// The number of a request that cannot be understood otherwise.
+fn request_id(line: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<serde_json::Value>(line).ok()?.get("id")?.as_u64()
+}

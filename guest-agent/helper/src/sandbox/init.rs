@@ -1,0 +1,175 @@
+//! PID 1 of a sandbox: makes its namespaces and its tree, starts its programs, reaps, and obeys the outer process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, RawFd};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, sethostname};
+
+use super::link::{Link, Order, Packet, Report, Task};
+use super::open::{Shared, Sources};
+use super::plan::{Plan, Process, User};
+use super::{process, shared, tree};
+use crate::processes::End;
+use crate::{descriptors, namespaces, signals};
+
+/// Makes the next child of the calling process PID 1 of a new PID namespace.
+pub fn prepare() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWPID).context("cannot make a PID namespace")
+}
+
+/// Runs PID 1 until the outer process is gone. `available`: the descriptors that may be given to processes.
+pub fn main(plan: Plan, sources: Sources, available: BTreeSet<RawFd>, link: Link) -> ! {
+    let code = match run(plan, sources, available, &link) {
+        Ok(()) => 0,
+        Err(error) => {
+            // Where the outer process is gone as well, nobody is left to be told.
+            match link.send(&Report::Fatal { message: format!("{error:#}") }, None) {
+                Ok(()) => 1,
+                Err(_) => 2,
+            }
+        }
+    };
+    std::process::exit(code)
+}
+
+fn run(plan: Plan, sources: Sources, available: BTreeSet<RawFd>, link: &Link) -> Result<()> {
+    super::die_with_parent()?;
+    // A parent outside the PID namespace has no PID here to look for: had it died before the line above, the link would have ended.
+    if is_over(link)? {
+        return Ok(());
+    }
+    let mask = SigSet::from_iter([Signal::SIGCHLD]);
+    signals::block(&mask)?;
+    let children = signals::open(&mask)?;
+
+    enter_namespaces(sources.network)?;
+    link.send_with_pid(&Report::Entered, std::process::id() as i32)?;
+    tree::build(sources.tree, &sources.devices, plan.user)?;
+    for (target, tree) in &sources.mounts {
+        shared::show(target, tree)?;
+    }
+    drop(sources.mounts);
+
+    let mut init = Init { user: plan.user, available, running: BTreeMap::new() };
+    for process in &plan.processes {
+        init.start(process, link)?;
+    }
+    // Several of the plan's processes may have the same descriptor, so none is closed before all of them run.
+    plan.processes.iter().for_each(|process| init.give_up(process));
+    init.serve(link, &children)
+}
+
+fn is_over(link: &Link) -> Result<bool> {
+    let mut watched = [PollFd::new(link.as_fd(), PollFlags::empty())];
+    poll(&mut watched, PollTimeout::ZERO).context("cannot look at the outer process")?;
+    Ok(watched[0].any().unwrap_or(true))
+}
+
+fn enter_namespaces(network: Option<(std::fs::File, std::path::PathBuf)>) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS).context("cannot make the IPC and UTS namespaces")?;
+    sethostname("husk").context("cannot name the sandbox")?;
+    match network {
+        Some((namespace, path)) => namespaces::enter_network(&namespace, &path)?,
+        None => {
+            unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+            namespaces::raise_loopback()?;
+        }
+    }
+    namespaces::unshare_mounts()
+}
+
+struct Init {
+    user: User,
+    available: BTreeSet<RawFd>,
+    running: BTreeMap<Pid, String>,
+}
+
+impl Init {
+    fn start(&mut self, process: &Process, link: &Link) -> Result<()> {
+        ensure!(!self.running.values().any(|name| *name == process.name), "a process named {} is running", process.name);
+        let pid = process::start(process, self.user, &self.available)?;
+        self.running.insert(pid, process.name.clone());
+        link.send_with_pid(&Report::Started { name: process.name.clone() }, pid.as_raw())
+    }
+
+    /// Closes what a process has been given: the other ends shall see when it is gone.
+    fn give_up(&mut self, process: &Process) {
+        descriptors::close(process.fds.iter().copied().filter(|number| self.available.remove(number)));
+    }
+
+    fn serve(&mut self, link: &Link, children: &SignalFd) -> Result<()> {
+        loop {
+            let mut watched = [PollFd::new(link.as_fd(), PollFlags::POLLIN), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut watched, PollTimeout::NONE) {
+                Ok(_) => {}
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error).context("cannot wait for events"),
+            }
+            let (asked, ended) = (watched[0].any().unwrap_or(true), watched[1].any().unwrap_or(true));
+            if ended {
+                // One reading stands for any number of children.
+                children.read_signal().context("cannot read a signal")?;
+                self.reap(link)?;
+            }
+            if asked {
+                let Some(packet) = link.receive::<Order>()? else {
+                    return Ok(());
+                };
+                let id = packet.message.id;
+                let error = self.obey(packet, link).err().map(|error| format!("{error:#}"));
+                link.send(&Report::Answer { id, error }, None)?;
+            }
+        }
+    }
+
+    /// Reaps every child that has ended: the sandbox's own processes, and orphans of theirs.
+    fn reap(&mut self, link: &Link) -> Result<()> {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
+                Ok(status) => {
+                    let Some((pid, end)) = End::of(status) else { continue };
+                    let Some(name) = self.running.remove(&pid) else { continue };
+                    let (code, signal) = match end {
+                        End::Code(code) => (Some(code), None),
+                        End::Signal(signal) => (None, Some(signal)),
+                    };
+                    link.send(&Report::Exited { name, code, signal }, None)?;
+                }
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("cannot wait for a process"),
+            }
+        }
+    }
+
+    fn obey(&mut self, packet: Packet<Order>, link: &Link) -> Result<()> {
+        match packet.message.task {
+            Task::Mount { target, folder } => {
+                let tree = packet.descriptor.context("the mount came without its tree")?;
+                shared::show(&target, &Shared { tree, folder })
+            }
+            Task::Unmount { target } => shared::hide(&target),
+            Task::Spawn(process) => {
+                self.start(&process, link)?;
+                self.give_up(&process);
+                Ok(())
+            }
+            Task::Signal { name, signal } => self.signal(&name, signal),
+        }
+    }
+
+    fn signal(&self, name: &str, number: i32) -> Result<()> {
+        let Some((pid, _)) = self.running.iter().find(|(_, running)| *running == name) else {
+            bail!("no process named {name} is running");
+        };
+        let signal = Signal::try_from(number).with_context(|| format!("{number} is no signal"))?;
+        kill(*pid, signal).with_context(|| format!("cannot send {signal} to {name}"))
+    }
+}

@@ -1,0 +1,97 @@
+//! What a sandbox needs of the host's files, opened where their paths mean something: in the host's mount namespace.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::plan::{Mount, Plan};
+use crate::{descriptors, mount, namespaces, unix_socket};
+
+/// Everything opened for init, which only has to put it in place.
+pub struct Sources {
+    pub network: Option<(File, PathBuf)>,
+    pub tree: Vec<(PathBuf, Part)>,
+    /// Names below /dev, and the device numbers.
+    pub devices: Vec<(PathBuf, libc::dev_t)>,
+    pub mounts: Vec<(PathBuf, Shared)>,
+}
+
+/// A part of the sandbox's read-only tree.
+pub enum Part {
+    /// The path is a symbolic link on the host, to this.
+    Link(PathBuf),
+    Tree(Shared),
+}
+
+/// A detached clone of a tree of mounts.
+pub struct Shared {
+    pub tree: OwnedFd,
+    /// A folder; else a file of some kind.
+    pub folder: bool,
+}
+
+impl Sources {
+    /// Opens all that the plan names, and makes its sockets. The descriptors that the plan numbers are made last of all, when no other descriptor can
+    /// be in their place.
+    pub fn open(plan: &Plan) -> Result<Sources> {
+        // Whatever is opened from here on gets another number.
+        let numbered = plan.listen.iter().map(|listener| listener.fd).chain(plan.open.iter().map(|file| file.fd));
+        descriptors::silence(&numbered.collect::<Vec<_>>())?;
+        for listener in &plan.listen {
+            descriptors::place_owned(unix_socket::listen_at(&listener.path)?, listener.fd)?;
+        }
+        for file in &plan.open {
+            descriptors::place_owned(open_file(&file.path, file.write)?, file.fd)?;
+        }
+        Ok(Sources {
+            network: plan.netns.as_ref().map(|path| Ok::<_, anyhow::Error>((namespaces::open_network(path)?, path.clone()))).transpose()?,
+            tree: plan.tree.readonly.iter().map(|path| Ok((path.clone(), part(path)?))).collect::<Result<_>>()?,
+            devices: plan.tree.devices.iter().map(|name| device(name)).collect::<Result<_>>()?,
+            mounts: plan.mounts.iter().map(|mount| Ok((mount.target.clone(), shared(mount)?))).collect::<Result<_>>()?,
+        })
+    }
+}
+
+/// Clones what a mount shows. Set-user-ID bits, devices and programs of it mean nothing to virtiofsd, which only passes them on.
+pub fn shared(mount: &Mount) -> Result<Shared> {
+    let mut attributes = mount::MOUNT_ATTR_NOSUID | mount::MOUNT_ATTR_NODEV | mount::MOUNT_ATTR_NOEXEC;
+    if mount.readonly {
+        attributes |= mount::MOUNT_ATTR_RDONLY;
+    }
+    clone(&mount.source, attributes).with_context(|| format!("cannot share {}", mount.source.display()))
+}
+
+fn part(path: &Path) -> Result<Part> {
+    let what = || format!("cannot show {} in the sandbox", path.display());
+    if fs::symlink_metadata(path).with_context(what)?.is_symlink() {
+        return Ok(Part::Link(fs::read_link(path).with_context(what)?));
+    }
+    let attributes = mount::MOUNT_ATTR_RDONLY | mount::MOUNT_ATTR_NOSUID | mount::MOUNT_ATTR_NODEV;
+    Ok(Part::Tree(clone(path, attributes).with_context(what)?))
+}
+
+fn clone(path: &Path, attributes: u64) -> Result<Shared> {
+    let tree = mount::clone_tree(path, attributes)?;
+    let folder = File::from(tree.as_fd().try_clone_to_owned()?).metadata()?.is_dir();
+    Ok(Shared { tree, folder })
+}
+
+fn device(name: &str) -> Result<(PathBuf, libc::dev_t)> {
+    ensure!(["kvm", "net/tun", "vhost-net", "vhost-vsock"].contains(&name), "{name} is no device that a sandbox may have");
+    let path = Path::new("/dev").join(name);
+    let metadata = fs::metadata(&path).with_context(|| format!("the host has no {}", path.display()))?;
+    ensure!(metadata.file_type().is_char_device(), "{} is no character device", path.display());
+    Ok((name.into(), metadata.rdev()))
+}
+
+fn open_file(path: &Path, write: bool) -> Result<OwnedFd> {
+    // O_NONBLOCK: the path may name a FIFO, whose opening would wait for ever; it means nothing to files and block devices.
+    let file = OpenOptions::new().read(true).write(write).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    let kind = file.metadata().with_context(|| format!("cannot look at {}", path.display()))?.file_type();
+    ensure!(kind.is_file() || kind.is_block_device(), "{} is no file and no block device", path.display());
+    Ok(file.into())
+}

@@ -1,0 +1,93 @@
+//! Starting a program of the sandbox with exactly what it is to have.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+
+use anyhow::{Context, Result};
+use nix::fcntl::OFlag;
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Pid, Uid, chdir, execve, pipe2, setgroups, setresgid, setresuid, setsid};
+
+use super::plan::{Account, Process, User};
+use super::{capabilities, tree};
+use crate::{descriptors, processes, signals, unix_socket};
+
+/// The whole environment of every program.
+const ENVIRONMENT: [&str; 2] = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"];
+
+/// Starts a program, and answers its PID as soon as it runs. What keeps it from running is the error.
+pub fn start(process: &Process, user: User, available: &BTreeSet<RawFd>) -> Result<Pid> {
+    process.check(available)?;
+    let what = || format!("cannot start {} ({})", process.name, process.argv.first().map_or("", String::as_str));
+    let socket =
+        process.socket.as_ref().map(|path| unix_socket::listen_at(path).and_then(|socket| tree::give(path, user).map(|()| socket)));
+    let socket = socket.transpose().with_context(what)?;
+    let (mut reader, writer) = report_pipe(process).with_context(what)?;
+    let Some(pid) = processes::fork().with_context(what)? else {
+        let Err(error) = execute(process, user, socket);
+        // The reader sees either this or, at a successful execve, the end of the pipe.
+        let told = write!(&writer, "{error:#}");
+        std::process::exit(if told.is_ok() { 127 } else { 126 })
+    };
+    drop(writer);
+    let mut complaint = String::new();
+    reader.read_to_string(&mut complaint).with_context(what)?;
+    if !complaint.is_empty() {
+        processes::wait(pid)?;
+        return Err(anyhow::anyhow!(complaint)).with_context(what);
+    }
+    Ok(pid)
+}
+
+/// A pipe for the child's complaint, which closes at execve. In the child, the socket takes its number from whatever has it, but
+/// must not take it from the pipe. No other writing end may stay open: the end of the pipe is the sign of success.
+fn report_pipe(process: &Process) -> Result<(File, File)> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
+    let writer = descriptors::raise(writer.as_fd(), process.socket_fd.map_or(0, |number| number + 1))?;
+    Ok((reader.into(), writer.into()))
+}
+
+/// In the child: gives up everything that is not the program's, then becomes it.
+fn execute(process: &Process, user: User, socket: Option<OwnedFd>) -> Result<Infallible> {
+    let arguments = process.argv.iter().map(processes::argument).collect::<Result<Vec<_>>>()?;
+    let environment = ENVIRONMENT.iter().map(processes::argument).collect::<Result<Vec<_>>>()?;
+    setsid().context("cannot make a session")?;
+    chdir("/").context("cannot enter /")?;
+    umask(Mode::from_bits_truncate(0o077));
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).context("cannot forbid core files")?;
+    place_descriptors(process, socket)?;
+    match process.user {
+        Account::Root => capabilities::keep_for_root()?,
+        Account::User => become_user(user)?,
+    }
+    prctl::set_no_new_privs().context("cannot forbid new privileges")?;
+    signals::restore_defaults()?;
+    let program = &arguments[0];
+    execve(program, &arguments, &environment).context("cannot execute it")
+}
+
+fn place_descriptors(process: &Process, socket: Option<OwnedFd>) -> Result<()> {
+    descriptors::silence(&[0, 1])?;
+    descriptors::close_at_exec_from(3)?;
+    for number in &process.fds {
+        descriptors::keep(*number)?;
+    }
+    if let (Some(socket), Some(number)) = (socket, process.socket_fd) {
+        descriptors::place_owned(socket, number)?;
+    }
+    Ok(())
+}
+
+fn become_user(user: User) -> Result<()> {
+    capabilities::drop_bounding_set(&[])?;
+    setgroups(&[]).context("cannot drop the supplementary groups")?;
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    setresgid(gid, gid, gid).with_context(|| format!("cannot become group {gid}"))?;
+    // The kernel clears the capabilities as all three user ids leave root.
+    setresuid(uid, uid, uid).with_context(|| format!("cannot become user {uid}"))
+}

@@ -1,0 +1,77 @@
+//! Unix sockets at paths of any length.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use nix::fcntl::{OFlag, open};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::stat::{Mode, umask};
+
+/// The longest path that a socket address holds, with its zero byte.
+const ADDRESS_LENGTH: usize = 108;
+
+/// Connects a stream socket to the one that listens at `path`.
+pub fn dial(path: &Path) -> Result<OwnedFd> {
+    let socket = stream()?;
+    with_address(path, |address| connect(socket.as_raw_fd(), address))
+        .with_context(|| format!("cannot connect to the socket {}", path.display()))?;
+    Ok(socket)
+}
+
+/// Makes a stream socket at `path` that nobody but its owner may connect to, and listens there.
+pub fn listen_at(path: &Path) -> Result<OwnedFd> {
+    let socket = stream()?;
+    // The mode of the file comes from the umask alone: there is no moment at which others could connect.
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let bound = with_address(path, |address| bind(socket.as_raw_fd(), address));
+    umask(before);
+    bound.with_context(|| format!("cannot make the socket {}", path.display()))?;
+    let backlog = Backlog::new(128).context("cannot listen")?;
+    listen(&socket, backlog).with_context(|| format!("cannot listen at {}", path.display()))?;
+    Ok(socket)
+}
+
+fn stream() -> Result<OwnedFd> {
+    socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("cannot open a socket")
+}
+
+/// Calls with the address of `path`; a path too long for one is reached through a descriptor of its folder.
+fn with_address(path: &Path, call: impl FnOnce(&UnixAddr) -> nix::Result<()>) -> Result<()> {
+    if path.as_os_str().len() < ADDRESS_LENGTH {
+        return Ok(call(&UnixAddr::new(path)?)?);
+    }
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        anyhow::bail!("the path has no folder");
+    };
+    let folder = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+    ensure!(short.as_os_str().len() < ADDRESS_LENGTH, "the file's name is too long for a socket");
+    Ok(call(&UnixAddr::new(&short)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_socket_at_a_long_path_is_reached_and_is_the_owners_alone() {
+        let folder = std::env::temp_dir().join(format!("husk-helper-socket-{}", std::process::id())).join("d".repeat(150));
+        std::fs::create_dir_all(&folder).expect("make the folder");
+        let path = folder.join("control.sock");
+        let listener = listen_at(&path);
+        let mode = std::fs::metadata(&path).map(|data| data.mode() & 0o777);
+        let client = dial(&path);
+        std::fs::remove_dir_all(folder.parent().expect("a parent")).expect("clean up");
+        listener.expect("listens");
+        client.expect("connects");
+        assert_eq!(mode.expect("there is a file"), 0o600);
+    }
+
+    #[test]
+    fn a_socket_that_is_not_there_is_named() {
+        let error = dial(Path::new("/nonexistent/husk.sock")).expect_err("nobody is there");
+        assert_eq!(format!("{error:#}"), "cannot connect to the socket /nonexistent/husk.sock: ENOENT: No such file or directory");
+    }
+}
