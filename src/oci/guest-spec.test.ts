@@ -88,6 +88,25 @@ test("a namespace of the sandbox is joined in the guest; one of others is refuse
   expect(() => guestSpec(spec, options)).toThrow("config.json: linux.namespaces: the guest cannot join /proc/7/ns/ipc");
 });
 
+test("a mount of which the guest has nothing is left out, and the indexes of the others stay", () => {
+  const mounts: readonly Mount[] = [
+    { destination: "/sys/fs/cgroup/systemd", type: "bind", source: "/sys/fs/cgroup/systemd" },
+    { destination: "/data", type: "bind", source: "/srv" },
+  ];
+  const sources = new Map<number, Source>([
+    [0, { kind: "folder", realPath: "/sys/fs/cgroup/systemd" }],
+    [1, { kind: "folder", realPath: "/srv" }],
+  ]);
+  const { spec, shares } = guestSpec({ ...defaultSpec, mounts }, { ...options, sources });
+  expect(spec.mounts).toEqual([{ destination: "/data", type: "bind", source: "/shared/1" }]);
+  expect(shares).toMatchObject([{ index: 1, hostPath: "/srv" }]);
+});
+
+test("a device's mode is permissions alone", () => {
+  const fuse = { path: "/dev/fuse", type: "c", major: 10, minor: 229, fileMode: 0o20600 } as const;
+  expect(guestSpec({ ...defaultSpec, linux: { devices: [fuse] } }, options).spec.linux?.devices).toEqual([{ ...fuse, fileMode: 0o600 }]);
+});
+
 test("of a privileged container's devices, the guest gets those that it has", () => {
   const fuse = { path: "/dev/fuse", type: "c", major: 10, minor: 229 } as const;
   const linux = {

@@ -9,7 +9,7 @@ import { planMount } from "./mount-plan.ts";
 import { bindSource } from "./mounts.ts";
 import type { Sources } from "./sources.ts";
 import { guestHasDevice, isPrivileged } from "./support/devices.ts";
-import type { Hooks, Linux, Mount, Namespace, Process, Resources, Spec } from "./types.ts";
+import type { Device, Hooks, Linux, Mount, Namespace, Process, Resources, Spec } from "./types.ts";
 
 /** A file or folder of the host that a bind mount needs in the guest. */
 export interface Share {
@@ -42,13 +42,15 @@ export interface GuestSpec {
 
 export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
   const shares: Share[] = [];
-  const mounts = (spec.mounts ?? []).map((mount, index): Mount => {
+  const mounts = (spec.mounts ?? []).flatMap((mount, index): Mount[] => {
     const plan = planMount(mount, options.sources.get(index), bindSource(mount, options.bundle));
     switch (plan.action) {
       case "keep":
-        return mount;
+        return [mount];
       case "replace":
-        return plan.mount;
+        return [plan.mount];
+      case "drop":
+        return [];
       case "refuse":
         throw new HuskError("unsupported", `config.json: mounts[${index}]: ${plan.reason}`);
       case "share":
@@ -56,7 +58,7 @@ export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
     }
     const share = { index, hostPath: plan.hostPath, readonly: plan.readonly, isFile: plan.isFile };
     shares.push(share);
-    return { ...mount, type: "bind", source: options.guestPath(share) };
+    return [{ ...mount, type: "bind", source: options.guestPath(share) }];
   });
   const { vm: _vm, solaris: _solaris, windows: _windows, zos: _zos, freebsd: _freebsd, hooks, linux, ...rest } = spec;
   const inGuest: Spec = {
@@ -121,8 +123,14 @@ function guestLinux(linux: Linux, options: GuestSpecOptions): Linux {
     ...rest,
     ...(resources === undefined ? {} : { resources: guestResources(resources) }),
     ...(namespaces === undefined ? {} : { namespaces: guestNamespaces(namespaces, options) }),
-    ...(devices === undefined ? {} : { devices: isPrivileged(resources) ? devices.filter(guestHasDevice) : devices }),
+    ...(devices === undefined ? {} : { devices: guestDevices(devices, isPrivileged(resources)) }),
   };
+}
+
+function guestDevices(devices: readonly Device[], privileged: boolean): Device[] {
+  const wanted = privileged ? devices.filter(guestHasDevice) : devices;
+  // Podman writes the bits of the file's type, too.
+  return wanted.map((device) => (device.fileMode === undefined ? device : { ...device, fileMode: device.fileMode & 0o7777 }));
 }
 
 /** All but the network's: in the guest, the sandbox's network is the guest's own, which the host mirrors the namespace's links into. */

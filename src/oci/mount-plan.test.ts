@@ -82,6 +82,19 @@ describe("takes the guest's own instead", () => {
     });
   });
 
+  test("sysfs, and no hierarchy of cgroup v1", () => {
+    const options = ["nosuid", "noexec", "nodev", "relatime", "ro"];
+    expect(plan(bind("/sys", "/sys", "rbind", "ro"), folder("/sys"))).toEqual({
+      action: "replace",
+      mount: { destination: "/sys", type: "sysfs", source: "sysfs", options },
+      note: "the guest's sysfs takes the place of the host's",
+    });
+    expect(plan(bind("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/systemd"), folder("/sys/fs/cgroup/systemd"))).toEqual({
+      action: "drop",
+      note: "the guest's cgroups are of version 2, and have no such hierarchy",
+    });
+  });
+
   test("devices that every Linux has", () => {
     const source: Source = { kind: "character-device", realPath: "/dev/nothing", major: 1, minor: 3 };
     expect(plan(bind("/dev/nothing", "/masked", "ro"), source)).toEqual({ action: "replace", mount: bind("/dev/null", "/masked", "ro") });

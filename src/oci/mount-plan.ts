@@ -14,6 +14,8 @@ export type MountPlan =
   | { readonly action: "share"; readonly hostPath: string; readonly readonly: boolean; readonly isFile: boolean; readonly note?: string }
   /** Another mount takes its place; nothing of the host's is in it. */
   | { readonly action: "replace"; readonly mount: Mount; readonly note?: string }
+  /** There is nothing to mount. */
+  | { readonly action: "drop"; readonly note: string }
   | { readonly action: "refuse"; readonly reason: string };
 
 const refuse = (reason: string): MountPlan => ({ action: "refuse", reason });
@@ -74,17 +76,33 @@ function planTree(mount: Mount, source: Extract<Source, { kind: "file" | "folder
       return { action: "replace", mount: sharedMemory(mount, source.tmpfsBytes), note: "shared memory is a tmpfs of the guest" };
     }
   }
-  if (realPath === "/sys/fs/cgroup") {
-    const options = ["nosuid", "noexec", "nodev", "relatime", isReadonly(mount) ? "ro" : "rw"];
-    const own: Mount = { destination: mount.destination, type: "cgroup", source: "cgroup", options };
-    return { action: "replace", mount: own, note: "the guest's cgroups take the place of the host's" };
-  }
+  const own = planKernelTree(mount, realPath);
+  if (own !== undefined) return own;
   if (/^\/(proc|sys|dev)(\/|$)/.test(realPath) && !/^\/dev\/shm(\/|$)/.test(realPath)) {
     return refuse(`${what} belongs to the host's kernel, which is not the guest's`);
   }
   const note = hasOption(mount, "slave", "rslave") ? "mounts that the host makes below the source later do not show" : undefined;
   const share = { action: "share", hostPath: realPath, readonly: isReadonly(mount), isFile: source.kind === "file" } as const;
   return note === undefined ? share : { ...share, note };
+}
+
+/** The parts of the host's kernel that engines bind to their usual places, of which the guest's kernel has its own. */
+function planKernelTree(mount: Mount, realPath: string): MountPlan | undefined {
+  const options = ["nosuid", "noexec", "nodev", "relatime", isReadonly(mount) ? "ro" : "rw"];
+  const destination = destinationOf(mount);
+  if (realPath === "/sys/fs/cgroup") {
+    const own: Mount = { destination: mount.destination, type: "cgroup", source: "cgroup", options };
+    return { action: "replace", mount: own, note: "the guest's cgroups take the place of the host's" };
+  }
+  // Podman, for systemd in a container, on a host that still has cgroup v1.
+  if (realPath.startsWith("/sys/fs/cgroup/") && destination === realPath) {
+    return { action: "drop", note: "the guest's cgroups are of version 2, and have no such hierarchy" };
+  }
+  if (realPath === "/sys" && destination === "/sys") {
+    const own: Mount = { destination: mount.destination, type: "sysfs", source: "sysfs", options };
+    return { action: "replace", mount: own, note: "the guest's sysfs takes the place of the host's" };
+  }
+  return undefined;
 }
 
 /** Podman and containerd bind a tmpfs of the host to /dev/shm: futexes and shared mappings belong into the guest's memory. */
