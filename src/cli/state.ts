@@ -8,9 +8,9 @@ export function state({ globals, operands: [id = ""] }: Invocation<"state">): vo
   print(`${JSON.stringify(publicState(readRecord(globals.root, id)), undefined, 2)}\n`);
 }
 
-/** A record as runc would print it: the runtime spec's state, and what runc adds to it. */
+/** A record as runc would print it: the runtime spec's state, what runc adds to it, and how the container ended. */
 export function publicState(record: ContainerRecord): object {
-  const { ociVersion, id, pid, status, bundle, rootfs, created, annotations, owner } = record;
+  const { ociVersion, id, pid, status, bundle, rootfs, created, annotations, owner, exit } = record;
   return {
     ociVersion,
     id,
@@ -21,5 +21,6 @@ export function publicState(record: ContainerRecord): object {
     created,
     ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
     owner,
+    ...(status === "stopped" && exit !== undefined ? { exit } : {}),
   };
 }

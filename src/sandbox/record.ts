@@ -73,7 +73,7 @@ export function writeRecord(folder: RunFolder, record: ContainerRecord): void {
 
 /**
  * The record of a container, as it is now: stopped by signal 9 where it says otherwise but its supervisor is gone.
- * Throws `not-found` for an unknown id, `internal` for a record that cannot be read.
+ * Throws `not-found` for an unknown id, `host` where we may not read it, `internal` for a record that is damaged.
  */
 export function readRecord(root: string, id: string, alive: (process: ProcessIdentity) => boolean = isAlive): ContainerRecord {
   const folder = runFolder(root, id);
@@ -83,6 +83,9 @@ export function readRecord(root: string, id: string, alive: (process: ProcessIde
   } catch (cause) {
     if (hasCode(cause, "ENOENT", "ENOTDIR") && !listIds(root).includes(id)) {
       throw new HuskError("not-found", `container "${id}" does not exist`);
+    }
+    if (hasCode(cause, "EACCES", "EPERM")) {
+      throw new HuskError("host", `cannot read the state of container "${id}"`, { cause, hint: "run husk as the user who created it" });
     }
     throw damaged(folder, cause);
   }

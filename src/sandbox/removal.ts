@@ -88,7 +88,7 @@ function readForRemoval(root: string, id: string, force: boolean): ContainerReco
   try {
     return readRecord(root, id);
   } catch (error) {
-    if (!force || !(error instanceof HuskError)) throw error;
+    if (!force || !(error instanceof HuskError) || (error.code !== "not-found" && error.code !== "internal")) throw error;
     return error.code === "not-found" ? "unknown" : "damaged";
   }
 }
