@@ -24,9 +24,20 @@ export async function callSupervisor(
     using client = await ControlClient.connect(root, record.id);
     return await client.call(method, params, { deadlineMs: longestCallMs });
   } catch (error) {
-    // Where it ended meanwhile, the record says so by now, and the operation's own words are what engines look for.
-    if (error instanceof HuskError && (error.code === "wrong-state" || error.code === "internal")) allowed(root, id, operation);
-    throw error;
+    throw error instanceof HuskError && (error.code === "wrong-state" || error.code === "internal")
+      ? inItsWords(root, id, operation, error)
+      : error;
+  }
+}
+
+/** Where the container ended meanwhile, the record says so by now, and the operation's own words are what engines look for. */
+function inItsWords(root: string, id: string, operation: Operation, error: HuskError): HuskError {
+  try {
+    allowed(root, id, operation);
+    return error;
+  } catch (refusal) {
+    if (!(refusal instanceof HuskError)) throw refusal;
+    return refusal.message === error.message ? error : new HuskError(refusal.code, refusal.message, { cause: error });
   }
 }
 
