@@ -134,19 +134,24 @@ export class Host {
     return feed;
   }
 
-  /** What is to be undone at the test's end, last first, whether or not it passes. */
+  /** What the test did to the host itself, and undoes at its end, last first, whether or not it passes. */
   defer(cleanup: () => void | Promise<void>): void {
     this.#cleanups.push(cleanup);
   }
 
-  /** Ends everything that the test has left. Throws with what that was, unless the test failed, which says enough. */
+  /** Undoes what the test did itself, and ends what it has left. Throws with what that was, unless the test failed, which says enough. */
   async close(failed: boolean): Promise<void> {
-    const leaks = failed ? [] : [...this.#stillRunning(), ...(await this.#leaks())];
-    for (const started of this.#programs) if (started.running) started.signal("SIGKILL");
-    for (const id of entries(this.root)) await this.runtime("delete", "--force", id);
+    if (failed) await this.#endAll();
     for (const cleanup of this.#cleanups.reverse()) await cleanup();
+    const leaks = failed ? [] : [...this.#stillRunning(), ...(await this.#leaks())];
+    if (leaks.length > 0) await this.#endAll();
     rmSync(this.folder, { recursive: true, force: true });
     if (leaks.length > 0) throw new Error(`left behind on the host:\n${leaks.join("\n")}`);
+  }
+
+  async #endAll(): Promise<void> {
+    for (const started of this.#programs) if (started.running) started.signal("SIGKILL");
+    for (const id of entries(this.root)) await this.runtime("delete", "--force", id);
   }
 
   #stillRunning(): string[] {

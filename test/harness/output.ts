@@ -7,6 +7,9 @@ export const patienceMs = 60_000;
 /** So much is kept at most: what is longer is streamed by the test itself. */
 const keptBytes = 64 * 1024 * 1024;
 
+/** So much of it is in an error. */
+const shownCharacters = 2000;
+
 export class Output {
   readonly #name: string;
   readonly #chunks: Buffer[] = [];
@@ -51,8 +54,9 @@ export class Output {
         this.#seen += end;
         return fresh.slice(0, end);
       }
-      if (this.#ended) throw new Error(`${this.#name} ended before ${String(expected)}: ${JSON.stringify(fresh)}`);
-      await this.#next(deadline - Date.now(), () => new Error(`${this.#name}: no ${String(expected)} in ${withinMs} ms: ${JSON.stringify(fresh)}`));
+      const shown = JSON.stringify(fresh.slice(-shownCharacters));
+      if (this.#ended) throw new Error(`${this.#name} ended before ${String(expected)}: ${shown}`);
+      await this.#next(deadline - Date.now(), () => new Error(`${this.#name}: no ${String(expected)} in ${withinMs} ms: ${shown}`));
     }
   }
 
