@@ -9,31 +9,34 @@
 /** How many unknown properties are remembered: they come from outside, so the list is bounded. */
 const MAX_UNKNOWN = 64;
 
-/** Where in a document a value stands. The path is put together only when it is printed. */
+/** Where in a document a value stands. One is made for every value, so the path is put together only when it is printed. */
 export class Place {
   readonly unknown: string[];
   readonly #parent: Place | undefined;
-  readonly #step: string;
+  readonly #step: string | number | undefined;
 
-  constructor(unknown: string[] = [], parent?: Place, step = "") {
+  constructor(unknown: string[] = [], parent?: Place, step?: string | number) {
     this.unknown = unknown;
     this.#parent = parent;
     this.#step = step;
   }
 
-  /** The place of a property; names that are no plain words are quoted. */
+  /** The place of a property. */
   key(name: string): Place {
-    return new Place(this.unknown, this, /^[\w-]+$/.test(name) ? `.${name}` : `[${JSON.stringify(shorten(name))}]`);
+    return new Place(this.unknown, this, name);
   }
 
   index(position: number): Place {
-    return new Place(this.unknown, this, `[${position}]`);
+    return new Place(this.unknown, this, position);
   }
 
-  /** The path from the root, such as `process.args[0]`; empty at the root. */
+  /** The path from the root, such as `process.args[0]`, names that are no plain words in quotes; empty at the root. */
   toString(): string {
-    const path = (this.#parent?.toString() ?? "") + this.#step;
-    return path.startsWith(".") ? path.slice(1) : path;
+    const parent = this.#parent?.toString() ?? "";
+    if (this.#step === undefined) return parent;
+    if (typeof this.#step === "number") return `${parent}[${this.#step}]`;
+    if (!/^[\w-]+$/.test(this.#step)) return `${parent}[${JSON.stringify(shorten(this.#step))}]`;
+    return parent === "" ? this.#step : `${parent}.${this.#step}`;
   }
 }
 
