@@ -88,3 +88,23 @@ function write(file: string, text: string): void {
     throw new HuskError("host", `cannot write ${text.trim()} to ${file}`, { cause });
   }
 }
+
+/**
+ * Moves a process to the cgroups in which the caller is, so that those it was in can go. `ownCgroups`: the text of /proc/self/cgroup (cgroups(7)). A process
+ * that has ended is no error.
+ */
+export function moveBeside(pid: number, hierarchies: readonly CgroupHierarchy[], ownCgroups = readFileSync("/proc/self/cgroup", "utf8")): void {
+  for (const { mountPoint, version, controllers } of hierarchies) {
+    const own = ownCgroups
+      .split("\n")
+      .map((line) => line.split(":"))
+      .find(([, names = ""]) => (version === 2 ? names === "" : names.split(",").some((name) => controllers.includes(name))));
+    const path = own?.slice(2).join(":");
+    if (path === undefined || path === "") continue;
+    try {
+      writeFileSync(join(mountPoint, path, "cgroup.procs"), String(pid));
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== "ESRCH") throw new HuskError("host", `cannot move process ${pid} out of the cgroup`, { cause });
+    }
+  }
+}

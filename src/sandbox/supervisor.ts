@@ -9,7 +9,7 @@
  * Whatever fails, everything taken so far is given back before the error is reported.
  */
 import { exitStatus, explain, HuskError } from "../errors.ts";
-import { type CgroupHierarchy, limitMemory, makeCgroups } from "../host/cgroups.ts";
+import { type CgroupHierarchy, limitMemory, makeCgroups, moveBeside } from "../host/cgroups.ts";
 import { type HostHook, runHooks } from "../host/hooks.ts";
 import { giveBack, type LedgerEntry, noteInLedger, readLedger } from "../host/ledger.ts";
 import { identify } from "../host/process-identity.ts";
@@ -68,6 +68,8 @@ export class Supervisor {
   #control: ControlServer | undefined;
   #ended: Promise<ProcessOutcome> | undefined;
   #starting = false;
+  /** Kept when the record no longer has it: a stopped container has none. */
+  #standInPid = 0;
 
   /**
    * Claims the id and makes the container. Throws, with everything given back, where anything fails, or `interrupted` rejects first. A stand-in that has
@@ -146,6 +148,8 @@ export class Supervisor {
    */
   async remove(): Promise<void> {
     await this.#control?.close();
+    // In the foreground the stand-in outlives what it stood for: it must not keep the cgroup.
+    if (this.#standInPid !== 0) moveBeside(this.#standInPid, this.#input.hierarchies);
     const { helper } = this.#input.sandbox.programs;
     const failures = await giveBack(readLedger(this.#folder.ledger), {
       detachTap: (netns, link, tap) => detachTap(helper, netns, link, tap),
@@ -195,6 +199,7 @@ export class Supervisor {
     await container.placeStandIn({ netns: await sandbox.netns(), rootfs: standInRootfs, cgroups }, consoleSocket);
     const identity = identify(await container.init.standIn.pid);
     if (identity === undefined) throw new HuskError("host", "the stand-in process is gone");
+    this.#standInPid = identity.pid;
     this.#update({ pid: identity.pid, pidStart: identity.start });
     this.#trace.mark("stand-in placed");
     for (const kind of ["prestart", "createRuntime"] as const) {
