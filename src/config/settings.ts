@@ -80,7 +80,7 @@ const deadlines = {
     1,
     3600,
     60,
-    "Seconds from QEMU's start to the agent's first answer. Under TCG on a loaded machine, Debian's kernel can take 20.",
+    "Seconds from QEMU's start to the agent's first answer. Debian's kernel takes about 2 under TCG; the rest is for loaded machines.",
   ),
   call_s: seconds(1, 3600, 30, "Seconds for any other answer of the agent."),
   stop_s: seconds(1, 600, 5, "Seconds for the guest to power itself off, before QEMU is killed."),
