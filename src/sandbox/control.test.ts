@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -217,6 +217,11 @@ describe("stand-ins", () => {
     await closing;
     expect(existsSync(folder.socket)).toBe(false);
   });
+});
+
+it("is its owner's alone", async () => {
+  await using _server = await serveControl(folder.socket, nobody);
+  expect(statSync(folder.socket).mode & 0o777).toBe(0o600);
 });
 
 describe("nobody there", () => {

@@ -8,6 +8,7 @@
  *
  * The run folder's mode (0700) is what keeps others out. This file serves it; control-client.ts calls it.
  */
+import { chmodSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { type ErrorCode, explain, HuskError } from "../errors.ts";
 import { maxLineBytes, readJsonLines } from "../host/lines.ts";
@@ -79,6 +80,7 @@ export async function serveControl(path: string, handlers: ControlHandlers): Pro
   const short = shortPath(path);
   try {
     await listening(server, short.path);
+    chmodSync(short.path, 0o600);
   } catch (cause) {
     short.release();
     throw new HuskError("host", `cannot listen on ${path}`, { cause });
