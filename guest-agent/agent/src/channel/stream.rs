@@ -1,0 +1,151 @@
+//! A character device or socket of the host's as an asynchronous byte stream.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+
+use crate::watch::watch;
+
+/// The edges of one direction of a descriptor.
+///
+/// tokio never forgets that a descriptor hung up, but a virtio-serial port comes back when the host dials again. So the port is
+/// in an epoll instance of its own, edge-triggered, and tokio watches that one: it is readable when something changed.
+struct Edges {
+    epoll: Epoll,
+    /// The same epoll instance, watched.
+    watched: AsyncFd<OwnedFd>,
+}
+
+impl Edges {
+    fn of(fd: &OwnedFd, direction: EpollFlags) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(fd, EpollEvent::new(direction | EpollFlags::EPOLLET, 0))?;
+        let watched = watch(epoll.0.try_clone()?, Interest::READABLE)?;
+        Ok(Edges { epoll, watched })
+    }
+
+    /// Takes the edges that have gathered.
+    fn take(&self) -> io::Result<()> {
+        let mut events = [EpollEvent::empty()];
+        match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Runs `operation` now and after each edge, until it does not say EAGAIN.
+    fn poll<T>(
+        &self,
+        context: &mut Context<'_>,
+        mut operation: impl FnMut() -> nix::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            match operation() {
+                Err(Errno::EAGAIN) => {}
+                Err(Errno::EINTR) => continue,
+                result => return Poll::Ready(result.map_err(io::Error::from)),
+            }
+            let mut guard = ready!(self.watched.poll_read_ready(context))?;
+            self.take()?;
+            guard.clear_ready();
+        }
+    }
+}
+
+/// A non-blocking descriptor as a stream. Owns the descriptor.
+pub struct DeviceStream {
+    readable: Edges,
+    writable: Edges,
+    fd: OwnedFd,
+}
+
+impl DeviceStream {
+    /// Takes a descriptor that is already non-blocking.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        let readable = Edges::of(&fd, EpollFlags::EPOLLIN)?;
+        let writable = Edges::of(&fd, EpollFlags::EPOLLOUT)?;
+        Ok(DeviceStream {
+            readable,
+            writable,
+            fd,
+        })
+    }
+
+    /// Answers when the other end appeared, vanished, or sent something since the last read.
+    pub async fn wait_for_change(&self) -> crate::error::Result<()> {
+        let changed = async {
+            let mut guard = self.readable.watched.readable().await?;
+            self.readable.take()?;
+            guard.clear_ready();
+            io::Result::Ok(())
+        };
+        crate::error::Context::context(changed.await, || "wait for the host")
+    }
+}
+
+impl AsyncRead for DeviceStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let count = ready!(self.readable.poll(context, || nix::unistd::read(
+            self.fd.as_fd(),
+            buffer.initialize_unfilled()
+        )))?;
+        buffer.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for DeviceStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writable
+            .poll(context, || nix::unistd::write(self.fd.as_fd(), bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// The stream outlives the session, so there is nothing to shut down.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn carries_more_than_the_buffers_hold() {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let (left, right) =
+            socketpair(AddressFamily::Unix, SockType::Stream, None, flags).expect("a socket pair");
+        let mut left = DeviceStream::new(left).expect("a stream");
+        let mut right = DeviceStream::new(right).expect("a stream");
+        let sent: Vec<u8> = (0..4_000_000u32)
+            .map(|number| (number % 251) as u8)
+            .collect();
+        let mut received = vec![0; sent.len()];
+        let (write, read) = tokio::join!(left.write_all(&sent), right.read_exact(&mut received));
+        write.expect("to write");
+        read.expect("to read");
+        assert!(sent == received);
+        drop(left);
+        assert_eq!(right.read(&mut [0; 1]).await.expect("the end"), 0);
+    }
+}

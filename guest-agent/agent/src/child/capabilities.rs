@@ -1,0 +1,78 @@
+//! The five capability sets of a process.
+
+use std::str::FromStr;
+
+use caps::{CapSet, Capability, CapsHashSet};
+
+use crate::console;
+use crate::error::{Context, Result};
+use crate::spec::Capabilities;
+
+/// Drops what the bounding set does not hold. Before the user changes, while there is still the right to do so.
+pub fn limit_bounding(capabilities: &Capabilities) -> Result<()> {
+    let wanted = set(&capabilities.bounding);
+    for capability in caps::runtime::thread_all_supported() {
+        if !wanted.contains(&capability) {
+            caps::drop(None, CapSet::Bounding, capability)
+                .context(|| format!("drop {capability} from the bounding set"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets the other four. After the user has changed.
+pub fn apply(capabilities: &Capabilities) -> Result<()> {
+    let permitted = set(&capabilities.permitted);
+    let effective = set(&capabilities.effective);
+    let inheritable = set(&capabilities.inheritable);
+    caps::set(
+        None,
+        CapSet::Effective,
+        &effective.intersection(&permitted).copied().collect(),
+    )
+    .and_then(|()| caps::set(None, CapSet::Permitted, &permitted))
+    .and_then(|()| caps::set(None, CapSet::Inheritable, &inheritable))
+    .context(|| "set the capabilities")?;
+    caps::clear(None, CapSet::Ambient).context(|| "clear the ambient capabilities")?;
+    // One is granted only where it is permitted and inheritable too. runc's own default spec asks for others, and the OCI spec wants no end
+    // for it, so the rest is passed over.
+    for capability in set(&capabilities.ambient)
+        .into_iter()
+        .filter(|one| permitted.contains(one) && inheritable.contains(one))
+    {
+        caps::raise(None, CapSet::Ambient, capability)
+            .context(|| format!("raise the ambient capability {capability}"))?;
+    }
+    Ok(())
+}
+
+/// The capabilities by those names that this kernel knows; others are warned of, as the spec says.
+fn set(names: &[String]) -> CapsHashSet {
+    let supported = caps::runtime::thread_all_supported();
+    let mut found = CapsHashSet::new();
+    for name in names {
+        match Capability::from_str(&caps::to_canonical(name)) {
+            Ok(capability) if supported.contains(&capability) => drop(found.insert(capability)),
+            _ => console::log(format_args!(
+                "capability {name} is unknown to the guest's kernel, and ignored"
+            )),
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_taken_and_unknown_ones_ignored() {
+        let found = set(&["CAP_CHOWN".into(), "CAP_MOON".into(), "CAP_KILL".into()]);
+        assert_eq!(
+            found,
+            [Capability::CAP_CHOWN, Capability::CAP_KILL]
+                .into_iter()
+                .collect()
+        );
+    }
+}

@@ -1,0 +1,191 @@
+//! The second stage: in the container's namespaces, from an empty root to the program.
+
+use nix::errno::Errno;
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
+};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid, fchown, sethostname, setsid};
+
+use super::control::Control;
+use super::first_stage::Setup;
+use super::program::{self, Program};
+use super::resolve::{Missing, resolve};
+use super::terminal::{self, Terminal};
+use super::wire::{ToAgent, ToChild};
+use super::{hooks, identity, limits, personality, rootfs, seccomp, sysctl};
+use crate::error::{Class, Context, Failure, Result};
+use crate::spec::Spec;
+use crate::sys;
+
+/// Becomes the process's program. Returns only the reason why that could not be.
+pub fn run(control: &mut Control, setup: Setup) -> Failure {
+    match prepare(control, setup) {
+        Ok(program) => program.execute(),
+        Err(failure) => failure,
+    }
+}
+
+fn prepare(control: &mut Control, mut setup: Setup) -> Result<Program> {
+    setsid().context(|| "begin a session")?;
+    umask(Mode::empty());
+    let root = match setup.root.take() {
+        Some((gathered, mount_point)) => Some(enter_root(&setup, gathered, &mount_point)?),
+        None => None,
+    };
+    make_cwd(&setup.process.cwd)?;
+    let identity = identity::of(&setup.process)?;
+    set_streams(control, &setup, identity.uid, root.is_some())?;
+    let is_init = root.is_some();
+    if let Some(root) = root {
+        root.seal(&setup.spec)?;
+    }
+    umask(Mode::from_bits_truncate(0o022));
+
+    set_limits(&setup)?;
+    let process = &setup.process;
+    let seccomp = setup.spec.linux.seccomp.as_ref();
+    if process.no_new_privileges {
+        nix::sys::prctl::set_no_new_privs().context(|| "process.noNewPrivileges")?;
+    } else if let Some(seccomp) = seccomp {
+        // Without no_new_privs only root may load a filter, so before root is given up.
+        seccomp::load(seccomp)?;
+    }
+    let home = identity::home(identity.uid);
+    identity::assume(process, &identity)?;
+    let program = program::find(process, &home)?;
+    sys::close_on_exec_from(3).context(|| "close what the program must not inherit")?;
+    reset_signals()?;
+
+    control.send(&ToAgent::Ready)?;
+    control.expect(ToChild::Start)?;
+    if is_init && !setup.spec.hooks.start_container.is_empty() {
+        let state = hooks::state(
+            &setup.spec,
+            &setup.container_id,
+            "created",
+            std::process::id() as i32,
+            "/",
+        );
+        hooks::run("startContainer", &setup.spec.hooks.start_container, &state)?;
+    }
+    if process.no_new_privileges
+        && let Some(seccomp) = seccomp
+    {
+        // As late as can be, so that the filter need not allow what the set-up does.
+        seccomp::load(seccomp)?;
+    }
+    Ok(program)
+}
+
+/// Builds the root file system, runs the hooks that see it from outside, and makes it `/`.
+fn enter_root(
+    setup: &Setup,
+    gathered: rootfs::Gathered,
+    mount_point: &str,
+) -> Result<rootfs::Rootfs> {
+    let spec = &setup.spec;
+    let root = rootfs::build(spec, gathered, mount_point)?;
+    set_names(spec)?;
+    if !spec.hooks.create_container.is_empty() {
+        let state = hooks::state(
+            spec,
+            &setup.container_id,
+            "creating",
+            setup.pid,
+            mount_point,
+        );
+        hooks::run("createContainer", &spec.hooks.create_container, &state)?;
+    }
+    sysctl::apply(&spec.linux, &setup.proc)?;
+    root.mask(spec)?;
+    root.enter()?;
+    Ok(root)
+}
+
+fn set_names(spec: &Spec) -> Result<()> {
+    if !spec.hostname.is_empty() {
+        sethostname(&spec.hostname).context(|| format!("hostname: {:?}", spec.hostname))?;
+    }
+    if !spec.domainname.is_empty() {
+        let name = spec.domainname.as_bytes();
+        // SAFETY: the pointer and the length are those of one slice.
+        let result = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
+        Errno::result(result).context(|| format!("domainname: {:?}", spec.domainname))?;
+    }
+    Ok(())
+}
+
+/// The working directory is made where it is missing, as runc does.
+fn make_cwd(cwd: &str) -> Result<()> {
+    if !cwd.starts_with('/') {
+        return Err(Failure::invalid(format!(
+            "process.cwd: expected an absolute path, got {cwd:?}"
+        )));
+    }
+    let root = std::fs::File::open("/").context(|| "open /")?;
+    match resolve(
+        std::os::fd::AsFd::as_fd(&root),
+        rootfs::path(cwd),
+        Missing::Folder,
+    ) {
+        Ok(_) => Ok(()),
+        Err(errno) => Err(Failure::new(
+            Class::CwdNotFound,
+            format!("process.cwd: {cwd}: {errno}"),
+        )),
+    }
+}
+
+/// A terminal, or the streams that the agent sent.
+fn set_streams(control: &mut Control, setup: &Setup, uid: u32, is_init: bool) -> Result<()> {
+    if let Some(size) = setup.terminal {
+        let terminal: Terminal = terminal::open_pty(size)?;
+        control.send_with(&ToAgent::Terminal, &terminal.master)?;
+        if is_init {
+            terminal.bind_to_console()?;
+        }
+        return terminal.take(uid);
+    }
+    let [stdin, stdout, stderr] = setup.streams.as_slice() else {
+        return Err(Failure::other(format!(
+            "expected three standard streams, got {}",
+            setup.streams.len()
+        )));
+    };
+    for stream in [stdin, stdout, stderr] {
+        // So that the user can open /dev/stdout again by its path. /dev/null is everybody's, and stays root's.
+        if nix::sys::stat::fstat(stream)
+            .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO)
+        {
+            let group: Option<Gid> = None;
+            fchown(stream, Some(Uid::from_raw(uid)), group)
+                .context(|| "give the standard streams to the user")?;
+        }
+    }
+    terminal::set_standard_streams(&[stdin, stdout, stderr])
+}
+
+fn set_limits(setup: &Setup) -> Result<()> {
+    let process = &setup.process;
+    limits::set_scheduler(process)?;
+    limits::set_io_priority(process)?;
+    personality::set(&setup.spec.linux)?;
+    if let Some(affinity) = &process.exec_cpu_affinity {
+        limits::set_affinity(&affinity.r#final)?;
+    }
+    // After the files that the set-up opens: the limit of open files may be low.
+    limits::set_rlimits(process)
+}
+
+/// Signals as a program expects them: all at their defaults, none blocked. The Rust runtime ignores SIGPIPE.
+fn reset_signals() -> Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in
+        Signal::iterator().filter(|signal| ![Signal::SIGKILL, Signal::SIGSTOP].contains(signal))
+    {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { sigaction(signal, &default) }.context(|| format!("reset {signal}"))?;
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).context(|| "unblock signals")
+}

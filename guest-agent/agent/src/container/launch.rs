@@ -1,0 +1,149 @@
+//! The agent's end of a process's set-up: starts the child that does it, answers it, and learns the outcome.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::process::Command;
+
+use tokio::sync::oneshot;
+
+use super::control::Control;
+use crate::child::wire::{Plan, ToAgent, ToChild};
+use crate::error::{Context, Failure, Result};
+use crate::init::reaper::{End, Ended, Reaper};
+use crate::spec::IdMapping;
+
+/// A process that is set up and waits for its start.
+pub struct Launched {
+    pub pid: i32,
+    pub control: Control,
+    pub end: oneshot::Receiver<Ended>,
+    /// The pty's master.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// The user and group mappings of a new user namespace; empty without one.
+#[derive(Default)]
+pub struct UserMappings {
+    pub uids: Vec<IdMapping>,
+    pub gids: Vec<IdMapping>,
+}
+
+/// Sets up a process by the plan; `stdio` are its standard streams, or none where the plan has a terminal.
+pub async fn launch(
+    reaper: &Reaper,
+    plan: &Plan,
+    stdio: &[OwnedFd],
+    mappings: &UserMappings,
+) -> Result<Launched> {
+    let (ours, theirs) = StdUnixStream::pair().context(|| "make a socket pair")?;
+    let mut control = Control::new(ours)?;
+    // Started and watched in one turn of the event loop: the reaper cannot run in between.
+    let child = Command::new("/proc/self/exe")
+        .arg("container-init")
+        .env_clear()
+        .stdin(OwnedFd::from(theirs))
+        .spawn()
+        .context(|| "start the set-up process")?;
+    let first_end = reaper.watch(child.id() as i32);
+
+    control.send(plan, stdio).await?;
+    let (pid, end) = match first_stage(reaper, &mut control, child.id(), mappings).await? {
+        Some(forked) => forked,
+        None => return Err(ended_early(first_end).await),
+    };
+    if second_stage(&mut control).await?.is_none() {
+        return Err(ended_early(end).await);
+    }
+    Ok(Launched {
+        pid,
+        end,
+        terminal: control.take_descriptor(),
+        control,
+    })
+}
+
+type Forked = (i32, oneshot::Receiver<Ended>);
+
+/// Until the process in its namespaces exists: its PID. None: the child went away without a word.
+async fn first_stage(
+    reaper: &Reaper,
+    control: &mut Control,
+    first_pid: u32,
+    mappings: &UserMappings,
+) -> Result<Option<Forked>> {
+    while let Some(message) = control.receive().await? {
+        match message {
+            ToAgent::MapUser => {
+                write_mappings(first_pid, mappings)?;
+                control.send(&ToChild::Go, &[]).await?;
+            }
+            ToAgent::Forked { pid } => {
+                // Its parent waits for our answer, so the reaper cannot see it yet.
+                let end = reaper.watch(pid);
+                control.send(&ToChild::Go, &[]).await?;
+                return Ok(Some((pid, end)));
+            }
+            ToAgent::Failed(failure) => return Err(failure),
+            other => return Err(unexpected(&other)),
+        }
+    }
+    Ok(None)
+}
+
+/// Until the process waits for its start. None: the child went away without a word.
+async fn second_stage(control: &mut Control) -> Result<Option<()>> {
+    while let Some(message) = control.receive().await? {
+        match message {
+            ToAgent::Terminal => {}
+            ToAgent::Ready => return Ok(Some(())),
+            ToAgent::Failed(failure) => return Err(failure),
+            other => return Err(unexpected(&other)),
+        }
+    }
+    Ok(None)
+}
+
+/// Lets a process execute its program. Fails where it could not.
+pub async fn start(mut control: Control) -> Result<()> {
+    if control.send(&ToChild::Start, &[]).await.is_err() {
+        // It was killed before its start: it has ended as it has ended, and its waiters know.
+        return Ok(());
+    }
+    match control.receive().await? {
+        // execve closed the socket, or it was killed.
+        None => Ok(()),
+        Some(ToAgent::Failed(failure)) => Err(failure),
+        Some(other) => Err(unexpected(&other)),
+    }
+}
+
+fn unexpected(message: &ToAgent) -> Failure {
+    Failure::other(format!("the set-up process said {message:?} out of turn"))
+}
+
+async fn ended_early(end: oneshot::Receiver<Ended>) -> Failure {
+    Failure::other(match end.await.map(|ended| ended.end) {
+        Ok(End::Exited(code)) => format!("the container's set-up process ended with status {code}"),
+        Ok(End::Killed(libc::SIGKILL)) => {
+            "the container's set-up process was killed (is its memory limit too small to start in?)"
+                .to_owned()
+        }
+        Ok(End::Killed(signal)) => {
+            format!("the container's set-up process was killed by signal {signal}")
+        }
+        Err(_) => "the container's set-up process vanished".to_owned(),
+    })
+}
+
+fn write_mappings(pid: u32, mappings: &UserMappings) -> Result<()> {
+    for (file, list) in [("uid_map", &mappings.uids), ("gid_map", &mappings.gids)] {
+        let lines: String = list
+            .iter()
+            .map(|map| format!("{} {} {}\n", map.container_id, map.host_id, map.size))
+            .collect();
+        fs::write(format!("/proc/{pid}/{file}"), lines)
+            .context(|| format!("write the container's {file}"))?;
+    }
+    Ok(())
+}

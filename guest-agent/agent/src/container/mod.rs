@@ -1,0 +1,162 @@
+//! Containers and their processes, as the agent knows them.
+
+mod control;
+pub mod create;
+pub mod launch;
+pub mod output;
+pub mod process;
+pub mod stdin;
+mod stdio;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use crate::api;
+use crate::cgroup::{Cgroup, CgroupEvents};
+use crate::error::{Class, Failure, Result};
+use crate::spec::Spec;
+use crate::storage::Mounted;
+use process::Process;
+
+/// The name of a container's first process.
+pub const INIT: &str = "";
+/// After a SIGKILL to all, a cgroup empties within this, or something holds a process in the kernel.
+const EMPTY_LIMIT: Duration = Duration::from_secs(10);
+
+/// A container: its cgroup, its mounts in the guest, its processes.
+pub struct Container {
+    pub id: String,
+    pub cgroup: Cgroup,
+    pub spec: Spec,
+    /// The spec as it came, for the processes that are set up later.
+    pub spec_json: String,
+    processes: Mutex<HashMap<String, Arc<Process>>>,
+    mounts: Mutex<Vec<Mounted>>,
+}
+
+impl Container {
+    /// The process of a name; "" is the first one.
+    pub fn process(&self, id: &str) -> Result<Arc<Process>> {
+        self.lock().get(id).cloned().ok_or_else(|| {
+            Failure::new(
+                Class::ProcessNotFound,
+                format!("container {}: no process {:?}", self.id, id),
+            )
+        })
+    }
+
+    /// All processes that the host knows by name.
+    pub fn known_processes(&self) -> Vec<Arc<Process>> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub fn insert(&self, process: Arc<Process>) {
+        self.lock().insert(process.id.clone(), process);
+    }
+
+    pub fn has_process(&self, id: &str) -> bool {
+        self.lock().contains_key(id)
+    }
+
+    /// Forgets an ended process other than the first; kills it where it was never started.
+    pub async fn delete_process(&self, id: &str) -> Result<()> {
+        if id == INIT {
+            return Err(Failure::invalid(
+                "process_id: the container's first process goes with the container",
+            ));
+        }
+        let process = self.process(id)?;
+        if process.end().is_none() {
+            if process.is_started() {
+                return Err(Failure::new(
+                    Class::WrongState,
+                    format!("container {}: process {id:?} is running", self.id),
+                ));
+            }
+            process.signal(libc::SIGKILL)?;
+            process.wait().await;
+        }
+        self.lock().remove(id);
+        Ok(())
+    }
+
+    /// Whether the container's processes are in a PID namespace that its first process made, and with which they end.
+    pub fn has_own_pid_namespace(&self) -> bool {
+        self.spec
+            .linux
+            .namespaces
+            .iter()
+            .any(|namespace| namespace.r#type == "pid" && namespace.path.is_empty())
+    }
+
+    /// Sends a signal to every process of the container.
+    pub fn signal_all(&self, signal: i32) -> Result<()> {
+        if signal == libc::SIGKILL {
+            return self.cgroup.kill();
+        }
+        for pid in self.cgroup.processes()? {
+            process::kill(pid, signal)?;
+        }
+        Ok(())
+    }
+
+    /// Stops all processes, or lets them go on; answers when it is so.
+    pub async fn freeze(&self, frozen: bool) -> Result<()> {
+        let events = CgroupEvents::subscribe(self.cgroup.folder(), "cgroup.events")?;
+        self.cgroup.freeze(frozen)?;
+        events
+            .reached("frozen", u64::from(frozen), EMPTY_LIMIT)
+            .await
+    }
+
+    /// Whether the container is paused.
+    pub fn is_frozen(&self) -> bool {
+        self.cgroup.counter("cgroup.events", "frozen") == 1
+    }
+
+    /// Kills what is left, and gives back the cgroup and the mounts. May be called again where it failed.
+    pub async fn destroy(&self) -> Result<()> {
+        let events = CgroupEvents::subscribe(self.cgroup.folder(), "cgroup.events")?;
+        self.cgroup.kill()?;
+        events.reached("populated", 0, EMPTY_LIMIT).await?;
+        let mounts =
+            std::mem::take(&mut *self.mounts.lock().unwrap_or_else(PoisonError::into_inner));
+        crate::storage::unmount(mounts)?;
+        self.cgroup.remove()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Process>>> {
+        self.processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells the host of kills for want of memory, for as long as the container is there.
+pub fn watch_memory(container: &Arc<Container>, events: broadcast::Sender<api::Event>) {
+    // Without a memory controller nothing is ever killed for a limit.
+    let Ok(mut changes) = CgroupEvents::subscribe(container.cgroup.folder(), "memory.events")
+    else {
+        return;
+    };
+    let id = container.id.clone();
+    let watched = Arc::downgrade(container);
+    tokio::spawn(async move {
+        let mut known = 0;
+        while changes.changed().await.is_ok() && watched.strong_count() > 0 {
+            let kills = changes.counter("oom_kill");
+            if kills > known {
+                known = kills;
+                let event = api::event::Event::Oom(api::OutOfMemory { oom_kills: kills });
+                // Nobody listens: then nobody wants to know.
+                let _ = events.send(api::Event {
+                    container_id: id.clone(),
+                    event: Some(event),
+                });
+            }
+        }
+    });
+}

@@ -1,0 +1,56 @@
+//! PID 1: prepares the guest, then serves the host for as long as the machine runs.
+
+mod command_line;
+mod mounts;
+pub mod power;
+pub mod reaper;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::channel::Channel;
+use crate::error::{Context, Result};
+use crate::{clock, console, modules, sandbox::Sandbox, service};
+
+/// Where the image says which modules the guest needs, one name a line; Debian's stock kernel has nearly all as modules.
+const MODULES_LIST: &str = "/etc/husk/modules";
+
+/// Never returns while the machine is up: when it fails, the machine is powered off.
+pub fn main() -> ExitCode {
+    let began_ns = clock::boot_ns();
+    console::power_off_on_panic();
+    if let Err(failure) = prepare().and_then(|channel| serve(channel, began_ns)) {
+        console::log(format_args!("fatal: {failure}"));
+    }
+    power::off();
+    ExitCode::FAILURE
+}
+
+/// Everything that must be there before the first call.
+fn prepare() -> Result<Channel> {
+    mounts::mount_all()?;
+    // No container may trace PID 1 or look into its memory by the same user id alone.
+    nix::sys::prctl::set_dumpable(false).context(|| "make PID 1 undumpable")?;
+    modules::install_helper();
+    modules::load_listed(Path::new(MODULES_LIST));
+    let command_line = std::fs::read_to_string("/proc/cmdline").context(|| "read /proc/cmdline")?;
+    command_line::channel(&command_line)
+}
+
+fn serve(channel: Channel, began_ns: u64) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .thread_stack_size(256 * 1024)
+        .build()
+        .context(|| "start the event loop")?;
+    runtime.block_on(async {
+        let reaper = reaper::start()?;
+        let sandbox = Sandbox::new(reaper, began_ns);
+        let mut listener = channel.open().await?;
+        loop {
+            let connection = listener.accept().await?;
+            service::serve(connection, sandbox.clone()).await;
+        }
+    })
+}

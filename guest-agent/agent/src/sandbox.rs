@@ -1,0 +1,137 @@
+//! The sandbox: all that the agent knows, shared by the calls.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::broadcast;
+
+use crate::api;
+use crate::container::Container;
+use crate::error::{Class, Failure, Result};
+use crate::init::reaper::Reaper;
+
+/// Events that a slow listener may be behind by.
+const EVENTS: usize = 1024;
+/// An id is a file name.
+const MAX_ID: usize = 128;
+
+/// A container's place: taken from the first moment on, so that two calls cannot make the same one.
+enum Place {
+    BeingMade,
+    There(Arc<Container>),
+}
+
+/// The state of the guest.
+pub struct Sandbox {
+    pub reaper: Reaper,
+    pub events: broadcast::Sender<api::Event>,
+    /// CLOCK_BOOTTIME when the agent began.
+    pub began_ns: u64,
+    pub network: crate::network::Applied,
+    containers: Mutex<HashMap<String, Place>>,
+}
+
+impl Sandbox {
+    pub fn new(reaper: Reaper, began_ns: u64) -> Arc<Self> {
+        let (events, _) = broadcast::channel(EVENTS);
+        Arc::new(Sandbox {
+            reaper,
+            events,
+            began_ns,
+            network: Default::default(),
+            containers: Mutex::default(),
+        })
+    }
+
+    /// The container of that id.
+    pub fn container(&self, id: &str) -> Result<Arc<Container>> {
+        match self.lock().get(id) {
+            Some(Place::There(container)) => Ok(container.clone()),
+            Some(Place::BeingMade) => Err(Failure::new(
+                Class::WrongState,
+                format!("container {id} is being created"),
+            )),
+            None => Err(Failure::new(
+                Class::ContainerNotFound,
+                format!("no container {id:?}"),
+            )),
+        }
+    }
+
+    /// Reserves an id; the guard frees it again unless the container is put in its place.
+    pub fn reserve<'a>(&'a self, id: &str) -> Result<Reservation<'a>> {
+        check_id(id)?;
+        let mut containers = self.lock();
+        if containers.contains_key(id) {
+            return Err(Failure::new(
+                Class::AlreadyExists,
+                format!("there is a container {id} already"),
+            ));
+        }
+        containers.insert(id.to_owned(), Place::BeingMade);
+        Ok(Reservation {
+            sandbox: self,
+            id: id.to_owned(),
+            filled: false,
+        })
+    }
+
+    /// Forgets a container.
+    pub fn forget(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Place>> {
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An id that belongs to a container in the making.
+pub struct Reservation<'a> {
+    sandbox: &'a Sandbox,
+    id: String,
+    filled: bool,
+}
+
+impl Reservation<'_> {
+    pub fn fill(mut self, container: Arc<Container>) {
+        self.filled = true;
+        self.sandbox
+            .lock()
+            .insert(self.id.clone(), Place::There(container));
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.sandbox.lock().remove(&self.id);
+        }
+    }
+}
+
+/// An id names folders of the guest and a cgroup.
+fn check_id(id: &str) -> Result<()> {
+    let sane = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
+    if id.is_empty() || id.len() > MAX_ID || id.starts_with('.') || !id.bytes().all(sane) {
+        return Err(Failure::invalid(format!(
+            "container_id: expected up to {MAX_ID} letters, digits and _+-. , got {id:?}"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_plain_file_name() {
+        assert_eq!(check_id("c1_a+b-c.d"), Ok(()));
+        for id in ["", "..", ".x", "a/b", "a b", &"x".repeat(129)] {
+            assert!(check_id(id).is_err(), "{id}");
+        }
+    }
+}

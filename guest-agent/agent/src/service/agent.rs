@@ -1,0 +1,322 @@
+//! Each call of the API, as what it does to the sandbox.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use super::events;
+use crate::api::agent_service_server::AgentService;
+use crate::api::*;
+use crate::container::output::Output;
+use crate::container::process::Process;
+use crate::container::stdin::{Sink, Written};
+use crate::container::{Container, INIT, create};
+use crate::error::{Failure, Result};
+use crate::sandbox::Sandbox;
+use crate::{clock, init, network, processes, spec, stats, storage};
+
+pub struct Agent {
+    sandbox: Arc<Sandbox>,
+}
+
+/// More than the answer's headers, message and trailers need on their way through the HTTP/2 connection.
+const TURNS_OF_AN_ANSWER: u32 = 64;
+
+type Answer<T> = std::result::Result<Response<T>, Status>;
+
+impl Agent {
+    pub fn new(sandbox: Arc<Sandbox>) -> Self {
+        Agent { sandbox }
+    }
+
+    fn container(&self, id: &str) -> Result<Arc<Container>> {
+        self.sandbox.container(id)
+    }
+
+    fn process(&self, container_id: &str, process_id: &str) -> Result<Arc<Process>> {
+        self.container(container_id)?.process(process_id)
+    }
+}
+
+fn answer<T>(message: T) -> Answer<T> {
+    Ok(Response::new(message))
+}
+
+/// Runs a change to its end even where the caller goes away in the middle, so that nothing is left half done.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(work)
+        .await
+        .unwrap_or_else(|_| Err(Failure::other("the call was interrupted")))
+}
+
+fn signal_number(signal: u32) -> Result<i32> {
+    // 0 asks whether the process is there.
+    i32::try_from(signal)
+        .ok()
+        .filter(|signal| (0..=64).contains(signal))
+        .ok_or_else(|| Failure::invalid(format!("signal: expected 0 to 64, got {signal}")))
+}
+
+#[async_trait]
+impl AgentService for Agent {
+    type ReadOutputStream = Output;
+    type EventsStream = events::EventStream;
+
+    async fn create_sandbox(
+        &self,
+        request: Request<CreateSandboxRequest>,
+    ) -> Answer<CreateSandboxResponse> {
+        let request = request.into_inner();
+        if request.clock_unix_ns != 0 {
+            clock::set_unix_ns(request.clock_unix_ns)?;
+        }
+        if !request.random_seed.is_empty() {
+            clock::seed_random(&request.random_seed)?;
+        }
+        if !request.hostname.is_empty() {
+            nix::unistd::sethostname(&request.hostname).map_err(|errno| {
+                Failure::invalid(format!("hostname {:?}: {errno}", request.hostname))
+            })?;
+        }
+        for share in request.shares {
+            storage::mount_share(share).await?;
+        }
+        answer(CreateSandboxResponse {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel_release: crate::modules::kernel_release()?,
+            boot_ns: self.sandbox.began_ns,
+        })
+    }
+
+    async fn configure_network(
+        &self,
+        request: Request<ConfigureNetworkRequest>,
+    ) -> Answer<ConfigureNetworkResponse> {
+        network::configure(&self.sandbox.network, request.into_inner()).await?;
+        answer(ConfigureNetworkResponse {})
+    }
+
+    async fn create_container(
+        &self,
+        request: Request<CreateContainerRequest>,
+    ) -> Answer<CreateContainerResponse> {
+        let (sandbox, request) = (self.sandbox.clone(), request.into_inner());
+        let pid = to_the_end(async move {
+            let reservation = sandbox.reserve(&request.container_id)?;
+            let container = create::container(&sandbox, request).await?;
+            let pid = container.process(INIT)?.pid;
+            reservation.fill(container);
+            Ok(pid)
+        })
+        .await?;
+        answer(CreateContainerResponse { pid: pid as u32 })
+    }
+
+    async fn create_process(
+        &self,
+        request: Request<CreateProcessRequest>,
+    ) -> Answer<CreateProcessResponse> {
+        let (sandbox, request) = (self.sandbox.clone(), request.into_inner());
+        let container = self.container(&request.container_id)?;
+        let process =
+            to_the_end(async move { create::process(&sandbox, &container, request).await }).await?;
+        answer(CreateProcessResponse {
+            pid: process.pid as u32,
+        })
+    }
+
+    async fn start_process(
+        &self,
+        request: Request<StartProcessRequest>,
+    ) -> Answer<StartProcessResponse> {
+        let request = request.into_inner();
+        let process = self.process(&request.container_id, &request.process_id)?;
+        to_the_end(async move { process.start().await }).await?;
+        answer(StartProcessResponse {})
+    }
+
+    async fn wait_process(
+        &self,
+        request: Request<WaitProcessRequest>,
+    ) -> Answer<WaitProcessResponse> {
+        let request = request.into_inner();
+        let end = self
+            .process(&request.container_id, &request.process_id)?
+            .wait()
+            .await;
+        answer(end.into())
+    }
+
+    async fn signal_process(
+        &self,
+        request: Request<SignalProcessRequest>,
+    ) -> Answer<SignalProcessResponse> {
+        let request = request.into_inner();
+        let signal = signal_number(request.signal)?;
+        let container = self.container(&request.container_id)?;
+        if !request.all {
+            container.process(&request.process_id)?.signal(signal)?;
+        } else if request.process_id.is_empty() {
+            container.signal_all(signal)?;
+        } else {
+            return Err(Failure::invalid(
+                "process_id: expected none where all processes get the signal",
+            )
+            .into());
+        }
+        answer(SignalProcessResponse {})
+    }
+
+    async fn delete_process(
+        &self,
+        request: Request<DeleteProcessRequest>,
+    ) -> Answer<DeleteProcessResponse> {
+        let request = request.into_inner();
+        self.container(&request.container_id)?
+            .delete_process(&request.process_id)
+            .await?;
+        answer(DeleteProcessResponse {})
+    }
+
+    async fn delete_container(
+        &self,
+        request: Request<DeleteContainerRequest>,
+    ) -> Answer<DeleteContainerResponse> {
+        let (sandbox, id) = (self.sandbox.clone(), request.into_inner().container_id);
+        to_the_end(async move {
+            sandbox.container(&id)?.destroy().await?;
+            sandbox.forget(&id);
+            Ok(())
+        })
+        .await?;
+        answer(DeleteContainerResponse {})
+    }
+
+    async fn write_stdin(
+        &self,
+        request: Request<Streaming<WriteStdinRequest>>,
+    ) -> Answer<WriteStdinResponse> {
+        let mut messages = request.into_inner();
+        let Some(first) = messages.message().await? else {
+            return Err(Failure::invalid("expected a first message that names the process").into());
+        };
+        let process = self.process(&first.container_id, &first.process_id)?;
+        let sink = process.stdio.take_stdin()?;
+        let end = fill(&process, &sink, first, &mut messages).await;
+        if let Err(status) = end {
+            // The call was broken off without an end of file: another one may go on.
+            process.stdio.put_stdin_back(sink);
+            return Err(status);
+        }
+        answer(WriteStdinResponse {})
+    }
+
+    async fn read_output(&self, request: Request<ReadOutputRequest>) -> Answer<Output> {
+        let request = request.into_inner();
+        let process = self.process(&request.container_id, &request.process_id)?;
+        answer(process.stdio.take_output(request.output())?)
+    }
+
+    async fn resize_pty(&self, request: Request<ResizePtyRequest>) -> Answer<ResizePtyResponse> {
+        let request = request.into_inner();
+        let size = create::terminal_size(request.size.unwrap_or_default());
+        self.process(&request.container_id, &request.process_id)?
+            .resize(size)?;
+        answer(ResizePtyResponse {})
+    }
+
+    async fn list_processes(
+        &self,
+        request: Request<ListProcessesRequest>,
+    ) -> Answer<ListProcessesResponse> {
+        let container = self.container(&request.into_inner().container_id)?;
+        answer(ListProcessesResponse {
+            processes: processes::list(&container)?,
+        })
+    }
+
+    async fn pause_container(
+        &self,
+        request: Request<PauseContainerRequest>,
+    ) -> Answer<PauseContainerResponse> {
+        self.container(&request.into_inner().container_id)?
+            .freeze(true)
+            .await?;
+        answer(PauseContainerResponse {})
+    }
+
+    async fn resume_container(
+        &self,
+        request: Request<ResumeContainerRequest>,
+    ) -> Answer<ResumeContainerResponse> {
+        self.container(&request.into_inner().container_id)?
+            .freeze(false)
+            .await?;
+        answer(ResumeContainerResponse {})
+    }
+
+    async fn update_container(
+        &self,
+        request: Request<UpdateContainerRequest>,
+    ) -> Answer<UpdateContainerResponse> {
+        let request = request.into_inner();
+        let container = self.container(&request.container_id)?;
+        let resources: spec::Resources = spec::parse("resources_json", &request.resources_json)?;
+        container.cgroup.update(&resources)?;
+        if let Some(rules) = &resources.devices {
+            container.cgroup.set_devices(rules)?;
+        }
+        answer(UpdateContainerResponse {})
+    }
+
+    async fn stats_container(
+        &self,
+        request: Request<StatsContainerRequest>,
+    ) -> Answer<StatsContainerResponse> {
+        let container = self.container(&request.into_inner().container_id)?;
+        answer(stats::of(container.cgroup.folder())?)
+    }
+
+    async fn events(&self, _: Request<EventsRequest>) -> Answer<events::EventStream> {
+        answer(events::stream(self.sandbox.events.subscribe()))
+    }
+
+    async fn shutdown(&self, _: Request<ShutdownRequest>) -> Answer<ShutdownResponse> {
+        nix::unistd::sync();
+        tokio::spawn(async {
+            // A few turns of the event loop, in which the answer leaves: the port takes it at once.
+            for _ in 0..TURNS_OF_AN_ANSWER {
+                tokio::task::yield_now().await;
+            }
+            init::power::off();
+        });
+        answer(ShutdownResponse {})
+    }
+}
+
+/// Writes what comes to the process's standard input, until the end of file, or until nobody reads.
+async fn fill(
+    process: &Process,
+    sink: &Sink,
+    first: WriteStdinRequest,
+    messages: &mut Streaming<WriteStdinRequest>,
+) -> std::result::Result<(), Status> {
+    let copy = async {
+        let mut message = Some(first);
+        while let Some(request) = message {
+            if sink.write_all(&request.data).await? == Written::Closed {
+                break;
+            }
+            message = messages.message().await?;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        result = copy => result,
+        result = sink.closed() => Ok(result?),
+        // A terminal is never closed while we hold it, so its process's end is the sign.
+        _ = process.wait(), if sink.is_terminal() => Ok(()),
+    }
+}

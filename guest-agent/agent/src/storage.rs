@@ -1,0 +1,272 @@
+//! File systems that the host makes visible: shared folders, block devices, memory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::mount::{MntFlags, MsFlags, mount as mount_call, umount2};
+
+use crate::api;
+use crate::child::{self, MountOptions};
+use crate::error::{Class, Context, Failure, Result};
+use crate::{sys, uevent};
+
+/// A device that was plugged in is there within this.
+const DEVICE_LIMIT: Duration = Duration::from_secs(10);
+/// Where the writable layers of overlays are.
+const OVERLAYS: &str = "/run/husk/overlays";
+
+/// A mount to be undone.
+#[derive(Debug)]
+pub struct Mounted {
+    mount_point: PathBuf,
+    /// A folder that was made for it.
+    remove: bool,
+}
+
+/// Mounts a virtio-fs share of the sandbox.
+pub async fn mount_share(share: api::SharedFolder) -> Result<()> {
+    let what = format!("shared folder {:?} on {:?}", share.tag, share.mount_point);
+    check_mount_point(&share.mount_point)?;
+    blocking(move || {
+        fs::create_dir_all(&share.mount_point).class(Class::MountFailed, || &what)?;
+        let flags = MsFlags::MS_NODEV;
+        mount_call(
+            Some(share.tag.as_str()),
+            share.mount_point.as_str(),
+            Some("virtiofs"),
+            flags,
+            None::<&str>,
+        )
+        .class(Class::MountFailed, || &what)
+    })
+    .await
+}
+
+/// Mounts storages in order. On failure nothing is left.
+pub async fn mount(container_id: &str, storages: Vec<api::Storage>) -> Result<Vec<Mounted>> {
+    let mut mounts = Vec::new();
+    for (index, storage) in storages.into_iter().enumerate() {
+        let what = format!(
+            "storage {} {:?} on {:?}",
+            storage.driver, storage.source, storage.mount_point
+        );
+        let overlay = format!("{OVERLAYS}/{container_id}-{index}");
+        if let Err(failure) = mount_one(storage, overlay, &mut mounts).await {
+            let failure = Failure::new(failure.class, format!("{what}: {failure}"));
+            if let Err(second) = unmount(mounts) {
+                crate::console::log(second);
+            }
+            return Err(failure);
+        }
+    }
+    Ok(mounts)
+}
+
+async fn mount_one(
+    storage: api::Storage,
+    overlay: String,
+    mounts: &mut Vec<Mounted>,
+) -> Result<()> {
+    check_mount_point(&storage.mount_point)?;
+    let options = MountOptions::parse(
+        if storage.driver == "virtiofs" {
+            "bind"
+        } else {
+            ""
+        },
+        &storage.options,
+    )?;
+    let device = match storage.driver.as_str() {
+        "block" => Some(find_block_device(&storage.source).await?),
+        "virtiofs" | "ephemeral" => None,
+        other => {
+            return Err(Failure::unsupported(format!(
+                "driver: unknown value {other:?}"
+            )));
+        }
+    };
+    let mount_point = storage.mount_point.clone();
+    let with_overlay = storage.overlay;
+    blocking(move || attach(&storage, device.as_deref(), &options)).await?;
+    mounts.push(Mounted {
+        mount_point: mount_point.clone().into(),
+        remove: true,
+    });
+    if with_overlay {
+        mounts.extend(blocking(move || put_overlay(&mount_point, &overlay)).await?);
+    }
+    Ok(())
+}
+
+fn attach(storage: &api::Storage, device: Option<&Path>, options: &MountOptions) -> Result<()> {
+    let failed = Class::MountFailed;
+    let tree = match (storage.driver.as_str(), device) {
+        ("virtiofs", _) => {
+            let tree =
+                child::clone_source(&storage.source, true).class(failed, || "open the source")?;
+            sys::set_mount(&tree, options.attributes, false).class(failed, || "set the flags")?;
+            tree
+        }
+        (_, Some(device)) => {
+            child::make_filesystem(&storage.fstype, &device.to_string_lossy(), options)?
+        }
+        _ => child::make_filesystem("tmpfs", "tmpfs", options)?,
+    };
+    // A single file is bound to a file.
+    let is_folder = nix::sys::stat::fstat(&tree)
+        .class(failed, || "look at the source")?
+        .st_mode
+        & libc::S_IFMT
+        == libc::S_IFDIR;
+    let point = Path::new(&storage.mount_point);
+    if is_folder {
+        fs::create_dir_all(point).class(failed, || "make the mount point")?;
+    } else {
+        if let Some(folder) = point.parent() {
+            fs::create_dir_all(folder).class(failed, || "make the mount point's folder")?;
+        }
+        fs::File::create(point).class(failed, || "make the mount point")?;
+    }
+    let target = nix::fcntl::open(
+        point,
+        nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC,
+        nix::sys::stat::Mode::empty(),
+    )
+    .class(failed, || "open the mount point")?;
+    sys::attach(&tree, &target).class(failed, || "attach")
+}
+
+/// Covers a mount with a writable layer in memory.
+fn put_overlay(mount_point: &str, overlay: &str) -> Result<[Mounted; 2]> {
+    let failed = Class::MountFailed;
+    fs::create_dir_all(overlay).class(failed, || format!("make {overlay}"))?;
+    mount_call(
+        Some("tmpfs"),
+        overlay,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=0700"),
+    )
+    .class(failed, || "mount a tmpfs for the overlay")?;
+    let layer = Mounted {
+        mount_point: overlay.into(),
+        remove: true,
+    };
+    let covered = (|| {
+        for folder in ["upper", "work"] {
+            fs::create_dir(format!("{overlay}/{folder}"))
+                .class(failed, || format!("make the overlay's {folder}"))?;
+        }
+        // The root of the container has the mode and the owner of the image's root.
+        let root = fs::metadata(mount_point).class(failed, || "look at the lower file system")?;
+        let upper = format!("{overlay}/upper");
+        fs::set_permissions(&upper, root.permissions())
+            .class(failed, || "set the overlay's mode")?;
+        use std::os::unix::fs::MetadataExt;
+        std::os::unix::fs::chown(&upper, Some(root.uid()), Some(root.gid()))
+            .class(failed, || "set the overlay's owner")?;
+        let data = format!("lowerdir={mount_point},upperdir={upper},workdir={overlay}/work");
+        mount_call(
+            Some("overlay"),
+            mount_point,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(data.as_str()),
+        )
+        .class(failed, || "mount the overlay")
+    })();
+    if let Err(failure) = covered {
+        unmount(vec![layer])?;
+        return Err(failure);
+    }
+    Ok([
+        layer,
+        Mounted {
+            mount_point: mount_point.into(),
+            remove: false,
+        },
+    ])
+}
+
+/// Undoes mounts, the last one first. Goes on after a failure, and tells of the first.
+pub fn unmount(mounts: Vec<Mounted>) -> Result<()> {
+    let mut outcome = Ok(());
+    for Mounted {
+        mount_point,
+        remove,
+    } in mounts.into_iter().rev()
+    {
+        let what = || format!("unmount {}", mount_point.display());
+        let mut result = umount2(&mount_point, MntFlags::MNT_DETACH).context(what);
+        if result.is_ok() && remove {
+            let is_folder =
+                fs::symlink_metadata(&mount_point).is_ok_and(|metadata| metadata.is_dir());
+            let removed = if is_folder {
+                fs::remove_dir(&mount_point)
+            } else {
+                fs::remove_file(&mount_point)
+            };
+            result = removed.context(|| format!("remove {}", mount_point.display()));
+        }
+        outcome = outcome.and(result);
+    }
+    outcome
+}
+
+/// The device of the virtio-blk disk with a serial, once it is there.
+async fn find_block_device(serial: &str) -> Result<PathBuf> {
+    let what = format!("the block device with serial {serial:?}");
+    let found = uevent::wait_for(&what, DEVICE_LIMIT, || {
+        find_serial(Path::new("/sys/block"), serial)
+    })
+    .await;
+    found.map_err(|failure| Failure::new(Class::MountFailed, failure.message))
+}
+
+fn find_serial(blocks: &Path, serial: &str) -> Option<PathBuf> {
+    let has_serial = |entry: &fs::DirEntry| {
+        fs::read_to_string(entry.path().join("serial"))
+            .is_ok_and(|found| !serial.is_empty() && found.trim_end() == serial)
+    };
+    let entry = fs::read_dir(blocks).ok()?.flatten().find(has_serial)?;
+    let device = Path::new("/dev").join(entry.file_name());
+    device.exists().then_some(device)
+}
+
+fn check_mount_point(path: &str) -> Result<()> {
+    let sane = path.starts_with('/')
+        && path
+            .split('/')
+            .skip(1)
+            .all(|part| !part.is_empty() && part != "." && part != "..");
+    if sane {
+        Ok(())
+    } else {
+        Err(Failure::invalid(format!(
+            "mount_point: expected a plain absolute path, got {path:?}"
+        )))
+    }
+}
+
+/// Runs what may wait for a device or for the host on a thread of its own, so that other calls go on.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(Failure::other("the mounting thread died")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_is_a_plain_path() {
+        assert_eq!(check_mount_point("/run/husk/c1/rootfs"), Ok(()));
+        for path in ["", "/", "x", "/a/../b", "/a//b", "/a/."] {
+            assert!(check_mount_point(path).is_err(), "{path}");
+        }
+    }
+}
