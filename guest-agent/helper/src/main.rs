@@ -4,20 +4,27 @@
 //! - `front`: what every `husk` call begins with; it starts the supervisor or the command line.
 //! - `stand_in`: the process whose PID stands for a container's process. `front` becomes one, or forks one.
 //! - `sandbox`: the namespaces of a sandbox, and PID 1 in them.
+//! - `vsock`: joins a guest's vsock connection with a unix socket.
+//! - `network`: looks at a network namespace, and joins its links with taps.
 //!
 //! Every face is one process with one thread and one poll loop.
 
 mod cgroup;
 mod descriptors;
+mod endpoint;
+mod flags;
 mod front;
 mod lines;
 mod mount;
 mod namespaces;
+mod network;
 mod processes;
+mod pump;
 mod sandbox;
 mod signals;
 mod stand_in;
 mod unix_socket;
+mod vsock;
 mod window;
 
 use std::process::ExitCode;
@@ -31,6 +38,8 @@ fn main() -> ExitCode {
     let result = match face.to_str() {
         Some("front") => front::main(&rest),
         Some("sandbox") => sandbox::main(),
+        Some("vsock") => vsock::main(&rest),
+        Some("network") => network::main(&rest),
         _ => Err(anyhow::anyhow!(USAGE)),
     };
     match result {

@@ -1,10 +1,8 @@
 //! The stand-in: the process on the host whose PID stands for a process in the guest. It carries the standard streams that it
 //! inherited, passes signals on, and ends as that process did.
 
-mod endpoint;
 mod messages;
 mod place;
-mod pump;
 mod streams;
 mod terminal;
 

@@ -7,13 +7,13 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use super::endpoint::Endpoint;
 use super::messages::{Attach, Place, Stream};
-use super::pump::Pump;
 use super::streams::Streams;
 use super::terminal::Terminal;
+use crate::endpoint::Endpoint;
 use crate::lines::Lines;
 use crate::mount::{self, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
+use crate::pump::Pump;
 use crate::{cgroup, namespaces, unix_socket};
 
 /// Puts the calling process there. `socket` and `token` are those of the supervisor. Answers its terminal, where it has one.

@@ -6,8 +6,8 @@ use anyhow::Result;
 use nix::poll::PollFlags;
 
 use super::messages::Stream;
-use super::pump::Pump;
 use crate::descriptors;
+use crate::pump::Pump;
 
 pub struct Streams {
     carried: Vec<(Stream, Pump)>,

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{SpliceFFlags, splice};
 use nix::poll::PollFlags;
 
-use super::endpoint::{Endpoint, is_for_now};
+use crate::endpoint::{Endpoint, is_for_now};
 
 /// How much is moved by one call, in bytes.
 const BLOCK: usize = 128 << 10;

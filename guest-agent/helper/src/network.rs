@@ -1,0 +1,47 @@
+//! `husk-helper network`: looks at a network namespace of the host, and joins its links with taps, which become the guest's network cards.
+
+mod link;
+mod message;
+mod netlink;
+mod scan;
+mod tap;
+mod traffic;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+
+use crate::flags::Flags;
+use crate::namespaces;
+
+/// Carries out `scan|attach|detach --netns PATH ...`.
+pub fn main(words: &[OsString]) -> Result<ExitCode> {
+    let (verb, words) = words.split_first().context("usage: husk-helper network scan|attach|detach --netns PATH ...")?;
+    match verb.to_str() {
+        Some("scan") => {
+            enter(&Flags::parse(words, &["--netns"], &[])?)?;
+            let contents = serde_json::to_string(&scan::scan()?).context("cannot encode the network")?;
+            writeln!(io::stdout(), "{contents}").context("cannot print the network")?;
+        }
+        Some("attach") => {
+            let flags = Flags::parse(words, &["--netns", "--link", "--tap", "--owner"], &["--vnet-hdr"])?;
+            enter(&flags)?;
+            tap::attach(flags.text("--link")?, flags.text("--tap")?, flags.number("--owner")?, flags.is_set("--vnet-hdr"))?;
+        }
+        Some("detach") => {
+            let flags = Flags::parse(words, &["--netns", "--link", "--tap"], &[])?;
+            enter(&flags)?;
+            tap::detach(flags.text("--link")?, flags.text("--tap")?)?;
+        }
+        _ => bail!("network {}: expected scan, attach or detach", verb.to_string_lossy()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn enter(flags: &Flags) -> Result<()> {
+    let path = Path::new(flags.text("--netns")?);
+    namespaces::enter_network(&namespaces::open_network(path)?, path)
+}

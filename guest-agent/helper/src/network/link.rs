@@ -1,0 +1,108 @@
+//! Network interfaces, by netlink.
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+
+use super::message::{Request, attribute, attributes, text, u16_at, u32_at};
+use super::netlink::Netlink;
+
+/// The length of struct ifinfomsg.
+const FIXED: usize = 16;
+
+/// IFLA_INET6_ADDR_GEN_MODE, and its value "none".
+const ADDRESS_GENERATION: u16 = 8;
+const NO_ADDRESSES: u8 = 1;
+
+/// What the taps that husk makes are marked with (IFLA_IFALIAS).
+pub const MARK: &str = "husk tap";
+
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    /// "veth", "bridge" and so on; empty for a device.
+    pub kind: String,
+    /// Empty where the link is not of the Ethernet kind.
+    pub mac: String,
+    pub mtu: u32,
+    pub up: bool,
+    pub loopback: bool,
+    /// Made by husk.
+    pub ours: bool,
+}
+
+/// All links of the namespace.
+pub fn all(netlink: &mut Netlink) -> Result<Vec<Link>> {
+    Ok(netlink.dump(libc::RTM_GETLINK, &header(0, 0, 0))?.iter().filter_map(|body| parse(body)).collect())
+}
+
+/// The link of that name; `None` where there is none.
+pub fn named(netlink: &mut Netlink, name: &str) -> Result<Option<Link>> {
+    Ok(all(netlink)?.into_iter().find(|link| link.name == name))
+}
+
+/// Prepares a tap: its size of packets, its mark, no IPv6 addresses of its own; then sets it up.
+pub fn set_up(netlink: &mut Netlink, index: u32, mtu: u32) -> Result<()> {
+    // The host must not be heard on the guest's cable. A kernel without IPv6 has nothing to switch off, and refuses the whole request.
+    match netlink.ask(without_addresses(index)) {
+        Ok(()) | Err(Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP) => {}
+        Err(error) => return Err(error).context("cannot keep IPv6 addresses off the tap"),
+    }
+    let up = libc::IFF_UP as u32;
+    let mut request = Request::new(libc::RTM_NEWLINK, 0, &header(index, up, up));
+    request.number(libc::IFLA_MTU, mtu).text(libc::IFLA_IFALIAS, MARK);
+    netlink.ask(request).context("cannot set the tap up")
+}
+
+fn without_addresses(index: u32) -> Request {
+    let mut request = Request::new(libc::RTM_NEWLINK, 0, &header(index, 0, 0));
+    let families = request.open(libc::IFLA_AF_SPEC);
+    let family = request.open(libc::AF_INET6 as u16);
+    request.attribute(ADDRESS_GENERATION, &[NO_ADDRESSES]);
+    request.close(family);
+    request.close(families);
+    request
+}
+
+/// Removes a link. One that is gone already is no error.
+pub fn remove(netlink: &mut Netlink, index: u32) -> nix::Result<()> {
+    match netlink.ask(Request::new(libc::RTM_DELLINK, 0, &header(index, 0, 0))) {
+        Err(Errno::ENODEV) => Ok(()),
+        other => other,
+    }
+}
+
+/// struct ifinfomsg
+fn header(index: u32, flags: u32, change: u32) -> Vec<u8> {
+    [[0; 4], index.to_ne_bytes(), flags.to_ne_bytes(), change.to_ne_bytes()].concat()
+}
+
+fn parse(body: &[u8]) -> Option<Link> {
+    let flags = u32_at(body, 8)?;
+    let ethernet = u16_at(body, 2)? == libc::ARPHRD_ETHER;
+    let mut link = Link {
+        index: u32_at(body, 4)?,
+        name: String::new(),
+        kind: String::new(),
+        mac: String::new(),
+        mtu: 0,
+        up: flags & libc::IFF_UP as u32 != 0,
+        loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
+        ours: false,
+    };
+    for (kind, value) in attributes(body, FIXED) {
+        match kind {
+            libc::IFLA_IFNAME => link.name = text(value),
+            libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
+            libc::IFLA_ADDRESS if ethernet => link.mac = mac(value),
+            libc::IFLA_IFALIAS => link.ours = text(value) == MARK,
+            libc::IFLA_LINKINFO => link.kind = attribute(value, 0, libc::IFLA_INFO_KIND).map_or(String::new(), text),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// "02:42:ac:11:00:02"
+pub fn mac(value: &[u8]) -> String {
+    value.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
