@@ -104,7 +104,7 @@ export function checkHelper({ isExecutable }: HostView, helper: string): Check {
 /** Which guests are built, and which one is taken. */
 export function checkGuestImages({ readText, env }: HostView, { vm }: Config, installation: string): Check {
   const name = "guest image";
-  const folders = guestImageFolders(join(installation, "dist"), env);
+  const folders = guestImageFolders(installation, env);
   const built = ["own", "debian"].flatMap((flavour) => {
     const image = attempt(() => findGuestImage(flavour, folders));
     const about = image === undefined ? undefined : attempt(() => readText(join(image.kernel, "..", "about.json")));

@@ -1,12 +1,13 @@
 /** `husk logs`: the supervisor's log, or the guest's console, from the run folder; with --follow as they grow, until the sandbox ends. */
 import { closeSync, fstatSync, openSync, readSync, watch } from "node:fs";
 import { HuskError } from "../errors.ts";
+import { printable } from "../host/printable.ts";
 import { hasCode } from "../host/system-error.ts";
 import { ControlClient } from "../sandbox/control-client.ts";
 import { readRecord } from "../sandbox/record.ts";
 import { runFolder } from "../sandbox/run-folder.ts";
 import type { Invocation } from "./command-line.ts";
-import { print, printable } from "./output.ts";
+import { print } from "./output.ts";
 
 const chunkBytes = 64 * 1024;
 

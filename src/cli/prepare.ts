@@ -4,7 +4,7 @@
  */
 import { accessSync, closeSync, openSync, readFileSync } from "node:fs";
 import { availableParallelism, totalmem, userInfo } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { resolve } from "node:path";
 import type { Config } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
 import { findHierarchies } from "../host/cgroups.ts";
@@ -20,6 +20,8 @@ import { guestPath, planBind, planRoot } from "../storage/container-storage.ts";
 import { findRootFilesystem } from "../storage/root-filesystem.ts";
 import { type AcceleratorChoice, chooseAccelerator, probeAccelerator } from "../vmm/accelerator.ts";
 import { findGuestImage, findQemu, findVirtiofsd, guestImageFolders } from "../vmm/host-programs.ts";
+import type { GuestImage } from "../vmm/machine.ts";
+import { helperPath, installationFolder } from "./installation.ts";
 
 /** What the command line asks for, apart from the configuration. */
 export interface PrepareOptions {
@@ -28,12 +30,12 @@ export interface PrepareOptions {
   /** The bundle's folder. */
   readonly bundle: string;
   readonly consoleSocket: string | null;
-  /** Whether the caller stays, and the container goes with it. */
+  /** Whether the caller stays until the container ends. */
   readonly foreground: boolean;
+  /** Whether a container in the foreground stays in the records after its end. */
+  readonly keep: boolean;
   /** The caller's terminal, where there is one. */
   readonly size: WindowSize | null;
-  /** The folder of the program that runs. */
-  readonly programFolder: string;
 }
 
 export interface Prepared {
@@ -53,7 +55,10 @@ export async function prepare(options: PrepareOptions, config: Config): Promise<
   );
   const terminal = spec.process.terminal === true;
   if (terminal && !options.foreground && options.consoleSocket === null) {
-    throw new HuskError("invalid-argument", "config.json: process.terminal: a container in the background needs --console-socket for its terminal");
+    throw new HuskError(
+      "invalid-argument",
+      "config.json: process.terminal: a container in the background needs --console-socket for its terminal",
+    );
   }
   const root = planRoot(options.id, findRootFilesystem(bundle.rootfs), spec.root.readonly === true);
   const planned = (share: Share) => planBind(options.id, share.index, share.hostPath, share.readonly);
@@ -89,8 +94,8 @@ export async function prepare(options: PrepareOptions, config: Config): Promise<
       },
       sandbox: {
         id: options.id,
-        programs: findPrograms(config, options.programFolder),
-        image: findGuestImage(config.vm.kernel, guestImageFolders(options.programFolder, process.env)),
+        programs: findPrograms(config, spec.vm?.hypervisor?.path),
+        image: findImage(config, spec.vm?.kernel?.path),
         accelerator: accelerator.accelerator,
         channel: chooseChannel(config.vm.channel),
         vhostNet: canAccess("/dev/vhost-net"),
@@ -99,7 +104,7 @@ export async function prepare(options: PrepareOptions, config: Config): Promise<
         translationBufferBytes: config.vm.tcgTbSize,
         networkPorts: config.vm.networkPorts,
         guestConsoleBytes: config.log.guestConsoleBytes,
-        kernelParameters: [],
+        kernelParameters: spec.vm?.kernel?.parameters ?? [],
         netns: namespacePath(bundle),
         mounts: [...root.shown, ...guest.shares.map(planned)],
         disks: root.disks,
@@ -109,7 +114,7 @@ export async function prepare(options: PrepareOptions, config: Config): Promise<
       consoleSocket: options.consoleSocket,
       hierarchies: findHierarchies(readText("/proc/self/mountinfo")),
       cgroupsPath: resolve("/", spec.linux?.cgroupsPath ?? `husk-${options.id}`),
-      memoryLimitBytes: size.host.memoryBytes,
+      cgroupLimits: size.host,
       hooks: spec.hooks ?? {},
       stopMs: config.deadlines.stopMs,
     },
@@ -132,17 +137,24 @@ function firstRecord(options: PrepareOptions, bundle: Bundle): SupervisorInput["
     owner: userInfo().username,
     annotations: spec.annotations ?? {},
     terminal: spec.process.terminal === true,
-    foreground: options.foreground,
+    foreground: options.foreground && !options.keep,
     poststop: spec.hooks?.poststop ?? [],
   };
 }
 
-function findPrograms(config: Config, programFolder: string): SupervisorInput["sandbox"]["programs"] {
+/** `qemu`: the bundle's own choice, which the administrator has allowed (allow.vm_section). */
+function findPrograms(config: Config, qemu: string | undefined): SupervisorInput["sandbox"]["programs"] {
   return {
-    helper: join(dirname(programFolder), "guest-agent/target/release/husk-helper"),
-    qemu: findQemu(config.vm.qemu, process.env),
+    helper: helperPath(),
+    qemu: findQemu(qemu ?? config.vm.qemu, process.env),
     virtiofsd: findVirtiofsd(config.vm.virtiofsd, process.env),
   };
+}
+
+/** `kernel`: likewise; husk's own initramfs goes with it, since the agent is in it. */
+function findImage(config: Config, kernel: string | undefined): GuestImage {
+  const image = findGuestImage(config.vm.kernel, guestImageFolders(installationFolder(), process.env));
+  return kernel === undefined ? image : { ...image, kernel };
 }
 
 /** vsock where the host has it: it is faster, and a VM's own. */

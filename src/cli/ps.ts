@@ -1,9 +1,10 @@
 /** `husk ps`: the guest's processes, as the agent sees them. What it says of them is a guest's word: checked, and bounded on the terminal. */
 import { HuskError } from "../errors.ts";
+import { printable } from "../host/printable.ts";
 import { integer, list, nonEmptyString, object, type Reader, read, ShapeError, string } from "../narrow.ts";
 import { allowed, callSupervisor } from "./call-supervisor.ts";
 import type { Invocation } from "./command-line.ts";
-import { print, printable, table } from "./output.ts";
+import { print, table } from "./output.ts";
 
 /** ProcessInfo of proto/agent/v1/agent.proto, in JSON. */
 export interface GuestProcessInfo {

@@ -1,7 +1,6 @@
 /**
  * The program behind `husk run` and `husk create`: started by front, it becomes the container's supervisor, and stays until the container has stopped.
  */
-import { dirname } from "node:path";
 import { loadConfig } from "../config/config.ts";
 import { exitStatus, explain, HuskError } from "../errors.ts";
 import type { ProcessOutcome } from "../sandbox/guest-process.ts";
@@ -57,8 +56,8 @@ async function supervise(call: Call, session: Session, log: Log, trace: Trace): 
       bundle: call.bundle,
       consoleSocket: call.consoleSocket ?? null,
       foreground,
+      keep: call.verb === "run" && call.keep,
       size: session.hello.size,
-      programFolder: dirname(process.argv[1] ?? "."),
     },
     config,
   );

@@ -3,11 +3,12 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { printable } from "../host/printable.ts";
 import { featureReport } from "./features.ts";
 import { installationFolder } from "./installation.ts";
 import { formatLine, type Level, openLog } from "./log.ts";
 import { GrowingFile } from "./logs.ts";
-import { printable, table } from "./output.ts";
+import { table } from "./output.ts";
 import { PidFile } from "./pid-file.ts";
 import { type GuestProcessInfo, processTable } from "./ps.ts";
 import { configText } from "./show-config.ts";

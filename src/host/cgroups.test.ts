@@ -1,5 +1,8 @@
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test } from "vitest";
-import { findHierarchies } from "./cgroups.ts";
+import { findHierarchies, limitCgroups, makeCgroups } from "./cgroups.ts";
 
 const hybrid = `31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
@@ -16,4 +19,34 @@ test("a hybrid host has each v1 hierarchy that a sandbox uses, and the unified o
     { mountPoint: "/sys/fs/cgroup/systemd", version: 1, controllers: ["name=systemd"] },
     { mountPoint: "/sys/fs/cgroup/unified", version: 2, controllers: ["hugetlb"] },
   ]);
+});
+
+test("limits go to the files of the version that a hierarchy has, and nowhere without its controller", () => {
+  const root = mkdtempSync(join(tmpdir(), "husk-cgroups-"));
+  try {
+    const hierarchies = ["memory", "cpu", "unified"].map((name) => {
+      mkdirSync(join(root, name, "a"), { recursive: true });
+      const [version, controllers] = name === "unified" ? ([2, ["memory", "cpu"]] as const) : ([1, [name]] as const);
+      return { mountPoint: join(root, name), version, controllers };
+    });
+    limitCgroups(hierarchies, "/a", { memoryBytes: 1000, cpuShares: 1024, cpus: "0" });
+    const written = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((name) => name.includes("."));
+    expect(Object.fromEntries(written.map((name) => [name, readFileSync(join(root, name), "utf8")]))).toEqual({
+      "memory/a/memory.limit_in_bytes": "1000",
+      "cpu/a/cpu.shares": "1024",
+      "unified/a/memory.max": "1000",
+      "unified/a/cpu.weight": "39",
+    });
+  } finally {
+    rmSync(root, { recursive: true });
+  }
+});
+
+test("a path that leaves the hierarchy is refused before anything is made", () => {
+  const made: string[] = [];
+  const hierarchy = { mountPoint: "/sys/fs/cgroup/none", version: 1, controllers: ["memory"] } as const;
+  expect(() => makeCgroups([hierarchy], "/../../etc", (folder) => made.push(folder))).toThrow(
+    "linux.cgroupsPath: /../../etc leaves the cgroup hierarchy",
+  );
+  expect(made).toEqual([]);
 });

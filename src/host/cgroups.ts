@@ -48,19 +48,46 @@ export function makeCgroups(hierarchies: readonly CgroupHierarchy[], path: strin
   });
 }
 
-/** Bounds the memory of everything in the sandbox: the guest's RAM and what QEMU needs beside it. */
-export function limitMemory(hierarchies: readonly CgroupHierarchy[], path: string, bytes: number): void {
+/** What everything of a sandbox may take of the host. */
+export interface CgroupLimits {
+  /** The guest's RAM and what QEMU needs beside it. */
+  readonly memoryBytes: number;
+  /** As cgroup v1 counts them, 2 to 262144. */
+  readonly cpuShares?: number;
+  /** Lists such as "0-3,7". */
+  readonly cpus?: string;
+  readonly mems?: string;
+}
+
+/** Sets the limits, each in the hierarchy that has its controller. Throws `host` where the kernel refuses one. */
+export function limitCgroups(hierarchies: readonly CgroupHierarchy[], path: string, limits: CgroupLimits): void {
   for (const { mountPoint, version, controllers } of hierarchies) {
-    if (!controllers.includes("memory")) continue;
-    write(join(mountPoint, path, version === 2 ? "memory.max" : "memory.limit_in_bytes"), String(bytes));
+    const set = (controller: string, file: string, value: string | undefined): void => {
+      if (value !== undefined && controllers.includes(controller)) write(join(mountPoint, path, file), value);
+    };
+    const { memoryBytes, cpuShares, cpus, mems } = limits;
+    set("cpuset", "cpuset.cpus", cpus);
+    set("cpuset", "cpuset.mems", mems);
+    if (version === 2) {
+      set("memory", "memory.max", String(memoryBytes));
+      set("cpu", "cpu.weight", cpuShares === undefined ? undefined : String(weightOf(cpuShares)));
+    } else {
+      set("memory", "memory.limit_in_bytes", String(memoryBytes));
+      set("cpu", "cpu.shares", cpuShares?.toString());
+    }
   }
+}
+
+/** cgroup v1's shares on cgroup v2's scale: 2 to 262144 becomes 1 to 10000 (as runc converts them). */
+function weightOf(shares: number): number {
+  return 1 + Math.floor(((shares - 2) * 9999) / 262142);
 }
 
 function makeFolder(hierarchy: CgroupHierarchy, folder: string, beforeMaking: (folder: string) => void): void {
   if (existsSync(folder)) return;
   const parent = dirname(folder);
   makeFolder(hierarchy, parent, beforeMaking);
-  if (hierarchy.version === 2) enableControllers(parent, ["memory", "pids", "cpu", "io"]);
+  if (hierarchy.version === 2) enableControllers(parent, ["memory", "pids", "cpu", "cpuset", "io"]);
   beforeMaking(folder);
   try {
     mkdirSync(folder);
@@ -93,7 +120,11 @@ function write(file: string, text: string): void {
  * Moves a process to the cgroups in which the caller is, so that those it was in can go. `ownCgroups`: the text of /proc/self/cgroup (cgroups(7)). A process
  * that has ended is no error.
  */
-export function moveBeside(pid: number, hierarchies: readonly CgroupHierarchy[], ownCgroups = readFileSync("/proc/self/cgroup", "utf8")): void {
+export function moveBeside(
+  pid: number,
+  hierarchies: readonly CgroupHierarchy[],
+  ownCgroups = readFileSync("/proc/self/cgroup", "utf8"),
+): void {
   for (const { mountPoint, version, controllers } of hierarchies) {
     const own = ownCgroups
       .split("\n")
@@ -104,7 +135,8 @@ export function moveBeside(pid: number, hierarchies: readonly CgroupHierarchy[],
     try {
       writeFileSync(join(mountPoint, path, "cgroup.procs"), String(pid));
     } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code !== "ESRCH") throw new HuskError("host", `cannot move process ${pid} out of the cgroup`, { cause });
+      if ((cause as NodeJS.ErrnoException).code !== "ESRCH")
+        throw new HuskError("host", `cannot move process ${pid} out of the cgroup`, { cause });
     }
   }
 }

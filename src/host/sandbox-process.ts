@@ -2,7 +2,7 @@
  * The client of `husk-helper sandbox`: one process of ours on the host, behind it the PID, mount and network namespaces in which QEMU and
  * virtiofsd live. When this object's process dies, or the supervisor does, the kernel ends all of them.
  */
-import { spawn, type ChildProcess } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import type { Duplex, Readable } from "node:stream";
 import { HuskError } from "../errors.ts";
 import { type Deferred, deferred } from "./deferred.ts";

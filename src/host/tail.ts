@@ -1,3 +1,5 @@
+import { printable } from "./printable.ts";
+
 /** Keeps the last bytes of a stream of text, for the error that may need them. */
 export class Tail {
   readonly #limit: number;
@@ -16,7 +18,7 @@ export class Tail {
   lines(lines: number): string[] {
     return this.#text
       .split("\n")
-      .map((line) => line.replaceAll(/\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]/g, "").trimEnd())
+      .map((line) => printable(line).trimEnd())
       .filter((line) => line !== "")
       .slice(-lines);
   }

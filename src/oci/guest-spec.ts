@@ -72,10 +72,11 @@ export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
   return { spec: inGuest, shares };
 }
 
-/** A process as the agent gets it: the labels that guard the host are left out. */
+/** A process as the agent gets it: the labels that guard the host are left out, as is the user's name, which on Linux means nothing. */
 export function guestProcess(process: Process): Process {
-  const { apparmorProfile: _profile, selinuxLabel: _label, commandLine: _commandLine, ...rest } = process;
-  return rest;
+  const { apparmorProfile: _profile, selinuxLabel: _label, commandLine: _commandLine, user, ...rest } = process;
+  const { username: _username, ...ids } = user;
+  return { user: ids, ...rest };
 }
 
 /**

@@ -22,7 +22,7 @@ test("what each state allows", () => {
   expect(where(canStart)).toEqual(["created"]);
   expect(where(canKill)).toEqual(["created", "running", "paused"]);
   expect(where(canDelete)).toEqual(["created", "stopped"]);
-  expect(where(canExec)).toEqual(["running"]);
+  expect(where(canExec)).toEqual(["created", "running"]);
   expect(where(canPause)).toEqual(["running"]);
   expect(where(canResume)).toEqual(["paused"]);
 });
@@ -37,7 +37,7 @@ describe("the words for what is not allowed", () => {
     ["kill", "creating", "cannot kill a container that is still being created: c1"],
     ["delete", "running", "cannot delete container c1 that is not stopped: running"],
     ["delete", "paused", "cannot delete container c1 that is not stopped: paused"],
-    ["exec", "created", "cannot exec in a container that is not running: c1: created"],
+    ["exec", "creating", "cannot exec in a container that is still being created: c1"],
     ["exec", "paused", "cannot exec in a paused container: c1 (use --ignore-paused)"],
     ["exec", "stopped", "cannot exec in a stopped container: c1"],
     ["pause", "stopped", "container not running: c1: stopped"],

@@ -12,13 +12,14 @@ export type Operation = "start" | "kill" | "delete" | "exec" | "pause" | "resume
 
 /**
  * Which states a container can be in for an operation. `delete` is the one without --force; as with runc, it takes a container that was
- * created and never started, too, and kills it. `exec` in a paused one needs --ignore-paused.
+ * created and never started, too, and kills it. `exec` in a paused one needs --ignore-paused;
+ * in a created one it joins what `create` has made, as with runc.
  */
 const allowed = {
   start: ["created"],
   kill: ["created", "running", "paused"],
   delete: ["created", "stopped"],
-  exec: ["running"],
+  exec: ["created", "running"],
   pause: ["running"],
   resume: ["paused"],
   update: ["created", "running", "paused"],
@@ -74,7 +75,7 @@ function refusal(operation: Operation, id: string, status: Status): string {
       if (status === "paused") return `cannot exec in a paused container: ${id} (use --ignore-paused)`;
       return status === "stopped"
         ? `cannot exec in a stopped container: ${id}`
-        : `cannot exec in a container that is not running: ${id}: ${status}`;
+        : `cannot exec in a container that is still being created: ${id}`;
     case "resume":
       return `container not paused: ${id}: ${status}`;
     case "pause":

@@ -1,8 +1,8 @@
 /** A container in a sandbox: its states, its processes, and what is asked of it while it lives. */
 import { exitStatus, explain, HuskError } from "../errors.ts";
 import type { ListProcessesResponse, StatsContainerResponse, Storage } from "../gen/agent/v1/agent.ts";
-import { GuestProcess, type ProcessOutcome } from "./guest-process.ts";
 import { become, demand } from "../oci/state.ts";
+import { GuestProcess, type ProcessOutcome } from "./guest-process.ts";
 import type { ContainerStatus } from "./record.ts";
 import type { Sandbox } from "./sandbox.ts";
 import type { Placement, StandIn, StreamName, WindowSize } from "./stand-in.ts";

@@ -164,7 +164,9 @@ function devices(spec: SandboxSpec): SandboxDevice[] {
 
 /** What QEMU, virtiofsd and the relay read of the host: their programs, libraries and firmware. */
 function readonlyTree(spec: SandboxSpec): string[] {
-  const system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives"].filter((path) => existsSync(path));
+  const system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives"].filter((path) =>
+    existsSync(path),
+  );
   const { qemu, virtiofsd, helper } = spec.programs;
   const outside = [dirname(qemu), virtiofsd, helper].filter((path) => !path.startsWith("/usr/"));
   return [...system, ...outside];

@@ -9,13 +9,13 @@
  * Whatever fails, everything taken so far is given back before the error is reported.
  */
 import { exitStatus, explain, HuskError } from "../errors.ts";
-import { type CgroupHierarchy, limitMemory, makeCgroups, moveBeside } from "../host/cgroups.ts";
+import { type CgroupHierarchy, type CgroupLimits, limitCgroups, makeCgroups, moveBeside } from "../host/cgroups.ts";
 import { type HostHook, runHooks } from "../host/hooks.ts";
 import { giveBack, type LedgerEntry, noteInLedger, readLedger } from "../host/ledger.ts";
 import { identify } from "../host/process-identity.ts";
-import { demand } from "../oci/state.ts";
 import { mirrorNetwork } from "../network/mirror.ts";
 import { detachTap } from "../network/namespace.ts";
+import { demand } from "../oci/state.ts";
 import { Container, type ContainerSpec } from "./container.ts";
 import { type ControlServer, serveControl } from "./control.ts";
 import { serveContainer } from "./control-calls.ts";
@@ -39,8 +39,7 @@ export interface SupervisorInput {
   readonly hierarchies: readonly CgroupHierarchy[];
   /** Seen from each hierarchy's root. */
   readonly cgroupsPath: string;
-  /** What everything of the sandbox may take of the host's memory. */
-  readonly memoryLimitBytes: number;
+  readonly cgroupLimits: CgroupLimits;
   readonly hooks: Readonly<Partial<Record<"prestart" | "createRuntime" | "poststart" | "poststop", readonly HostHook[]>>>;
   /** How long a guest may take to write back what it holds at the end. */
   readonly stopMs: number;
@@ -122,7 +121,12 @@ export class Supervisor {
       const beforeTap = (link: string, tap: string): void => {
         if (sandbox.netns !== null) this.#take({ kind: "tap", netns: sandbox.netns, link, tap });
       };
-      await mirrorNetwork({ helper: sandbox.programs.helper, netns, owner: vm.user, vhost: sandbox.vhostNet, beforeTap }, vm.vm, vm.agent);
+      if (process.env["NONET"] === undefined)
+        await mirrorNetwork(
+          { helper: sandbox.programs.helper, netns, owner: vm.user, vhost: sandbox.vhostNet, beforeTap },
+          vm.vm,
+          vm.agent,
+        );
       this.#trace.mark("network mirrored");
       await container.start();
       this.#trace.mark("program runs");
@@ -173,7 +177,7 @@ export class Supervisor {
   async #create(starter: Starter): Promise<void> {
     const { input, folder } = { input: this.#input, folder: this.#folder };
     const cgroups = makeCgroups(input.hierarchies, input.cgroupsPath, (path) => this.#take({ kind: "cgroup", path }));
-    limitMemory(input.hierarchies, input.cgroupsPath, input.memoryLimitBytes);
+    limitCgroups(input.hierarchies, input.cgroupsPath, input.cgroupLimits);
     const sandbox = Sandbox.launch({ ...input.sandbox, cgroups, agentSocket: folder.agentSocket, consoleLog: folder.console });
     this.#sandbox = sandbox;
     this.#trace.mark("VM launched");
