@@ -40,7 +40,9 @@ function kernelCommandLine(machine: Machine): string {
   return [
     "console=ttyS0 quiet panic=-1 reboot=t",
     "no_timer_check tsc=reliable rcupdate.rcu_expedited=1 cryptomgr.notests random.trust_cpu=on",
-    "i8042.noaux i8042.nokbd 8250.nr_uarts=1 pci=noearly",
+    "i8042.noaux i8042.nokbd 8250.nr_uarts=1",
+    // No network device that the container's namespace does not have.
+    "dummy.numdummies=0 ifb.numifbs=0 fb_tunnels=none",
     channel,
     ...machine.kernelParameters,
   ].join(" ");
