@@ -90,7 +90,8 @@ install_packages() {
   echo "packages: installed ${missing[*]}"
 }
 
-# The key is in node_modules itself: an interrupted `npm ci`, which begins by removing that folder, is begun anew.
+# `npm install` and not `npm ci`: the lock file holds what Linux on x86-64 needs, and `npm ci` wants every other platform's optional
+# packages in it as well. --no-save: the lock file is obeyed, and never written. The key is written last: an interrupted run is begun anew.
 install_npm_packages() {
   local key
   key=$(cat package-lock.json | sha256sum | cut -c1-16)
@@ -98,15 +99,17 @@ install_npm_packages() {
     echo "npm: up to date: Node $(node_modules/.bin/node --version)"
     return
   fi
-  npm ci --no-audit --no-fund --loglevel=error >> "$log" || {
-    echo "npm ci failed: is there a network, and does it reach the npm registry?" >> "$log"
+  rm -f node_modules/.husk-key
+  npm install --no-save --include=dev --include=optional --no-audit --no-fund --loglevel=error >> "$log" || {
+    echo "npm install failed: is there a network, and does it reach the npm registry?" >> "$log"
     return 1
   }
   echo "$key" > node_modules/.husk-key
   echo "npm: installed packages, among them Node $(node_modules/.bin/node --version)"
 }
 
-# The programs of guest-agent/ are kept in the cache under a key of their sources, so that a fresh clone need not compile them again.
+# The programs of guest-agent/, put into guest-agent/target/release/. They are kept in the cache under a key of their sources, so that a
+# fresh clone need not compile them again.
 build_agent() {
   local key kept programs=(husk-agent husk-helper) program
   key=$({
@@ -116,13 +119,13 @@ build_agent() {
   kept=$cache/programs/$key
   local release=guest-agent/target/release words="up to date"
   if [ ! -e "$kept" ]; then
-    (cd guest-agent && CARGO_TARGET_DIR=$PWD/target cargo build --release --locked >> "$log" 2>&1) || {
-      grep -m 1 '^error' "$log" >> "$log" || echo "cargo build failed" >> "$log"
+    (cd guest-agent && CARGO_TARGET_DIR=$PWD/target cargo build --release --locked --target x86_64-unknown-linux-gnu >> "$log" 2>&1) || {
+      echo "cargo build failed: $(grep -m 1 '^error' "$log")" >> "$log"
       return 1
     }
     rm -rf "$kept.new"
     mkdir -p "$kept.new"
-    for program in "${programs[@]}"; do cp "$release/$program" "$kept.new/"; done
+    for program in "${programs[@]}"; do cp "guest-agent/target/x86_64-unknown-linux-gnu/release/$program" "$kept.new/"; done
     mv -T "$kept.new" "$kept"
     words="compiled"
   fi
