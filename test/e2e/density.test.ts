@@ -1,6 +1,7 @@
 /** Many containers: at once, and one after another. The leak check at each test's end is what these are about. */
 import { expect } from "vitest";
 import { test } from "../harness/host.ts";
+import { isHusk } from "../harness/runtime.ts";
 
 /** How many are run one after another: HUSK_TEST_RUNS=100 for the whole of it. */
 const runs = Number(process.env["HUSK_TEST_RUNS"] ?? 20);
@@ -32,7 +33,8 @@ test("one id again and again, created, started and deleted", async ({ host }) =>
   }
 });
 
-test("two creations of one id at once: one of them wins", async ({ host }) => {
+// With runc they can make each other fail.
+test.runIf(isHusk)("two creations of one id at once: one of them wins", async ({ host }) => {
   const bundle = host.script("exit 0");
   const attempts = [1, 2, 3].map(() => host.launch(["create", "--bundle", bundle.path, "same"]));
   const statuses = await Promise.all(attempts.map((attempt) => attempt.exited()));

@@ -28,7 +28,7 @@ test("process: user, groups, umask, directory, environment, capabilities, limits
   const script = `
     echo uid=$(id -u); echo gid=$(id -g); echo groups=$(id -G); echo umask=$(umask); echo cwd=$PWD; echo env=$KEY; echo host=$(hostname)
     for field in CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs; do echo $field=$(sed -n "s/^$field:[[:space:]]*//p" /proc/self/status); done
-    echo files=$(ulimit -Sn)/$(ulimit -Hn); echo core=$(ulimit -Sc); echo oom=$(cat /proc/self/oom_score_adj); echo args=$0,$1`;
+    echo files=$(ulimit -n); echo size=$(ulimit -Sf)/$(ulimit -Hf); echo core=$(ulimit -Sc); echo oom=$(cat /proc/self/oom_score_adj); echo args=$0,$1`;
   const bundle = host.bundle({
     process: {
       args: ["sh", "-c", script, "zero", "one two"],
@@ -43,7 +43,8 @@ test("process: user, groups, umask, directory, environment, capabilities, limits
         ambient: ["CAP_KILL"],
       },
       rlimits: [
-        { type: "RLIMIT_NOFILE", soft: 256, hard: 512 },
+        { type: "RLIMIT_NOFILE", soft: 512, hard: 512 },
+        { type: "RLIMIT_FSIZE", soft: 1_048_576, hard: 2_097_152 },
         { type: "RLIMIT_CORE", soft: 0, hard: 0 },
       ],
       noNewPrivileges: true,
@@ -68,7 +69,8 @@ test("process: user, groups, umask, directory, environment, capabilities, limits
     CapBnd: "0000000000002021",
     CapAmb: "0000000000000020",
     NoNewPrivs: "1",
-    files: "256/512",
+    files: "512",
+    size: "2048/4096",
     core: "0",
     oom: "500",
     args: "zero,one two",

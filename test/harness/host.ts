@@ -2,7 +2,7 @@
  * The host of one test: folders of its own, the runtime under test, the programs it started, and the leak check at its end. Every end-to-end test is
  * written with this file's `test`, which hands it a host.
  */
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -132,6 +132,13 @@ export class Host {
     const feed = new Feed(this.path(this.name("feed")));
     this.defer(() => feed.close());
     return feed;
+  }
+
+  /** The environment in which husk reads `toml` as its whole configuration. */
+  configuration(toml: string): Readonly<Record<string, string>> {
+    const file = this.path(this.name("config"));
+    writeFileSync(file, toml);
+    return { HUSK_CONFIG: file };
   }
 
   /** What the test did to the host itself, and undoes at its end, last first, whether or not it passes. */
