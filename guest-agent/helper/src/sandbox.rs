@@ -122,6 +122,7 @@ fn launch(line: &[u8], inherited: BTreeSet<RawFd>) -> Result<(Pid, Link)> {
     }
 }
 
+/// Carries messages both ways until the sandbox has ended, or the supervisor has.
 fn serve(mut control: Lines, init: Pid, link: &Link) -> Result<ExitCode> {
     loop {
         let mut watched = [PollFd::new(control.as_fd(), PollFlags::POLLIN), PollFd::new(link.as_fd(), PollFlags::POLLIN)];
@@ -132,17 +133,17 @@ fn serve(mut control: Lines, init: Pid, link: &Link) -> Result<ExitCode> {
         }
         let (asked, told) = (watched[0].any().unwrap_or(true), watched[1].any().unwrap_or(true));
         if told {
-            match link.receive::<Report>()? {
-                Some(packet) => control.send(&event(packet))?,
-                None => return Ok(ExitCode::from((processes::wait(init)?.status() & 0xff) as u8)),
+            let Some(packet) = link.receive::<Report>()? else {
+                return Ok(ExitCode::from((processes::wait(init)?.status() & 0xff) as u8));
+            };
+            // A supervisor that takes nothing any more is gone.
+            if control.send(&event(packet)).is_err() {
+                return end(init);
             }
         }
         if asked {
             if !control.receive()? {
-                // Not all that is in the sandbox need be able to listen; the kernel ends it in whatever state it is.
-                kill(init, Signal::SIGKILL).context("cannot end the sandbox")?;
-                processes::wait(init)?;
-                return Ok(ExitCode::SUCCESS);
+                return end(init);
             }
             while let Some(line) = control.take() {
                 if let Err((id, error)) = pass_on(&line, link) {
@@ -151,6 +152,13 @@ fn serve(mut control: Lines, init: Pid, link: &Link) -> Result<ExitCode> {
             }
         }
     }
+}
+
+/// Ends the sandbox in whatever state it is: not everything in it need be able to listen.
+fn end(init: Pid) -> Result<ExitCode> {
+    kill(init, Signal::SIGKILL).context("cannot end the sandbox")?;
+    processes::wait(init)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn event(packet: Packet<Report>) -> Event {

@@ -28,10 +28,11 @@ pub fn build(parts: Vec<(PathBuf, Part)>, devices: &[(PathBuf, libc::dev_t)], us
     let before = umask(Mode::empty());
     let root = tmpfs(c"0755", c"1m", DATA_ONLY)?;
     let root = namespaces::attach_new_root(root.as_fd())?;
+    // First, so that they hide no part: a guest image may lie in /tmp.
+    add_folders(root.as_fd())?;
     for (path, part) in parts {
         show(root.as_fd(), &path, part).with_context(|| format!("cannot show {} in the sandbox", path.display()))?;
     }
-    add_folders(root.as_fd())?;
     namespaces::change_root(root.as_fd())?;
     fill_devices(devices, user)?;
     give("/run", user)?;
