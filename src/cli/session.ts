@@ -100,9 +100,9 @@ export class Session {
     this.#send({ op: "attach", ...attachment });
   }
 
-  /** Prints text on the caller's standard output. */
-  print(text: string): void {
-    this.#send({ op: "print", text });
+  /** Prints text on the caller's standard output, or standard error. */
+  print(text: string, stream: "stdout" | "stderr" = "stdout"): void {
+    this.#send({ op: "print", text, stream });
   }
 
   /** Prints "husk: MESSAGE" on the caller's standard error, and lets the call end with `status`. */

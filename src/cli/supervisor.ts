@@ -80,9 +80,12 @@ async function supervise(call: Call, session: Session, log: Log, trace: Trace): 
       await supervisor.abandon(explain(error), exitStatus(error));
       throw error;
     }
-    if (call.trace) process.stderr.write(`${trace.waterfall()}\n`);
+    if (call.trace && foreground) supervisor.say(`${trace.waterfall()}\n`);
   }
-  if (!foreground) session.exit(0);
+  if (!foreground) {
+    if (call.trace) session.print(`${trace.waterfall()}\n`, "stderr");
+    session.exit(0);
+  }
   supervisorLog.info(call.verb === "run" ? "the container runs" : "the container is created");
 
   const outcome = await supervisor.ended();

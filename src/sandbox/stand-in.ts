@@ -89,6 +89,11 @@ export class StandIn {
     return this.#placed.promise;
   }
 
+  /** Has it write words of husk's own to its standard error. */
+  say(text: string): void {
+    this.#send({ op: "say", text });
+  }
+
   /** Lets it end as the process did. */
   exit(end: ProcessEnd): void {
     this.#release({ op: "exit", ...end });

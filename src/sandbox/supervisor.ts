@@ -167,6 +167,11 @@ export class Supervisor {
     await runHooks("poststop", this.#input.hooks.poststop, hookState(this.#record), this.#record.bundle);
   }
 
+  /** Has init's stand-in write to its standard error. */
+  say(text: string): void {
+    this.#liveContainer().init.standIn.say(text);
+  }
+
   /** Lets init's stand-in end as the container did; `message` is printed where it is in somebody's foreground. */
   releaseStandIn(outcome: ProcessOutcome, message: string | undefined): void {
     const standIn = this.#liveContainer().init.standIn;

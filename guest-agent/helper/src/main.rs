@@ -26,6 +26,7 @@ mod stand_in;
 mod unix_socket;
 mod vsock;
 mod window;
+mod words;
 
 use std::process::ExitCode;
 
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("husk: {error:#}");
+            words::complain(format_args!("{error:#}"));
             ExitCode::from(if face == "front" { 125 } else { 1 })
         }
     }

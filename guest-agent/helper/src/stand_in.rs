@@ -19,7 +19,7 @@ use nix::unistd::setsid;
 use crate::front::Tail;
 use crate::lines::Lines;
 use crate::processes::End;
-use crate::{descriptors, signals, unix_socket};
+use crate::{descriptors, signals, unix_socket, words};
 use messages::{Attach, Order, Report};
 use streams::Streams;
 use terminal::Terminal;
@@ -176,6 +176,7 @@ impl Running {
                 Ok(Order::Exit { signal: Some(signal), .. }) => self.end(Outcome::Ended(End::Signal(signal))),
                 Ok(Order::Exit { .. }) => self.say(&Report::Failed { message: "exit without a code or a signal".into() }),
                 Ok(Order::Fail { message, status }) => self.end(Outcome::Failed { message, status }),
+                Ok(Order::Say { text }) => words::say(&text),
                 Err(error) => self.say(&Report::Failed { message: error.to_string() }),
             }
         }

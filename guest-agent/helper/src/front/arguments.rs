@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-/// Global flags that take a value: `--flag VALUE` or `--flag=VALUE`.
-const FLAGS_WITH_VALUE: [&str; 3] = ["--root", "--log", "--log-format"];
+/// Global flags that take a value: `--flag VALUE` or `--flag=VALUE`, with one dash or two.
+const FLAGS_WITH_VALUE: [&str; 4] = ["root", "log", "log-format", "rootless"];
 
 /// Verbs that make a process whose standard streams are the caller's.
 const SESSIONS: [&str; 4] = ["run", "create", "exec", "restore"];
@@ -34,12 +34,12 @@ impl<'a> Call<'a> {
     pub fn verb(&self) -> Option<&'a str> {
         let mut words = self.words.iter().map(|word| word.to_str().unwrap_or(""));
         while let Some(word) = words.next() {
-            if FLAGS_WITH_VALUE.contains(&word) {
+            let Some(flag) = word.strip_prefix('-') else { return Some(word) };
+            let flag = flag.strip_prefix('-').unwrap_or(flag);
+            if FLAGS_WITH_VALUE.contains(&flag) {
                 words.next();
-            } else if matches!(word, "-h" | "--help" | "-v" | "--version") {
+            } else if matches!(flag, "h" | "help" | "v" | "version") {
                 return None;
-            } else if !word.starts_with('-') {
-                return Some(word);
             }
         }
         None
@@ -76,6 +76,7 @@ mod tests {
             "--debug --log /l --log-format json --systemd-cgroup run --root x",
             "--log-format=json --log=/l run",
             "--root create run",
+            "-root /r -log=/l -log-format json --rootless auto run",
         ] {
             assert_eq!(verb(text).as_deref(), Some("run"), "{text}");
         }

@@ -21,7 +21,7 @@ use crate::lines::Lines;
 use crate::processes::{self, End};
 use crate::stand_in::{Outcome, StandIn};
 use crate::window::WindowSize;
-use crate::{descriptors, signals, window};
+use crate::{descriptors, signals, window, words};
 
 /// The exit status of a session that husk itself failed.
 const HUSK_FAILED: i32 = 125;
@@ -109,7 +109,7 @@ impl Session {
         let Some(child) = processes::fork()? else {
             let Err(error) = execute(call, &theirs, &stderr);
             // Standard error is the pipe by now, if anything is: front tells the user.
-            eprintln!("{error:#}");
+            words::say(&format!("{error:#}\n"));
             std::process::exit(HUSK_FAILED)
         };
         let child_end = processes::pidfd(child)?;
@@ -167,7 +167,7 @@ impl Session {
             Ok(Order::Attach { socket, token, detach: false }) => return self.become_stand_in(StandIn::dial(&socket, token)?).map(Some),
             Ok(Order::Attach { socket, token, detach: true }) => fork_stand_in(StandIn::dial(&socket, token)?)?,
             Ok(Order::Fail { message, status }) => {
-                eprintln!("husk: {message}");
+                words::complain(message);
                 self.wait_for_child()?;
                 return Ok(Some(exit_code(status)));
             }
@@ -186,14 +186,14 @@ impl Session {
                 processes::end_like(end)
             }
             Outcome::Failed { message, status } => {
-                eprintln!("husk: {message}");
+                words::complain(message);
                 self.wait_for_child()?;
                 Ok(exit_code(status))
             }
             Outcome::Lost => {
                 self.tail.drain()?;
                 let said = self.tail.text().map_or(String::new(), |text| format!(": {text}"));
-                eprintln!("husk: the sandbox ended: its supervisor is gone{said}");
+                words::complain(format_args!("the sandbox ended: its supervisor is gone{said}"));
                 processes::end_like(End::Signal(Signal::SIGKILL as i32))
             }
         }
@@ -252,12 +252,12 @@ fn fork_stand_in(stand_in: StandIn) -> Result<()> {
     match stand_in.detach().and_then(|stand_in| stand_in.run(None)) {
         Ok(Outcome::Ended(end)) => processes::end_like(end),
         Ok(Outcome::Failed { message, status }) => {
-            eprintln!("husk: {message}");
+            words::complain(message);
             processes::end_like(End::Code(status))
         }
         Ok(Outcome::Lost) => processes::end_like(End::Signal(Signal::SIGKILL as i32)),
         Err(error) => {
-            eprintln!("husk: {error:#}");
+            words::complain(format_args!("{error:#}"));
             processes::end_like(End::Code(HUSK_FAILED))
         }
     }

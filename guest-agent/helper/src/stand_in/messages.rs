@@ -49,8 +49,18 @@ impl Stream {
 #[serde(tag = "op", rename_all = "lowercase")]
 pub enum Order {
     Place(Place),
-    Exit { code: Option<i32>, signal: Option<i32> },
-    Fail { message: String, status: i32 },
+    Exit {
+        code: Option<i32>,
+        signal: Option<i32>,
+    },
+    Fail {
+        message: String,
+        status: i32,
+    },
+    /// A word of husk's own, on standard error.
+    Say {
+        text: String,
+    },
 }
 
 /// Where the stand-in is to be, and what it carries.
