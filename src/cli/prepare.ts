@@ -4,7 +4,7 @@
  */
 import { accessSync, closeSync, openSync, readFileSync } from "node:fs";
 import { availableParallelism, totalmem, userInfo } from "node:os";
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import type { Config } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
 import { findHierarchies } from "../host/cgroups.ts";
@@ -108,6 +108,8 @@ export async function prepare(options: PrepareOptions, config: Config): Promise<
         netns: namespacePath(bundle),
         mounts: [...root.shown, ...guest.shares.map(planned)],
         disks: root.disks,
+        // A container in the foreground is nobody's to delete once its supervisor was killed; any other is left as stopped, for its owner.
+        remains: options.foreground && !options.keep ? deletion(options) : [],
         deadlines: { bootMs: config.deadlines.bootMs, callMs: config.deadlines.callMs },
       },
       standInRootfs: root.shown.length > 0 ? bundle.rootfs : null,
@@ -155,6 +157,11 @@ function findPrograms(config: Config, qemu: string | undefined): SupervisorInput
 function findImage(config: Config, kernel: string | undefined): GuestImage {
   const image = findGuestImage(config.vm.kernel, guestImageFolders(installationFolder(), process.env));
   return kernel === undefined ? image : { ...image, kernel };
+}
+
+/** The command that deletes the container without its supervisor. */
+function deletion({ root, id }: PrepareOptions): string[] {
+  return [process.execPath, join(installationFolder(), "dist/husk.js"), "--root", root, "delete", "--force", id];
 }
 
 /** vsock where the host has it: it is faster, and a VM's own. */

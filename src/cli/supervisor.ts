@@ -67,7 +67,10 @@ async function supervise(call: Call, session: Session, log: Log, trace: Trace): 
   log.info(accelerator.reason);
   trace.mark("bundle read and checked");
 
-  const starter = { attach: (socket: string, token: string) => session.attach({ socket, token, detach: !foreground }) };
+  const starter = {
+    attach: (socket: string, token: string) => session.attach({ socket, token, detach: !foreground }),
+    isStandIn: foreground,
+  };
   const supervisor = await Supervisor.create(input, starter, trace, interruption());
   const supervisorLog = await openSupervisorLog(runFolder(call.globals.root, call.id).supervisorLog, config.log.level, call.id);
   for (const note of [accelerator.reason, ...notes]) supervisorLog.info(note);
@@ -77,7 +80,7 @@ async function supervise(call: Call, session: Session, log: Log, trace: Trace): 
     try {
       await supervisor.start();
     } catch (error) {
-      await supervisor.abandon(explain(error), exitStatus(error));
+      await supervisor.abandon(error);
       throw error;
     }
     if (call.trace && foreground) supervisor.say(`${trace.waterfall()}\n`);

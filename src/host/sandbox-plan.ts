@@ -13,6 +13,8 @@ export interface SandboxPlan {
   readonly user: { readonly uid: number; readonly gid: number };
   readonly mounts: readonly SandboxMount[];
   readonly processes: readonly SandboxProgram[];
+  /** A program that gives back what the kernel does not, run on the host once everything is dead, where the supervisor was killed; []: none. */
+  readonly remains: readonly string[];
 }
 
 export type SandboxDevice = "kvm" | "net/tun" | "vhost-net" | "vhost-vsock";

@@ -119,8 +119,9 @@ export class SandboxProcess {
 
   /** Ends everything in the sandbox, now: the end of the control socket is what PID 1 obeys whatever state its children are in. */
   async kill(): Promise<void> {
-    this.#control.destroy();
+    // In this order: the helper takes the end of the control socket for the supervisor's death.
     this.#child.kill("SIGKILL");
+    this.#control.destroy();
     await this.ended;
   }
 

@@ -19,6 +19,7 @@ const spec: SandboxSpec = {
   mounts: [{ source: "/b/rootfs", target: "a/rootfs", readonly: false }],
   disks: [],
   agentSocket: "/run/husk/a/agent.sock",
+  remains: [],
   consoleLog: "/run/husk/a/console.log",
   deadlines: { bootMs: 1000, callMs: 1000 },
 };

@@ -29,6 +29,8 @@ export interface SandboxSpec {
   readonly disks: readonly ImageDisk[];
   /** The unix socket, as the host sees it, behind which the agent is dialled. */
   readonly agentSocket: string;
+  /** SandboxPlan.remains. */
+  readonly remains: readonly string[];
   /** Where the guest's console is kept. */
   readonly consoleLog: string;
   readonly deadlines: { readonly bootMs: number; readonly callMs: number };
@@ -96,6 +98,7 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
     user: { uid, gid: uid },
     mounts: spec.mounts,
     processes: programs,
+    remains: spec.remains,
   };
 }
 

@@ -48,7 +48,9 @@ export interface SupervisorInput {
 /** Who started the supervisor, and lends or forks the stand-in. */
 export interface Starter {
   /** Lets the stand-in dial `socket` and show `token`. */
-  attach(socket: string, token: string): void;
+  readonly attach: (socket: string, token: string) => void;
+  /** Whether the caller itself is the stand-in: then what husk has to say is said by the stand-in, and by nobody else. */
+  readonly isStandIn: boolean;
 }
 
 /** How a hook is told of the container (runtime-spec, runtime.md, "State"). */
@@ -59,6 +61,7 @@ function hookState(record: ContainerRecord): object {
 
 export class Supervisor {
   readonly #input: SupervisorInput;
+  readonly #starter: Starter;
   readonly #trace: Trace;
   readonly #folder: RunFolder;
   #record: ContainerRecord;
@@ -75,26 +78,29 @@ export class Supervisor {
    * dialled by then is told.
    */
   static async create(input: SupervisorInput, starter: Starter, trace: Trace, interrupted: Promise<never>): Promise<Supervisor> {
-    const supervisor = new Supervisor(input, trace);
+    const supervisor = new Supervisor(input, starter, trace);
     try {
-      await Promise.race([supervisor.#create(starter), interrupted]);
+      await Promise.race([supervisor.#create(), interrupted]);
       return supervisor;
     } catch (error) {
-      await supervisor.abandon(explain(error), exitStatus(error));
+      await supervisor.abandon(error);
       throw error;
     }
   }
 
-  /** Gives up: the VM is ended, everything given back, and the stand-in told why. */
-  async abandon(message: string, status: number): Promise<void> {
+  /** Gives up: the VM is ended, everything given back, and the stand-in let go. */
+  async abandon(error: unknown): Promise<void> {
     await this.#sandbox?.close(0);
     await this.#ended?.catch(() => {});
     await this.remove();
-    this.#container?.init.standIn.fail(message, status);
+    const standIn = this.#container?.init.standIn;
+    if (this.#starter.isStandIn) standIn?.fail(explain(error), exitStatus(error));
+    else standIn?.exit({ code: exitStatus(error) });
   }
 
-  private constructor(input: SupervisorInput, trace: Trace) {
+  private constructor(input: SupervisorInput, starter: Starter, trace: Trace) {
     this.#input = input;
+    this.#starter = starter;
     this.#trace = trace;
     this.#record = input.record;
     this.#folder = claimContainer(input.root, input.record);
@@ -179,7 +185,7 @@ export class Supervisor {
     else standIn.fail(message, "code" in outcome.end ? outcome.end.code : 128 + outcome.end.signal);
   }
 
-  async #create(starter: Starter): Promise<void> {
+  async #create(): Promise<void> {
     const { input, folder } = { input: this.#input, folder: this.#folder };
     const cgroups = makeCgroups(input.hierarchies, input.cgroupsPath, (path) => this.#take({ kind: "cgroup", path }));
     limitCgroups(input.hierarchies, input.cgroupsPath, input.cgroupLimits);
@@ -189,7 +195,7 @@ export class Supervisor {
     const container = new Container(sandbox, input.container, (status) => this.#update({ status }));
     this.#container = container;
     this.#control = await serveControl(folder.socket, serveContainer(container, { start: () => this.start(), state: () => this.#record }));
-    starter.attach(folder.socket, container.init.standIn.token);
+    this.#starter.attach(folder.socket, container.init.standIn.token);
     await Promise.all([this.#prepareHost(sandbox, container, cgroups), this.#connect(sandbox)]);
     const { ended } = await container.create();
     this.#trace.mark("container created");

@@ -63,3 +63,10 @@ pub fn change_root(root: BorrowedFd<'_>) -> Result<()> {
     umount2(".", MntFlags::MNT_DETACH).context("cannot unmount the old root")?;
     chdir("/").context("cannot enter the new root")
 }
+
+/// Undoes what unshare(CLONE_NEWPID) has done for later children (and threads, which are refused otherwise): they are in the caller's own
+/// PID namespace again.
+pub fn keep_children_here() -> Result<()> {
+    let own = File::open("/proc/self/ns/pid").context("cannot open /proc/self/ns/pid")?;
+    setns(own, CloneFlags::CLONE_NEWPID).context("cannot stay in the PID namespace")
+}

@@ -6,8 +6,9 @@
 //!
 //! - `outer` (this file) talks to the supervisor, opens what lies on the host, and ends as init ends.
 //! - `init` makes the namespaces and the tree, starts the processes, reaps.
-//! - Whoever dies, all die: init and outer by PR_SET_PDEATHSIG, or because their conversation ended; everything else because
-//!   PID 1 of its namespace did.
+//! - Whoever dies, all die: init by PR_SET_PDEATHSIG, outer because the conversation with the supervisor ended; everything else
+//!   because PID 1 of its namespace did. The last thing that outer does for a supervisor that was killed is what the plan calls
+//!   `remains`: a program that gives back what the kernel does not.
 
 mod capabilities;
 mod init;
@@ -27,12 +28,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, chdir};
+use nix::unistd::{Pid, chdir, execv};
 use serde::Serialize;
 
 use crate::lines::Lines;
 use crate::processes;
-use crate::{cgroup, descriptors};
+use crate::{descriptors, namespaces};
 use link::{Link, Order, Packet, Report, Task};
 use plan::{Operation, Plan, Request};
 
@@ -83,13 +84,20 @@ pub fn main() -> Result<ExitCode> {
     let Some(line) = control.wait().context("cannot read the plan from descriptor 3")? else {
         return Ok(ExitCode::SUCCESS);
     };
-    match launch(&line, inherited) {
-        Ok((init, link)) => serve(control, init, &link),
-        Err(error) => {
-            control.send(&Event::Fatal { message: format!("{error:#}") })?;
-            Ok(ExitCode::FAILURE)
-        }
+    let plan: Plan = match serde_json::from_slice(&line) {
+        Ok(plan) => plan,
+        Err(error) => return refuse(&control, &format!("the plan cannot be understood: {error}")),
+    };
+    let remains = plan.remains.clone();
+    match launch(plan, inherited) {
+        Ok((init, link)) => serve(control, init, &link, &remains),
+        Err(error) => refuse(&control, &format!("{error:#}")),
     }
+}
+
+fn refuse(control: &Lines, message: &str) -> Result<ExitCode> {
+    control.send(&Event::Fatal { message: message.to_owned() })?;
+    Ok(ExitCode::FAILURE)
 }
 
 /// Asks the kernel to kill the calling process as soon as its parent ends. A parent that has ended already shows as the end of
@@ -99,11 +107,9 @@ fn die_with_parent() -> Result<()> {
 }
 
 /// Carries out the part of the plan that needs the host's namespaces, and forks init.
-fn launch(line: &[u8], inherited: BTreeSet<RawFd>) -> Result<(Pid, Link)> {
-    let plan: Plan = serde_json::from_slice(line).context("the plan cannot be understood")?;
+fn launch(plan: Plan, inherited: BTreeSet<RawFd>) -> Result<(Pid, Link)> {
     let available = plan.check(inherited)?;
     chdir("/").context("cannot enter /")?;
-    cgroup::join(&plan.cgroups)?;
     let sources = open::Sources::open(&plan)?;
     let (ours, theirs) = Link::pair()?;
     init::prepare()?;
@@ -117,13 +123,16 @@ fn launch(line: &[u8], inherited: BTreeSet<RawFd>) -> Result<(Pid, Link)> {
         Some(init) => {
             // What the processes have must end with them.
             descriptors::close(available);
+            namespaces::keep_children_here()?;
+            // From here on there is something to do after the supervisor's death, of which the conversation's end tells.
+            prctl::set_pdeathsig(None).context("cannot outlive the supervisor")?;
             Ok((init, ours))
         }
     }
 }
 
 /// Carries messages both ways until the sandbox has ended, or the supervisor has.
-fn serve(mut control: Lines, init: Pid, link: &Link) -> Result<ExitCode> {
+fn serve(mut control: Lines, init: Pid, link: &Link, remains: &[String]) -> Result<ExitCode> {
     loop {
         let mut watched = [PollFd::new(control.as_fd(), PollFlags::POLLIN), PollFd::new(link.as_fd(), PollFlags::POLLIN)];
         match poll(&mut watched, PollTimeout::NONE) {
@@ -138,12 +147,12 @@ fn serve(mut control: Lines, init: Pid, link: &Link) -> Result<ExitCode> {
             };
             // A supervisor that takes nothing any more is gone.
             if control.send(&event(packet)).is_err() {
-                return end(init);
+                return end(init, remains);
             }
         }
         if asked {
             if !control.receive()? {
-                return end(init);
+                return end(init, remains);
             }
             while let Some(line) = control.take() {
                 if let Err((id, error)) = pass_on(&line, link) {
@@ -154,11 +163,18 @@ fn serve(mut control: Lines, init: Pid, link: &Link) -> Result<ExitCode> {
     }
 }
 
-/// Ends the sandbox in whatever state it is: not everything in it need be able to listen.
-fn end(init: Pid) -> Result<ExitCode> {
+/// Ends the sandbox in whatever state it is (not everything in it need be able to listen), and becomes the program that sees to what remains.
+fn end(init: Pid, remains: &[String]) -> Result<ExitCode> {
     kill(init, Signal::SIGKILL).context("cannot end the sandbox")?;
     processes::wait(init)?;
-    Ok(ExitCode::SUCCESS)
+    if remains.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Whoever read what is said here is gone.
+    descriptors::silence(&[0, 1, 2])?;
+    let arguments = remains.iter().map(processes::argument).collect::<Result<Vec<_>>>()?;
+    let Err(error) = execv(&arguments[0], &arguments);
+    Err(error).with_context(|| format!("cannot execute {}", remains[0]))
 }
 
 fn event(packet: Packet<Report>) -> Event {

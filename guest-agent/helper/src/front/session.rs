@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -138,19 +138,10 @@ impl Session {
     }
 
     fn wait(&self) -> Result<Events> {
-        let mut watched = vec![
-            PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.child_end.as_fd(), PollFlags::POLLIN),
-        ];
-        watched.extend(self.tail.descriptor().map(|pipe| PollFd::new(pipe, PollFlags::POLLIN)));
-        while let Err(error) = poll(&mut watched, PollTimeout::NONE) {
-            if error != Errno::EINTR {
-                return Err(error).context("cannot wait for events");
-            }
-        }
-        let happened = |index: usize| watched.get(index).is_some_and(|descriptor| descriptor.any().unwrap_or(true));
-        Ok(Events { message: happened(0), signal: happened(1), child: happened(2), stderr: happened(3) })
+        let pipe = self.tail.descriptor();
+        let [message, signal, child, stderr] =
+            readable([Some(self.control.as_fd()), Some(self.signals.as_fd()), Some(self.child_end.as_fd()), pipe])?;
+        Ok(Events { message, signal, child, stderr })
     }
 
     fn pass_on_signal(&self) -> Result<()> {
@@ -203,10 +194,13 @@ impl Session {
     /// actions meanwhile: whoever does not want to wait need not.
     fn wait_for_child(&mut self) -> Result<End> {
         signals::restore_defaults()?;
-        while !self.wait()?.child {
+        loop {
+            let [ended, _] = readable([Some(self.child_end.as_fd()), self.tail.descriptor()])?;
             self.tail.drain()?;
+            if ended {
+                return processes::wait(self.child);
+            }
         }
-        processes::wait(self.child)
     }
 
     fn no_last_word(mut self) -> Result<ExitCode> {
@@ -228,6 +222,18 @@ struct Events {
     signal: bool,
     child: bool,
     stderr: bool,
+}
+
+/// Waits until something can be read from one of the descriptors, or has come to its end. Answers which.
+fn readable<const N: usize>(descriptors: [Option<BorrowedFd<'_>>; N]) -> Result<[bool; N]> {
+    let mut watched = descriptors.iter().flatten().map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN)).collect::<Vec<_>>();
+    while let Err(error) = poll(&mut watched, PollTimeout::NONE) {
+        if error != Errno::EINTR {
+            return Err(error).context("cannot wait for events");
+        }
+    }
+    let mut watched = watched.iter();
+    Ok(descriptors.map(|descriptor| descriptor.and_then(|_| watched.next()).is_some_and(|one| one.any().unwrap_or(true))))
 }
 
 /// In the child: becomes the program that serves the session.

@@ -17,7 +17,7 @@ use super::open::{Shared, Sources};
 use super::plan::{Plan, Process, User};
 use super::{process, shared, tree};
 use crate::processes::End;
-use crate::{descriptors, namespaces, signals};
+use crate::{cgroup, descriptors, namespaces, signals};
 
 /// Makes the next child of the calling process PID 1 of a new PID namespace.
 pub fn prepare() -> Result<()> {
@@ -49,6 +49,8 @@ fn run(plan: Plan, sources: Sources, available: BTreeSet<RawFd>, link: &Link) ->
     signals::block(&mask)?;
     let children = signals::open(&mask)?;
 
+    // While the host's cgroups can still be seen.
+    cgroup::join(&plan.cgroups)?;
     enter_namespaces(sources.network)?;
     link.send_with_pid(&Report::Entered, std::process::id() as i32)?;
     tree::build(sources.tree, &sources.devices, plan.user)?;

@@ -25,6 +25,9 @@ pub struct Plan {
     pub mounts: Vec<Mount>,
     #[serde(default)]
     pub processes: Vec<Process>,
+    /// What the outer process becomes where the supervisor has died: a program and its arguments; empty: nothing.
+    #[serde(default)]
+    pub remains: Vec<String>,
 }
 
 /// A unix socket that listens in the host's file system, as descriptor `fd` of the processes.
