@@ -9,7 +9,7 @@
 export const exitStatusOf = {
   /** The bundle, the spec or a flag is wrong, or asks what a virtual machine cannot give. */
   "invalid-argument": 125,
-  "unsupported": 125,
+  unsupported: 125,
   "not-found": 1,
   "already-exists": 1,
   /** The container is in a state that does not allow the operation. */
@@ -18,13 +18,13 @@ export const exitStatusOf = {
   "program-not-executable": 126,
   "program-not-found": 127,
   /** The host lacks something: QEMU, a device, memory, disk space. */
-  "host": 125,
+  host: 125,
   /** QEMU failed, or said no over QMP. */
-  "vmm": 125,
+  vmm: 125,
   /** The guest failed, did not answer in time, or answered nonsense. */
-  "guest": 125,
-  "deadline": 125,
-  "internal": 125,
+  guest: 125,
+  deadline: 125,
+  internal: 125,
 } as const;
 
 export type ErrorCode = keyof typeof exitStatusOf;

@@ -1,6 +1,6 @@
 /** How a container's root file system and bind mounts reach the guest: what the host shows or plugs in, and what the agent mounts. */
 import type { Storage } from "../gen/agent/v1/agent.ts";
-import { readonlyFilesystems, type RootFilesystem } from "./root-filesystem.ts";
+import { type RootFilesystem, readonlyFilesystems } from "./root-filesystem.ts";
 
 /** Where the guest mounts what the host shares, and where it puts containers' root file systems together. */
 export const sharePoint = "/run/husk/shared";

@@ -37,7 +37,9 @@ test.each([
 
 test("a file without a file system is refused by name", () => {
   const path = image(0, "nothing");
-  expect(() => findRootFilesystem(path)).toThrow(`root.path: ${path} holds no file system that the guest can mount (ext4, erofs, squashfs, xfs, btrfs)`);
+  expect(() => findRootFilesystem(path)).toThrow(
+    `root.path: ${path} holds no file system that the guest can mount (ext4, erofs, squashfs, xfs, btrfs)`,
+  );
 });
 
 test("a root that is not there is refused by name", () => {
