@@ -144,9 +144,10 @@ impl Running {
             return Ok([libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].contains(&number));
         }
         if let (libc::SIGWINCH | libc::SIGCONT, Some(terminal)) = (number, &self.terminal) {
-            // Whoever had stopped this process may have changed the terminal's mode meanwhile.
-            terminal.make_raw().context("cannot set the terminal up again")?;
-            if let Some(size) = terminal.size() {
+            // Whoever had stopped this process may have changed the terminal's mode meanwhile. The same signal comes when the terminal is
+            // hung up, whose mode is nobody's concern any more.
+            let hung_up = number == libc::SIGCONT && terminal.make_raw().is_err();
+            if let (false, Some(size)) = (hung_up, terminal.size()) {
                 self.say(&Report::Resize { size });
             }
         }

@@ -3,7 +3,6 @@
 mod common;
 
 use std::fs;
-use std::os::fd::OwnedFd;
 
 use common::sandbox::{Sandbox, USER, output_of, plan, script};
 use common::{Conversation, Folder, names, pair, pipe, read_text, status_field};
@@ -176,7 +175,7 @@ fn files_and_sockets_of_the_host_arrive_as_numbered_descriptors() {
 fn descriptors_that_several_programs_share_are_closed_when_all_of_them_end() {
     let (reader, writer) = pipe();
     let processes = json!([script("one", "user", &[4], "echo one >&4"), script("two", "root", &[4], "echo two >&4")]);
-    let mut sandbox = Sandbox::launch(&plan(json!({"processes": processes})), vec![(4, OwnedFd::from(writer))]);
+    let mut sandbox = Sandbox::launch(&plan(json!({"processes": processes})), vec![(4, writer)]);
     let output = read_text(reader);
     assert_eq!(sorted(&output), ["one", "two"]);
     assert!(sandbox.next()["event"].is_string());

@@ -88,11 +88,11 @@ struct Session {
 /// Serves a call to its end. Answers the exit status, unless the process ends by a signal.
 pub fn run(call: &Call<'_>) -> Result<ExitCode> {
     let session = Session::start(call)?;
-    session.control.send(&Hello {
+    session.say(&Hello {
         pid: std::process::id(),
         terminal: Terminals { stdin: window::is_terminal(0), stdout: window::is_terminal(1), stderr: window::is_terminal(2) },
         size: window::of_standard_streams(),
-    })?;
+    });
     session.serve()
 }
 
@@ -144,6 +144,11 @@ impl Session {
         Ok(Events { message, signal, child, stderr })
     }
 
+    /// Tells the program that serves the session. One that is gone shows at the end of the conversation, which is read in any case.
+    fn say(&self, message: &impl Serialize) {
+        let _ = self.control.send(message);
+    }
+
     fn pass_on_signal(&self) -> Result<()> {
         if let Some(signal) = self.signals.read_signal().context("cannot read a signal")? {
             let signal = Signal::try_from(signal.ssi_signo as i32).context("an unknown signal came")?;
@@ -165,7 +170,7 @@ impl Session {
             Ok(Order::Print { text, stream: Output::Stdout }) => io::stdout().write_all(text.as_bytes()).context("cannot print")?,
             Ok(Order::Print { text, stream: Output::Stderr }) => io::stderr().write_all(text.as_bytes()).context("cannot print")?,
             Ok(Order::Exit { status }) => return Ok(Some(exit_code(status))),
-            Err(error) => self.control.send(&serde_json::json!({"error": error.to_string()}))?,
+            Err(error) => self.say(&serde_json::json!({"error": error.to_string()})),
         }
         Ok(None)
     }
