@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
 
 use crate::api;
+use crate::child::wire::{Kind, Plan};
 use crate::container::Container;
+use crate::container::launch::{self, Launched, UserMappings};
 use crate::error::{Class, Failure, Result};
 use crate::init::reaper::Reaper;
 
@@ -29,6 +31,8 @@ pub struct Sandbox {
     pub began_ns: u64,
     pub network: crate::network::Applied,
     containers: Mutex<HashMap<String, Place>>,
+    /// The first process of the PID namespace of containers that have none of their own; made when the first of them is.
+    first_process: tokio::sync::OnceCell<Launched>,
 }
 
 impl Sandbox {
@@ -40,7 +44,22 @@ impl Sandbox {
             began_ns,
             network: Default::default(),
             containers: Mutex::default(),
+            first_process: tokio::sync::OnceCell::new(),
         })
+    }
+
+    /// The first process of the sandbox's own PID namespace.
+    pub async fn first_process(&self) -> Result<i32> {
+        let plan = Plan {
+            kind: Kind::SandboxInit,
+            ..Plan::default()
+        };
+        let mappings = UserMappings::default();
+        let make = || launch::launch(&self.reaper, &plan, &[], &mappings);
+        self.first_process
+            .get_or_try_init(make)
+            .await
+            .map(|process| process.pid)
     }
 
     /// The container of that id.

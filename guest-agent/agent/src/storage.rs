@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount as mount_call, umount2};
 
 use crate::api;
@@ -24,23 +25,52 @@ pub struct Mounted {
     remove: bool,
 }
 
-/// Mounts a virtio-fs share of the sandbox.
+/// Mounts a virtio-fs share of the sandbox, once its device is there.
 pub async fn mount_share(share: api::SharedFolder) -> Result<()> {
     let what = format!("shared folder {:?} on {:?}", share.tag, share.mount_point);
     check_mount_point(&share.mount_point)?;
-    blocking(move || {
-        fs::create_dir_all(&share.mount_point).class(Class::MountFailed, || &what)?;
-        let flags = MsFlags::MS_NODEV;
-        mount_call(
-            Some(share.tag.as_str()),
-            share.mount_point.as_str(),
-            Some("virtiofs"),
-            flags,
-            None::<&str>,
-        )
-        .class(Class::MountFailed, || &what)
-    })
-    .await
+    let mut events = uevent::Uevents::subscribe()?;
+    let attempts = async {
+        loop {
+            let (tag, mount_point) = (share.tag.clone(), share.mount_point.clone());
+            match blocking(move || mount_virtiofs(&tag, &mount_point)).await? {
+                Attempt::Mounted => return Ok(()),
+                Attempt::NoDevice => events.next().await?,
+            }
+        }
+    };
+    tokio::time::timeout(DEVICE_LIMIT, attempts)
+        .await
+        .unwrap_or_else(|_| {
+            let seconds = DEVICE_LIMIT.as_secs();
+            Err(Failure::other(format!(
+                "no device has that tag after {seconds} s"
+            )))
+        })
+        .class(Class::MountFailed, || what)
+}
+
+enum Attempt {
+    Mounted,
+    /// The driver knows no device of that tag yet.
+    NoDevice,
+}
+
+fn mount_virtiofs(tag: &str, mount_point: &str) -> Result<Attempt> {
+    fs::create_dir_all(mount_point).context(|| "make the mount point")?;
+    let none: Option<&str> = None;
+    match mount_call(
+        Some(tag),
+        mount_point,
+        Some("virtiofs"),
+        // As on a host, device files are the device controller's business.
+        MsFlags::empty(),
+        none,
+    ) {
+        Ok(()) => Ok(Attempt::Mounted),
+        Err(Errno::EINVAL) => Ok(Attempt::NoDevice),
+        Err(errno) => Err(Failure::other(errno.to_string())),
+    }
 }
 
 /// Mounts storages in order. On failure nothing is left.
@@ -54,7 +84,7 @@ pub async fn mount(container_id: &str, storages: Vec<api::Storage>) -> Result<Ve
         let overlay = format!("{OVERLAYS}/{container_id}-{index}");
         if let Err(failure) = mount_one(storage, overlay, &mut mounts).await {
             let failure = Failure::new(failure.class, format!("{what}: {failure}"));
-            if let Err(second) = unmount(mounts) {
+            if let Err(second) = unmount(mounts).await {
                 crate::console::log(second);
             }
             return Err(failure);
@@ -177,7 +207,7 @@ fn put_overlay(mount_point: &str, overlay: &str) -> Result<[Mounted; 2]> {
         .class(failed, || "mount the overlay")
     })();
     if let Err(failure) = covered {
-        unmount(vec![layer])?;
+        unmount_now(vec![layer])?;
         return Err(failure);
     }
     Ok([
@@ -190,7 +220,11 @@ fn put_overlay(mount_point: &str, overlay: &str) -> Result<[Mounted; 2]> {
 }
 
 /// Undoes mounts, the last one first. Goes on after a failure, and tells of the first.
-pub fn unmount(mounts: Vec<Mounted>) -> Result<()> {
+pub async fn unmount(mounts: Vec<Mounted>) -> Result<()> {
+    blocking(move || unmount_now(mounts)).await
+}
+
+fn unmount_now(mounts: Vec<Mounted>) -> Result<()> {
     let mut outcome = Ok(());
     for Mounted {
         mount_point,

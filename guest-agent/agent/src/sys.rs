@@ -156,6 +156,25 @@ pub fn join_new_session_keyring(name: &CStr) -> Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// Puts a seccomp filter in force for the calling process, with flags of seccomp(2).
+pub fn load_seccomp(program: &[libc::sock_filter], flags: libc::c_ulong) -> Result<()> {
+    let length = libc::c_ushort::try_from(program.len()).map_err(|_| Errno::E2BIG)?;
+    let program = libc::sock_fprog {
+        len: length,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the kernel reads the program, and writes nothing to it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const program,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
 /// ioprio_set(2) for the calling process.
 pub fn set_io_priority(class: u32, level: u32) -> Result<()> {
     const IOPRIO_WHO_PROCESS: libc::c_long = 1;

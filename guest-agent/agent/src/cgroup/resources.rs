@@ -135,11 +135,8 @@ pub fn memory_settings(resources: &Resources, used: Option<u64>) -> Result<Vec<S
         )));
     }
     if let Some(swap) = swap(memory)? {
-        settings.push(Setting::unless_absent(
-            "memory.swap.max",
-            &swap,
-            swap == "max" || swap == "0",
-        ));
+        // A kernel without swap holds every limit of it.
+        settings.push(Setting::unless_absent("memory.swap.max", &swap, true));
     }
     if let Some(bytes) = memory.limit.filter(|&bytes| bytes != 0) {
         settings.push(Setting::unless_absent(

@@ -1,6 +1,6 @@
 //! A character device or socket of the host's as an asynchronous byte stream.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -63,7 +63,12 @@ pub struct DeviceStream {
     readable: Edges,
     writable: Edges,
     fd: OwnedFd,
+    /// Where short pieces are put together before they are written.
+    gathered: Vec<u8>,
 }
+
+/// A virtio-serial port takes at most this at once, and tells the host of each write: many small ones are slow.
+const PORT_WRITE: usize = 32 * 1024;
 
 impl DeviceStream {
     /// Takes a descriptor that is already non-blocking.
@@ -74,6 +79,7 @@ impl DeviceStream {
             readable,
             writable,
             fd,
+            gathered: Vec::new(),
         })
     }
 
@@ -112,6 +118,34 @@ impl AsyncWrite for DeviceStream {
     ) -> Poll<io::Result<usize>> {
         self.writable
             .poll(context, || nix::unistd::write(self.fd.as_fd(), bytes))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let DeviceStream {
+            writable,
+            fd,
+            gathered,
+            ..
+        } = self.get_mut();
+        let mut slices = slices.iter().filter(|slice| !slice.is_empty());
+        let first = slices.next().map_or(&[][..], |slice| slice);
+        if first.len() >= PORT_WRITE {
+            return writable.poll(context, || nix::unistd::write(fd.as_fd(), first));
+        }
+        gathered.clear();
+        for piece in std::iter::once(first).chain(slices.map(|slice| &**slice)) {
+            let space = PORT_WRITE - gathered.len();
+            gathered.extend_from_slice(&piece[..piece.len().min(space)]);
+        }
+        writable.poll(context, || nix::unistd::write(fd.as_fd(), gathered))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

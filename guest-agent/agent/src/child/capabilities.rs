@@ -25,14 +25,12 @@ pub fn apply(capabilities: &Capabilities) -> Result<()> {
     let permitted = set(&capabilities.permitted);
     let effective = set(&capabilities.effective);
     let inheritable = set(&capabilities.inheritable);
-    caps::set(
-        None,
-        CapSet::Effective,
-        &effective.intersection(&permitted).copied().collect(),
-    )
-    .and_then(|()| caps::set(None, CapSet::Permitted, &permitted))
-    .and_then(|()| caps::set(None, CapSet::Inheritable, &inheritable))
-    .context(|| "set the capabilities")?;
+    // Inheritable ones first, while all are still permitted; effective ones are a part of the permitted.
+    let effective = effective.intersection(&permitted).copied().collect();
+    caps::set(None, CapSet::Inheritable, &inheritable)
+        .and_then(|()| caps::set(None, CapSet::Effective, &effective))
+        .and_then(|()| caps::set(None, CapSet::Permitted, &permitted))
+        .context(|| "set the capabilities")?;
     caps::clear(None, CapSet::Ambient).context(|| "clear the ambient capabilities")?;
     // One is granted only where it is permitted and inheritable too. runc's own default spec asks for others, and the OCI spec wants no end
     // for it, so the rest is passed over.

@@ -3,14 +3,14 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, OFlag, open};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, fchownat};
 
 use super::resolve::{Missing, parent, resolve};
 use crate::error::{Class, Context, Failure, Result};
 use crate::spec::{Device, Spec};
-use crate::sys;
+use crate::sys::{self, MountChange};
 
 /// The devices of every container: path, major, minor. All are character devices of mode 0666.
 const DEFAULT: [(&str, i64, i64); 6] = [
@@ -21,6 +21,9 @@ const DEFAULT: [(&str, i64, i64); 6] = [
     ("/dev/urandom", 1, 9),
     ("/dev/tty", 5, 0),
 ];
+
+/// Where the nodes are that are bound into user namespaces.
+const NODES: &str = "/run/husk/devices";
 
 /// A device to make, and a detached mount of its node where the container may not make nodes.
 pub struct DeviceSource {
@@ -58,19 +61,12 @@ pub fn gather(spec: &Spec, in_user_namespace: bool) -> Result<Vec<DeviceSource>>
             .map(|device| DeviceSource { device, node: None })
             .collect());
     }
-    // A file system that only these descriptors hold: it is gone with the last of the container's mounts.
-    let folder = super::filesystem::make(
-        "tmpfs",
-        "husk-devices",
-        &super::mount_options::MountOptions::default(),
-    )?;
+    std::fs::create_dir_all(NODES).context(|| format!("make {NODES}"))?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let folder = open(NODES, flags, Mode::empty()).context(|| format!("open {NODES}"))?;
     let mut sources = Vec::new();
-    for (index, device) in devices.into_iter().enumerate() {
-        let name = index.to_string();
-        make_node(folder.as_fd(), name.as_ref(), &device)
-            .class(Class::MountFailed, || format!("device {}", device.path))?;
-        let name = sys::c_string(name).class(Class::MountFailed, || "name a device")?;
-        let node = sys::clone_tree(Some(folder.as_fd()), &name, false)
+    for device in devices {
+        let node = make_source(folder.as_fd(), &device)
             .class(Class::MountFailed, || format!("device {}", device.path))?;
         sources.push(DeviceSource {
             device,
@@ -78,6 +74,28 @@ pub fn gather(spec: &Spec, in_user_namespace: bool) -> Result<Vec<DeviceSource>>
         });
     }
     Ok(sources)
+}
+
+/// A detached mount of a node with the device's numbers, mode and owner. Nodes are made once, and stay.
+fn make_source(folder: BorrowedFd, device: &Device) -> nix::Result<OwnedFd> {
+    let Device {
+        r#type,
+        major,
+        minor,
+        file_mode,
+        uid,
+        gid,
+        ..
+    } = device;
+    let name = format!("{type}-{major}-{minor}-{file_mode:?}-{uid:?}-{gid:?}");
+    make_node(folder, name.as_ref(), device)?;
+    let node = sys::clone_tree(Some(folder), &sys::c_string(name)?, false)?;
+    let change = MountChange {
+        clear: libc::MOUNT_ATTR_NODEV,
+        ..MountChange::default()
+    };
+    sys::set_mount(&node, change, false)?;
+    Ok(node)
 }
 
 /// Makes all devices within `root`.

@@ -18,6 +18,11 @@ const VIRTUAL: [&str; 8] = [
     "tmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup2", "ramfs", "devtmpfs",
 ];
 
+/// The kernel's name for a mount's type: there is one kind of cgroups.
+pub fn kernel_name(kind: &str) -> &str {
+    if kind == "cgroup" { "cgroup2" } else { kind }
+}
+
 /// A detached mount of a new file system, with the attributes of the options but for the propagation.
 pub fn make(kind: &str, source: &str, options: &MountOptions) -> Result<OwnedFd> {
     let name =

@@ -11,12 +11,12 @@ use nix::unistd::{ForkResult, Gid, Uid, fork, pipe2, setgroups, setresgid, setre
 use super::attributes::Proc;
 use super::control::Control;
 use super::rootfs::{self, Gathered};
-use super::second_stage;
+use super::streams;
 use super::wire::{Kind, Plan, ToAgent, ToChild};
 use super::{limits, namespaces};
+use super::{sandbox_init, second_stage};
 use crate::error::{Context, Failure, Result};
 use crate::spec::{Process, Spec, parse};
-use crate::sys;
 
 /// Everything that the second stage works from.
 pub struct Setup {
@@ -26,7 +26,8 @@ pub struct Setup {
     pub terminal: Option<super::wire::TerminalSize>,
     /// Standard input, output and error; none with a terminal.
     pub streams: Vec<OwnedFd>,
-    pub proc: Proc,
+    /// For a container's init: the guest's /proc. A further process has none, since the container could take it from it.
+    pub proc: Option<Proc>,
     /// A container's init: its root file system, and the folder of the guest where it is put together.
     pub root: Option<(Gathered, String)>,
     /// This process, as the agent sees it.
@@ -38,17 +39,27 @@ pub fn run(control: &mut Control) -> Result<()> {
     // Nobody in the container may look into this process while it is still the agent's.
     nix::sys::prctl::set_dumpable(false).context(|| "make the set-up undumpable")?;
     let (plan, streams) = control.receive_plan()?;
-    let spec: Spec = parse("spec", plan.spec.as_bytes())?;
-    let process: Process = parse("process", plan.process.as_bytes())?;
     let proc = Proc::open()?;
+    if matches!(plan.kind, Kind::SandboxInit) {
+        return sandbox_init::fork(control, &proc);
+    }
+    let spec: Spec = parse("spec", plan.spec.as_bytes())?;
+    let mut process: Process = parse("process", plan.process.as_bytes())?;
+    if matches!(plan.kind, Kind::Exec { .. }) {
+        inherit(&mut process, spec.process.as_ref());
+    }
     join_cgroup(&plan, &proc)?;
     limits::set_oom_score_adj(&process, &proc)?;
+    limits::set_default_rlimits()?;
     if let Some(affinity) = &process.exec_cpu_affinity {
         limits::set_affinity(&affinity.initial)?;
     }
 
     let flags = namespaces::of(&spec.linux)?;
-    let root = match &plan.kind {
+    if flags.contains(CloneFlags::CLONE_NEWUSER) {
+        streams::give_to_mapped_root(&streams, &spec.linux)?;
+    }
+    let (root, proc) = match &plan.kind {
         Kind::Init(init) => {
             let gathered = rootfs::gather(
                 &spec,
@@ -56,14 +67,16 @@ pub fn run(control: &mut Control) -> Result<()> {
                 flags.contains(CloneFlags::CLONE_NEWUSER),
             )?;
             enter_new_namespaces(control, &spec, &init.join, flags)?;
-            Some((gathered, init.rootfs.clone()))
+            (Some((gathered, init.rootfs.clone())), Some(proc))
         }
+        Kind::SandboxInit => (None, None),
         Kind::Exec { init_pid } => {
+            drop(proc);
             namespaces::join(*init_pid, flags)?;
             if flags.contains(CloneFlags::CLONE_NEWUSER) {
                 become_root()?;
             }
-            None
+            (None, None)
         }
     };
     let setup = Setup {
@@ -76,11 +89,31 @@ pub fn run(control: &mut Control) -> Result<()> {
         root,
         pid: 0,
     };
-    hand_over(control, setup)
+    hand_over(control, |control, pid| {
+        second_stage::run(control, Setup { pid, ..setup })
+    })
 }
 
-/// Forks the second stage, and lets it go on once the agent knows of it.
-fn hand_over(control: &mut Control, setup: Setup) -> Result<()> {
+/// What a further process does not say of itself is as with the container's first, as runc has it.
+fn inherit(process: &mut Process, first: Option<&Process>) {
+    let Some(first) = first else { return };
+    process.capabilities = process
+        .capabilities
+        .take()
+        .or_else(|| first.capabilities.clone());
+    process.oom_score_adj = process.oom_score_adj.or(first.oom_score_adj);
+    process.scheduler = process.scheduler.take().or_else(|| first.scheduler.clone());
+    process.io_priority = process
+        .io_priority
+        .take()
+        .or_else(|| first.io_priority.clone());
+}
+
+/// Forks, and lets the child go on as the second stage once the agent knows of it. The second stage returns only its failure.
+pub fn hand_over(
+    control: &mut Control,
+    second_stage: impl FnOnce(&mut Control, i32) -> Failure,
+) -> Result<()> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context(|| "make a pipe")?;
     // SAFETY: this process has one thread.
     match unsafe { fork() }.context(|| "fork the container's process")? {
@@ -100,13 +133,7 @@ fn hand_over(control: &mut Control, setup: Setup) -> Result<()> {
             File::from(reader)
                 .read_exact(&mut pid)
                 .context(|| "wait for the agent")?;
-            Err(second_stage::run(
-                control,
-                Setup {
-                    pid: i32::from_le_bytes(pid),
-                    ..setup
-                },
-            ))
+            Err(second_stage(control, i32::from_le_bytes(pid)))
         }
     }
 }
@@ -138,13 +165,21 @@ fn enter_new_namespaces(
     flags: CloneFlags,
 ) -> Result<()> {
     let mut new = flags;
-    for (kind, pid) in join {
+    // The user namespace last: in it, there are no rights over those that belong to others.
+    let (user, others): (Vec<_>, Vec<_>) = join.iter().partition(|(kind, _)| kind == "user");
+    for (kind, pid) in others.into_iter().chain(user) {
         let flag = namespaces::flag(kind)?;
         namespaces::join(*pid, flag)?;
         new -= flag;
     }
+    if new.contains(namespaces::CLONE_NEWTIME) {
+        // Before the user namespace, which has no right to set its clocks.
+        namespaces::make(namespaces::CLONE_NEWTIME)?;
+        namespaces::set_time_offsets(&spec.linux)?;
+        new -= namespaces::CLONE_NEWTIME;
+    }
     if new.contains(CloneFlags::CLONE_NEWUSER) {
-        // First, and alone, so that the others belong to it.
+        // First of the rest, and alone, so that the others belong to it.
         namespaces::make(CloneFlags::CLONE_NEWUSER)?;
         control.send(&ToAgent::MapUser)?;
         control.expect(ToChild::Go)?;
@@ -153,14 +188,7 @@ fn enter_new_namespaces(
     if flags.contains(CloneFlags::CLONE_NEWUSER) {
         become_root()?;
     }
-    namespaces::make(new)?;
-    namespaces::set_time_offsets(&spec.linux)?;
-    let name = sys::c_string("_ses.husk").context(|| "name a keyring")?;
-    match sys::join_new_session_keyring(&name) {
-        // A kernel without keyrings has none to keep apart.
-        Ok(()) | Err(nix::errno::Errno::ENOSYS) => Ok(()),
-        Err(errno) => Err(Failure::other(format!("make a session keyring: {errno}"))),
-    }
+    namespaces::make(new)
 }
 
 /// The user namespace's root, who sets everything else up.
@@ -172,4 +200,19 @@ fn become_root() -> Result<()> {
         .context(|| "become root of the user namespace (does linux.uidMappings map 0?)")?;
     // A change of user makes a process dumpable or not by its own rules.
     nix::sys::prctl::set_dumpable(false).context(|| "make the set-up undumpable")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_further_process_takes_after_the_first() {
+        let first = br#"{"oomScoreAdj": 5, "capabilities": {"bounding": ["CAP_KILL"]}}"#;
+        let first: Process = parse("process", first).expect("a process");
+        let mut process: Process = parse("process", br#"{"oomScoreAdj": 7}"#).expect("a process");
+        inherit(&mut process, Some(&first));
+        assert_eq!(process.oom_score_adj, Some(7));
+        assert_eq!(process.capabilities, first.capabilities);
+    }
 }

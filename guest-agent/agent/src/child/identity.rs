@@ -1,6 +1,8 @@
 //! Who the process is: user, groups, capabilities.
 
-use std::fs;
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
@@ -8,7 +10,7 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use super::capabilities;
 use super::passwd::{self, Identity};
 use crate::error::{Class, Context, Failure, Result};
-use crate::spec::Process;
+use crate::spec::{Capabilities, Process};
 
 /// A larger file is no list of users.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
@@ -35,21 +37,27 @@ pub fn home(uid: u32) -> String {
 
 /// A file of the container; empty where it is none, or absent, which is no error.
 fn read(path: &str) -> String {
-    let regular =
-        fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_FILE);
-    if !regular {
+    // Whatever the container has put there: a FIFO must not hold us up, nor a device be touched.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(path) else {
+        return String::new();
+    };
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
         return String::new();
     }
-    fs::read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default()
+    let mut bytes = Vec::new();
+    match file.take(MAX_FILE).read_to_end(&mut bytes) {
+        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => String::new(),
+    }
 }
 
 /// Becomes the user, enters the working directory, and takes on the capabilities.
 pub fn assume(process: &Process, identity: &Identity) -> Result<()> {
-    if let Some(capabilities) = &process.capabilities {
-        capabilities::limit_bounding(capabilities)?;
-    }
+    // As with runc, no capabilities object is an empty one.
+    let none = Capabilities::default();
+    let capabilities = process.capabilities.as_ref().unwrap_or(&none);
+    capabilities::limit_bounding(capabilities)?;
     // With the first rights or with the second, whichever are enough.
     let first = nix::unistd::chdir(process.cwd.as_str());
     nix::sys::prctl::set_keepcaps(true).context(|| "keep capabilities")?;
@@ -60,12 +68,7 @@ pub fn assume(process: &Process, identity: &Identity) -> Result<()> {
         })?;
     }
     nix::sys::prctl::set_keepcaps(false).context(|| "keep capabilities no longer")?;
-    if let Some(capabilities) = &process.capabilities {
-        capabilities::apply(capabilities)?;
-    } else if identity.uid != 0 {
-        // As with any change of user away from root.
-        capabilities::apply(&Default::default())?;
-    }
+    capabilities::apply(capabilities)?;
     if let Some(mask) = process.user.umask {
         umask(Mode::from_bits_truncate(mask & 0o777));
     }

@@ -5,7 +5,7 @@ use nix::unistd::Pid;
 
 use super::attributes::Proc;
 use crate::error::{Context, Failure, Result};
-use crate::spec::{IoPriority, Process, Scheduler};
+use crate::spec::{IoPriority, Process, Rlimit, Scheduler};
 use crate::sys;
 
 /// The number of a limit's name: RLIMIT_*.
@@ -35,23 +35,38 @@ fn resource(name: &str) -> Result<libc::__rlimit_resource_t> {
     })
 }
 
-/// Sets process.rlimits.
-pub fn set_rlimits(process: &Process) -> Result<()> {
-    for limit in &process.rlimits {
-        let value = libc::rlimit {
-            rlim_cur: limit.soft,
-            rlim_max: limit.hard,
-        };
-        // SAFETY: `value` outlives the call.
-        let result = unsafe { libc::setrlimit(resource(&limit.r#type)?, &raw const value) };
-        nix::errno::Errno::result(result).context(|| {
+/// Sets process.rlimits of a process that is set up. From the agent, since a user namespace has no right to raise them.
+pub fn set_rlimits(pid: i32, limits: &[Rlimit]) -> Result<()> {
+    for limit in limits {
+        let what = || {
             format!(
                 "process.rlimits: {} soft {} hard {}",
                 limit.r#type, limit.soft, limit.hard
             )
-        })?;
+        };
+        prlimit(pid, resource(&limit.r#type)?, limit.soft, limit.hard).context(what)?;
     }
     Ok(())
+}
+
+/// What a container's process may open where its spec does not say: as systemd has it.
+pub fn set_default_rlimits() -> Result<()> {
+    prlimit(0, libc::RLIMIT_NOFILE, 1024, 524_288).context(|| "set the limit of open files")
+}
+
+/// What the agent itself may open: several descriptors for each process.
+pub fn set_own_rlimits() -> Result<()> {
+    prlimit(0, libc::RLIMIT_NOFILE, 65_536, 524_288).context(|| "set the limit of open files")
+}
+
+fn prlimit(pid: i32, resource: libc::__rlimit_resource_t, soft: u64, hard: u64) -> nix::Result<()> {
+    let value = libc::rlimit {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    // SAFETY: `value` outlives the call, and nothing is written back.
+    let result = unsafe { libc::prlimit(pid, resource, &raw const value, std::ptr::null_mut()) };
+    nix::errno::Errno::result(result).map(drop)
 }
 
 /// Sets process.oomScoreAdj.

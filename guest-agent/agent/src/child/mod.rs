@@ -19,13 +19,16 @@ mod masks;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod newest;
 mod passwd;
 mod personality;
 mod program;
 mod resolve;
 mod rootfs;
+mod sandbox_init;
 mod seccomp;
 mod second_stage;
+mod streams;
 mod sysctl;
 mod terminal;
 pub mod wire;
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
 }
 
 pub use filesystem::make as make_filesystem;
+pub use limits::{set_own_rlimits, set_rlimits};
 pub use mount_options::MountOptions;
 pub use rootfs::clone_source;
 pub use terminal::set_size as set_terminal_size;

@@ -77,11 +77,7 @@ fn make(
     options: &MountOptions,
     target: &OwnedFd,
 ) -> Result<(OwnedFd, Option<MountChange>)> {
-    let kind = if entry.r#type == "cgroup" {
-        "cgroup2"
-    } else {
-        &entry.r#type
-    };
+    let kind = filesystem::kernel_name(&entry.r#type);
     if kind.is_empty() {
         return Err(Failure::unsupported(
             "the mount has no type, and neither bind nor rbind",

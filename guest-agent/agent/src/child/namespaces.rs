@@ -8,7 +8,8 @@ use crate::error::{Context, Failure, Result};
 use crate::spec::Linux;
 use crate::sys;
 
-const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+/// nix has no name for it.
+pub const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 /// The clone(2) flag of a namespace type of the spec.
 pub fn flag(kind: &str) -> Result<CloneFlags> {
@@ -29,10 +30,10 @@ pub fn flag(kind: &str) -> Result<CloneFlags> {
     })
 }
 
-/// The namespaces that a container does not share with the agent: those that its spec lists, a mount namespace always, and never a network
-/// namespace, since the guest's network is the container's.
+/// The namespaces that a container does not share with the agent: those that its spec lists, a mount and a PID namespace always (the latter
+/// may be shared with other containers), and never a network namespace, since the guest's network is the container's.
 pub fn of(linux: &Linux) -> Result<CloneFlags> {
-    let mut flags = CloneFlags::CLONE_NEWNS;
+    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
     for namespace in &linux.namespaces {
         flags |= flag(&namespace.r#type)?;
     }
@@ -82,10 +83,8 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_namespace_is_always_new_and_the_network_never() {
-        let flags = of(&linux(
-            r#"{"namespaces": [{"type": "network"}, {"type": "pid"}]}"#,
-        ));
+    fn mounts_and_processes_are_never_the_agents_and_the_network_always() {
+        let flags = of(&linux(r#"{"namespaces": [{"type": "network"}]}"#));
         assert_eq!(
             flags,
             Ok(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, stat};
@@ -135,7 +136,10 @@ impl Program {
 /// What the `#!` line of a script names.
 fn interpreter(path: &str) -> Option<String> {
     let mut start = [0; 256];
-    let count = fs::File::open(path).ok()?.read(&mut start).ok()?;
+    // Not held up by a FIFO that has taken the file's place.
+    let mut options = fs::OpenOptions::new();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let count = file.ok()?.read(&mut start).ok()?;
     let line = start[..count]
         .strip_prefix(b"#!")?
         .split(|&byte| byte == b'\n')

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
@@ -10,7 +11,7 @@ use nix::unistd::{fchdir, pivot_root};
 
 use super::devices::{self, DeviceSource};
 use super::mount_options::{MountOptions, propagation};
-use super::{dev_links, masks, mounts};
+use super::{dev_links, filesystem, masks, mounts};
 use crate::error::{Class, Context, Failure, Result};
 use crate::spec::Spec;
 use crate::sys::{self, MountChange};
@@ -38,12 +39,9 @@ pub fn gather(spec: &Spec, rootfs: &str, in_user_namespace: bool) -> Result<Gath
                 clone_source(&mount.source, options.recursive)
                     .class(Class::MountFailed, || at(mount))?,
             )
-        } else if in_user_namespace && mount.r#type == "sysfs" {
-            // The network namespace is the guest's, so its sysfs is not for a user namespace to mount.
-            Some(
-                super::filesystem::make("sysfs", "sysfs", &options)
-                    .class(Class::MountFailed, || at(mount))?,
-            )
+        } else if in_user_namespace && belongs_to_the_guest(spec, &mount.r#type) {
+            let kind = filesystem::kernel_name(&mount.r#type);
+            Some(filesystem::make(kind, kind, &options).class(Class::MountFailed, || at(mount))?)
         } else {
             None
         };
@@ -57,16 +55,34 @@ pub fn gather(spec: &Spec, rootfs: &str, in_user_namespace: bool) -> Result<Gath
     })
 }
 
+/// What a user namespace may not mount, since it shows namespaces that are the guest's: the network, and cgroups without a namespace.
+fn belongs_to_the_guest(spec: &Spec, kind: &str) -> bool {
+    let has_cgroup_namespace = spec
+        .linux
+        .namespaces
+        .iter()
+        .any(|namespace| namespace.r#type == "cgroup");
+    kind == "sysfs" || (kind.starts_with("cgroup") && !has_cgroup_namespace)
+}
+
 fn at(mount: &crate::spec::Mount) -> String {
     format!("mount {} on {}", mount.source, mount.destination)
 }
 
 /// A detached copy of the mount at a path of the guest. The path has no symbolic links of its own; a link in it is a container's trick.
 pub fn clone_source(path: &str, recursive: bool) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let source = openat2(nix::fcntl::AT_FDCWD, path, how)?;
+    let open = |flags: OFlag| {
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | flags)
+            .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+        openat2(nix::fcntl::AT_FDCWD, path, how)
+    };
+    // A folder of another file system of the host is an automount of virtio-fs, which O_PATH alone does not cross: what is below would be
+    // mounted over the clone later, by whoever walks through it.
+    let source = match open(OFlag::O_DIRECTORY) {
+        Err(Errno::ENOTDIR) => open(OFlag::empty())?,
+        other => other?,
+    };
     sys::clone_tree(Some(source.as_fd()), c"", recursive)
 }
 

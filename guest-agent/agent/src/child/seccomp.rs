@@ -1,21 +1,52 @@
 //! The seccomp filter.
 
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::str::FromStr;
 
 use libseccomp::{
     ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
 };
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::newest;
 use crate::error::{Context, Failure, Result};
 use crate::spec::{Seccomp, SyscallArgument};
+use crate::sys;
 
 const EPERM: u32 = libc::EPERM as u32;
 
 /// Builds the filter and puts it in force; it then holds for the program too.
 pub fn load(seccomp: &Seccomp) -> Result<()> {
-    build(seccomp)?
-        .load()
-        .context(|| "linux.seccomp: load the filter")
+    let filter = build(seccomp)?;
+    let mut program = export(&filter).context(|| "linux.seccomp: make the filter")?;
+    if newest::wants_stub(seccomp) {
+        program = newest::prepend_stub(&newest::newest_of(seccomp), &program);
+    }
+    let flags = seccomp
+        .flags
+        .iter()
+        .fold(0, |flags, name| flags | flag(name).unwrap_or(0));
+    sys::load_seccomp(&program, flags).context(|| "linux.seccomp: load the filter")
+}
+
+/// The filter as the kernel takes it.
+fn export(filter: &ScmpFilterContext) -> io::Result<Vec<libc::sock_filter>> {
+    let mut file = File::from(memfd_create(c"seccomp", MFdFlags::MFD_CLOEXEC)?);
+    filter.export_bpf(&file).map_err(io::Error::other)?;
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes
+        .chunks_exact(8)
+        .map(|step| libc::sock_filter {
+            code: u16::from_ne_bytes([step[0], step[1]]),
+            jt: step[2],
+            jf: step[3],
+            k: u32::from_ne_bytes([step[4], step[5], step[6], step[7]]),
+        })
+        .collect())
 }
 
 /// Refuses what cannot be carried out, before anything is made.
@@ -46,12 +77,10 @@ fn build(seccomp: &Seccomp) -> Result<ScmpFilterContext> {
             .add_arch(arch)
             .context(|| format!("linux.seccomp.architectures: {name}"))?;
     }
-    // no_new_privs is the process's own field, and never the filter's side effect.
-    filter
-        .set_ctl_nnp(false)
-        .context(|| "linux.seccomp: leave no_new_privs alone")?;
-    for flag in &seccomp.flags {
-        set_flag(&mut filter, flag)?;
+    for name in &seccomp.flags {
+        flag(name).ok_or_else(|| {
+            Failure::unsupported(format!("linux.seccomp.flags: unknown value {name:?}"))
+        })?;
     }
     for rule in &seccomp.syscalls {
         let action = action(&rule.action, rule.errno_ret)?;
@@ -66,22 +95,16 @@ fn build(seccomp: &Seccomp) -> Result<ScmpFilterContext> {
     Ok(filter)
 }
 
-fn set_flag(filter: &mut ScmpFilterContext, flag: &str) -> Result<()> {
-    match flag {
-        // One thread: there is nothing to synchronise.
-        "SECCOMP_FILTER_FLAG_TSYNC" => Ok(filter),
-        "SECCOMP_FILTER_FLAG_LOG" => filter.set_ctl_log(true),
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => filter.set_ctl_ssb(true),
-        // Is of effect only together with a listener, which there is none of.
-        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => Ok(filter),
-        _ => {
-            return Err(Failure::unsupported(format!(
-                "linux.seccomp.flags: unknown value {flag:?}"
-            )));
-        }
-    }
-    .map(drop)
-    .context(|| format!("linux.seccomp.flags: {flag}"))
+/// A flag of seccomp(2) by the spec's name.
+fn flag(name: &str) -> Option<libc::c_ulong> {
+    Some(match name {
+        "SECCOMP_FILTER_FLAG_TSYNC" => libc::SECCOMP_FILTER_FLAG_TSYNC,
+        "SECCOMP_FILTER_FLAG_LOG" => libc::SECCOMP_FILTER_FLAG_LOG,
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+        // Is of effect only together with a listener, which there is none of, and the kernel refuses it without.
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => 0,
+        _ => return None,
+    })
 }
 
 /// One system call by name; names that this architecture does not have are passed over, as runc does.

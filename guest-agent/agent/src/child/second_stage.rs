@@ -5,7 +5,7 @@ use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
 };
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, fchown, sethostname, setsid};
+use nix::unistd::{sethostname, setsid};
 
 use super::control::Control;
 use super::first_stage::Setup;
@@ -13,7 +13,7 @@ use super::program::{self, Program};
 use super::resolve::{Missing, resolve};
 use super::terminal::{self, Terminal};
 use super::wire::{ToAgent, ToChild};
-use super::{hooks, identity, limits, personality, rootfs, seccomp, sysctl};
+use super::{hooks, identity, limits, personality, rootfs, seccomp, streams, sysctl};
 use crate::error::{Class, Context, Failure, Result};
 use crate::spec::Spec;
 use crate::sys;
@@ -28,6 +28,7 @@ pub fn run(control: &mut Control, setup: Setup) -> Failure {
 
 fn prepare(control: &mut Control, mut setup: Setup) -> Result<Program> {
     setsid().context(|| "begin a session")?;
+    make_keyring()?;
     umask(Mode::empty());
     let root = match setup.root.take() {
         Some((gathered, mount_point)) => Some(enter_root(&setup, gathered, &mount_point)?),
@@ -97,10 +98,21 @@ fn enter_root(
         );
         hooks::run("createContainer", &spec.hooks.create_container, &state)?;
     }
-    sysctl::apply(&spec.linux, &setup.proc)?;
+    if let Some(proc) = &setup.proc {
+        sysctl::apply(&spec.linux, proc)?;
+    }
     root.mask(spec)?;
     root.enter()?;
     Ok(root)
+}
+
+/// A session keyring of its own, so that containers do not find each other's keys.
+fn make_keyring() -> Result<()> {
+    match sys::join_new_session_keyring(c"_ses.husk") {
+        // A kernel without keyrings has none to keep apart.
+        Ok(()) | Err(Errno::ENOSYS) => Ok(()),
+        Err(errno) => Err(Failure::other(format!("make a session keyring: {errno}"))),
+    }
 }
 
 fn set_names(spec: &Spec) -> Result<()> {
@@ -154,14 +166,7 @@ fn set_streams(control: &mut Control, setup: &Setup, uid: u32, is_init: bool) ->
         )));
     };
     for stream in [stdin, stdout, stderr] {
-        // So that the user can open /dev/stdout again by its path. /dev/null is everybody's, and stays root's.
-        if nix::sys::stat::fstat(stream)
-            .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO)
-        {
-            let group: Option<Gid> = None;
-            fchown(stream, Some(Uid::from_raw(uid)), group)
-                .context(|| "give the standard streams to the user")?;
-        }
+        streams::give_to(stream, uid)?;
     }
     terminal::set_standard_streams(&[stdin, stdout, stderr])
 }
@@ -174,8 +179,7 @@ fn set_limits(setup: &Setup) -> Result<()> {
     if let Some(affinity) = &process.exec_cpu_affinity {
         limits::set_affinity(&affinity.r#final)?;
     }
-    // After the files that the set-up opens: the limit of open files may be low.
-    limits::set_rlimits(process)
+    Ok(())
 }
 
 /// Signals as a program expects them: all at their defaults, none blocked. The Rust runtime ignores SIGPIPE.

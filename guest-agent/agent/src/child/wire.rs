@@ -26,7 +26,7 @@ use crate::error::{Context, Failure, Result};
 pub const MAX_MESSAGE: usize = 32 * 1024 * 1024;
 
 /// The first message: all that the process is to become.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Plan {
     pub container_id: String,
     /// The container's cgroup, a folder below /sys/fs/cgroup.
@@ -39,10 +39,15 @@ pub struct Plan {
     pub kind: Kind,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub enum Kind {
     Init(InitPlan),
-    Exec { init_pid: i32 },
+    Exec {
+        init_pid: i32,
+    },
+    /// The first process of the PID namespace that containers without one of their own share.
+    #[default]
+    SandboxInit,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -5,11 +5,12 @@ pub mod create;
 pub mod launch;
 pub mod output;
 pub mod process;
+pub mod spawn;
 pub mod stdin;
 mod stdio;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::broadcast;
@@ -23,6 +24,8 @@ use process::Process;
 
 /// The name of a container's first process.
 pub const INIT: &str = "";
+/// The longest name of a process.
+const MAX_ID: usize = 256;
 /// After a SIGKILL to all, a cgroup empties within this, or something holds a process in the kernel.
 const EMPTY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -33,32 +36,87 @@ pub struct Container {
     pub spec: Spec,
     /// The spec as it came, for the processes that are set up later.
     pub spec_json: String,
-    processes: Mutex<HashMap<String, Arc<Process>>>,
+    /// By name. None: being made.
+    processes: Mutex<HashMap<String, Option<Arc<Process>>>>,
     mounts: Mutex<Vec<Mounted>>,
 }
 
+/// A name that belongs to a process in the making; given back where none came of it.
+pub struct Reserved<'a> {
+    container: &'a Container,
+    id: &'a str,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        let mut processes = self.container.lock();
+        if processes.get(self.id).is_some_and(Option::is_none) {
+            processes.remove(self.id);
+        }
+    }
+}
+
 impl Container {
+    pub fn new(
+        id: String,
+        cgroup: Cgroup,
+        spec: Spec,
+        spec_json: String,
+        mounts: Vec<Mounted>,
+    ) -> Self {
+        let (processes, mounts) = (Mutex::default(), Mutex::new(mounts));
+        Container {
+            id,
+            cgroup,
+            spec,
+            spec_json,
+            processes,
+            mounts,
+        }
+    }
+
     /// The process of a name; "" is the first one.
     pub fn process(&self, id: &str) -> Result<Arc<Process>> {
-        self.lock().get(id).cloned().ok_or_else(|| {
-            Failure::new(
-                Class::ProcessNotFound,
-                format!("container {}: no process {:?}", self.id, id),
-            )
-        })
+        match self.lock().get(id) {
+            Some(Some(process)) => Ok(process.clone()),
+            Some(None) => {
+                let message = format!("container {}: process {id:?} is being created", self.id);
+                Err(Failure::new(Class::WrongState, message))
+            }
+            None => {
+                let message = format!("container {}: no process {id:?}", self.id);
+                Err(Failure::new(Class::ProcessNotFound, message))
+            }
+        }
     }
 
     /// All processes that the host knows by name.
     pub fn known_processes(&self) -> Vec<Arc<Process>> {
-        self.lock().values().cloned().collect()
+        self.lock().values().flatten().cloned().collect()
     }
 
+    /// Puts a process in its place.
     pub fn insert(&self, process: Arc<Process>) {
-        self.lock().insert(process.id.clone(), process);
+        self.lock().insert(process.id.clone(), Some(process));
     }
 
-    pub fn has_process(&self, id: &str) -> bool {
-        self.lock().contains_key(id)
+    /// Reserves a name for a process, so that two calls cannot make the same one.
+    pub fn reserve<'a>(&'a self, id: &'a str) -> Result<Reserved<'a>> {
+        let mut processes = self.lock();
+        if id.len() > MAX_ID {
+            return Err(Failure::invalid(format!(
+                "process_id: expected at most {MAX_ID} bytes"
+            )));
+        }
+        if id == INIT || processes.contains_key(id) {
+            let message = format!("container {}: there is a process {id:?} already", self.id);
+            return Err(Failure::new(Class::AlreadyExists, message));
+        }
+        processes.insert(id.to_owned(), None);
+        Ok(Reserved {
+            container: self,
+            id,
+        })
     }
 
     /// Forgets an ended process other than the first; kills it where it was never started.
@@ -124,11 +182,11 @@ impl Container {
         events.reached("populated", 0, EMPTY_LIMIT).await?;
         let mounts =
             std::mem::take(&mut *self.mounts.lock().unwrap_or_else(PoisonError::into_inner));
-        crate::storage::unmount(mounts)?;
+        crate::storage::unmount(mounts).await?;
         self.cgroup.remove()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Process>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<Process>>>> {
         self.processes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -31,6 +31,7 @@ fn prepare() -> Result<Channel> {
     mounts::mount_all()?;
     // No container may trace PID 1 or look into its memory by the same user id alone.
     nix::sys::prctl::set_dumpable(false).context(|| "make PID 1 undumpable")?;
+    crate::child::set_own_rlimits()?;
     modules::install_helper();
     modules::load_listed(Path::new(MODULES_LIST));
     let command_line = std::fs::read_to_string("/proc/cmdline").context(|| "read /proc/cmdline")?;

@@ -10,7 +10,7 @@ use crate::api::*;
 use crate::container::output::Output;
 use crate::container::process::Process;
 use crate::container::stdin::{Sink, Written};
-use crate::container::{Container, INIT, create};
+use crate::container::{Container, INIT, create, spawn};
 use crate::error::{Failure, Result};
 use crate::sandbox::Sandbox;
 use crate::{clock, init, network, processes, spec, stats, storage};
@@ -121,7 +121,8 @@ impl AgentService for Agent {
         let (sandbox, request) = (self.sandbox.clone(), request.into_inner());
         let container = self.container(&request.container_id)?;
         let process =
-            to_the_end(async move { create::process(&sandbox, &container, request).await }).await?;
+            to_the_end(async move { spawn::further_process(&sandbox, &container, request).await })
+                .await?;
         answer(CreateProcessResponse {
             pid: process.pid as u32,
         })
@@ -221,7 +222,7 @@ impl AgentService for Agent {
 
     async fn resize_pty(&self, request: Request<ResizePtyRequest>) -> Answer<ResizePtyResponse> {
         let request = request.into_inner();
-        let size = create::terminal_size(request.size.unwrap_or_default());
+        let size = spawn::terminal_size(request.size.unwrap_or_default());
         self.process(&request.container_id, &request.process_id)?
             .resize(size)?;
         answer(ResizePtyResponse {})

@@ -1,6 +1,6 @@
 //! A session's bytes: first those that came with the dial line, then the channel's.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -45,6 +45,18 @@ impl AsyncWrite for Session<'_> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut *self.stream).poll_write(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream).poll_write_vectored(context, slices)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
