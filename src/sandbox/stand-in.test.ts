@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { connect, createServer, type Socket } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -19,24 +19,23 @@ const placement: Placement = {
 let folder: string;
 let ours: Socket;
 let theirs: Socket;
-let close: () => void;
+let server: Server;
 
 /** Two ends of a unix socket: the supervisor's, and a scripted stand-in's. */
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), "husk-stand-in-"));
-  const server = createServer({ allowHalfOpen: true });
+  server = createServer({ allowHalfOpen: true });
   const listening = once(server.listen(join(folder, "s")), "listening");
   await listening;
   const accepted = once(server, "connection");
   theirs = connect(join(folder, "s"));
   [ours] = (await accepted) as [Socket];
   theirs.setEncoding("utf8");
-  close = () => server.close();
 });
 afterEach(() => {
   ours.destroy();
   theirs.destroy();
-  close();
+  server.close();
   rmSync(folder, { recursive: true });
 });
 
@@ -90,4 +89,17 @@ test("one that was let go is not lost", async () => {
   theirs.end();
   await once(ours, "close");
   expect(lost).toBe(false);
+});
+
+test("told of a failure, it is not kept waiting for the end of its streams", async () => {
+  const made = standIn();
+  const accepting = once(server, "connection");
+  const stream = connect(join(folder, "s"));
+  const [accepted] = (await accepting) as [Socket];
+  made.attach("stdout", accepted, undefined);
+  const ended = once(stream.resume(), "end");
+  made.fail("no VM", 125);
+  expect(await nextLine()).toEqual({ op: "fail", message: "no VM", status: 125 });
+  await ended;
+  stream.destroy();
 });

@@ -99,9 +99,15 @@ export class StandIn {
     this.#release({ op: "exit", ...end });
   }
 
-  /** Lets it end with a message of husk's own. */
+  /** Lets it end with a message of husk's own. It waits for its streams' ends, which nobody else brings where its process never ran. */
   fail(message: string, status: number): void {
     this.#release({ op: "fail", message, status });
+    for (const stream of Object.values(this.#streams)) {
+      stream.promise.then(
+        (socket) => socket.destroySoon(),
+        () => {}, // it never dialled
+      );
+    }
   }
 
   #release(message: object): void {
