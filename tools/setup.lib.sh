@@ -60,9 +60,7 @@ check_host() {
 
 # packages: prints the Debian packages that are needed, by mode.
 packages() {
-  echo qemu-system-x86 seabios busybox-static kmod cpio xz-utils zstd binutils iproute2 gcc libc6-dev protobuf-compiler libseccomp-dev
-  # Up to Debian 12, virtiofsd comes with QEMU; later it is a package.
-  [ -x /usr/lib/qemu/virtiofsd ] || ! apt-cache show virtiofsd > /dev/null 2>&1 || echo virtiofsd
+  echo qemu-system-x86 seabios busybox-static kmod cpio xz-utils zstd binutils iproute2 gcc libc6-dev protobuf-compiler libseccomp-dev libcap-ng-dev
   if [ "$mode" = all ]; then
     echo linux-source-6.1 make bc bison flex libelf-dev libssl-dev # our own kernel
     echo runc mmdebstrap e2fsprogs erofs-utils strace procps # the tests and benchmarks
@@ -138,6 +136,28 @@ build_agent() {
     fi
   done
   echo "agent: $words: husk-agent $(($(stat -c %s $release/husk-agent) / 1024)) KiB, husk-helper $(($(stat -c %s $release/husk-helper) / 1024)) KiB"
+}
+
+# virtiofsd, the Rust one: Debian 12 has only its predecessor, which holds a file open for each that the guest remembers, and fails where a
+# host's limit of open files is low. Kept in the cache by version, and put beside the helper.
+virtiofsd_version=1.14.0
+build_virtiofsd() {
+  local kept=$cache/programs/virtiofsd-$virtiofsd_version target=guest-agent/target/release/virtiofsd words="up to date"
+  if [ ! -e "$kept/bin/virtiofsd" ]; then
+    cargo install virtiofsd --version "$virtiofsd_version" --locked --root "$kept" --target-dir guest-agent/target/virtiofsd >> "$log" 2>&1 || {
+      echo "cargo install virtiofsd failed: $(grep -m 1 '^error' "$log")" >> "$log"
+      return 1
+    }
+    rm -rf guest-agent/target/virtiofsd
+    words=compiled
+  fi
+  if ! cmp -s "$kept/bin/virtiofsd" "$target"; then
+    mkdir -p "${target%/*}"
+    cp "$kept/bin/virtiofsd" "$target.new"
+    mv -f "$target.new" "$target"
+    [ "$words" = compiled ] || words="taken from the cache"
+  fi
+  echo "virtiofsd: $words: $virtiofsd_version"
 }
 
 build_bundle() {

@@ -1,11 +1,12 @@
 /** The checks of `husk doctor`: what each needs to know of the host, what it makes of it, and how to mend what it finds. */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Config } from "../config/config.ts";
 import { explain } from "../errors.ts";
 import { findHierarchies } from "../host/cgroups.ts";
 import { type AcceleratorProbe, chooseAccelerator, probeAccelerator, tcgWarning } from "../vmm/accelerator.ts";
 import { findGuestImage, findQemu, findVirtiofsd, guestImageFolders } from "../vmm/host-programs.ts";
 import type { HostView } from "./host-view.ts";
+import { helperPath } from "./installation.ts";
 
 /** fail: husk cannot run containers here. warn: it can, but not as well as it might. */
 export type CheckStatus = "ok" | "warn" | "fail";
@@ -88,9 +89,9 @@ export async function checkVirtiofsd(host: HostView, { vm }: Config): Promise<Ch
   return await checkProgram(
     host,
     "virtiofsd",
-    () => findVirtiofsd(vm.virtiofsd, host.env),
+    () => findVirtiofsd(vm.virtiofsd, dirname(helperPath()), host.env),
     undefined,
-    "apt-get install qemu-system-common",
+    "npm run setup, or apt-get install virtiofsd",
   );
 }
 

@@ -4,7 +4,7 @@
  */
 import { accessSync, closeSync, openSync, readFileSync } from "node:fs";
 import { availableParallelism, totalmem, userInfo } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import type { Config } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
 import { findHierarchies } from "../host/cgroups.ts";
@@ -21,6 +21,7 @@ import { findRootFilesystem } from "../storage/root-filesystem.ts";
 import { type AcceleratorChoice, chooseAccelerator, probeAccelerator } from "../vmm/accelerator.ts";
 import { findGuestImage, findQemu, findVirtiofsd, guestImageFolders } from "../vmm/host-programs.ts";
 import type { GuestImage } from "../vmm/machine.ts";
+import { identifyVirtiofsd } from "../vmm/virtiofsd.ts";
 import { helperPath, installationFolder } from "./installation.ts";
 
 /** What the command line asks for, apart from the configuration. */
@@ -94,7 +95,7 @@ export async function prepare(options: PrepareOptions, config: Config): Promise<
       },
       sandbox: {
         id: options.id,
-        programs: findPrograms(config, spec.vm?.hypervisor?.path),
+        programs: await findPrograms(config, spec.vm?.hypervisor?.path),
         image: findImage(config, spec.vm?.kernel?.path),
         accelerator: accelerator.accelerator,
         channel: chooseChannel(config.vm.channel),
@@ -145,11 +146,14 @@ function firstRecord(options: PrepareOptions, bundle: Bundle): SupervisorInput["
 }
 
 /** `qemu`: the bundle's own choice, which the administrator has allowed (allow.vm_section). */
-function findPrograms(config: Config, qemu: string | undefined): SupervisorInput["sandbox"]["programs"] {
+async function findPrograms(config: Config, qemu: string | undefined): Promise<SupervisorInput["sandbox"]["programs"]> {
+  const helper = helperPath();
+  const virtiofsd = findVirtiofsd(config.vm.virtiofsd, dirname(helper), process.env);
   return {
-    helper: helperPath(),
+    helper,
     qemu: findQemu(qemu ?? config.vm.qemu, process.env),
-    virtiofsd: findVirtiofsd(config.vm.virtiofsd, process.env),
+    virtiofsd,
+    virtiofsdKind: await identifyVirtiofsd(virtiofsd),
   };
 }
 

@@ -3,7 +3,7 @@ import { planSandbox, type SandboxSpec, sharedFolders } from "./sandbox-plan.ts"
 
 const spec: SandboxSpec = {
   id: "a",
-  programs: { helper: "/opt/husk/helper", qemu: "/usr/bin/qemu-system-x86_64", virtiofsd: "/usr/lib/qemu/virtiofsd" },
+  programs: { helper: "/opt/husk/helper", qemu: "/usr/bin/qemu-system-x86_64", virtiofsd: "/usr/lib/qemu/virtiofsd", virtiofsdKind: "c" },
   image: { flavour: "own", kernel: "/cache/kernel", initramfs: "/cache/initramfs" },
   accelerator: "tcg",
   channel: "serial",

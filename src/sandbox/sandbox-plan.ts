@@ -6,11 +6,17 @@ import { firstExtraDescriptor } from "../host/sandbox-process.ts";
 import { type ImageDisk, sharePoint } from "../storage/container-storage.ts";
 import type { Accelerator, AgentChannel, Disk, GuestImage, Machine, Memory } from "../vmm/machine.ts";
 import { qemuArguments } from "../vmm/qemu/command-line.ts";
+import { type VirtiofsdKind, virtiofsdArguments } from "../vmm/virtiofsd.ts";
 
 /** Everything that shapes a sandbox. */
 export interface SandboxSpec {
   readonly id: string;
-  readonly programs: { readonly helper: string; readonly qemu: string; readonly virtiofsd: string };
+  readonly programs: {
+    readonly helper: string;
+    readonly qemu: string;
+    readonly virtiofsd: string;
+    readonly virtiofsdKind: VirtiofsdKind;
+  };
   readonly image: GuestImage;
   readonly accelerator: Accelerator;
   readonly channel: "serial" | "vsock";
@@ -70,7 +76,7 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
   const machine = planMachine(spec, contextId, shares);
   const programs: SandboxProgram[] = [];
   if (spec.channel === "vsock") programs.push(relay(spec.programs.helper, contextId));
-  if (shares) programs.push(virtiofsd(spec.programs.virtiofsd));
+  if (shares) programs.push(virtiofsd(spec.programs));
   const channelDescriptors = spec.channel === "serial" ? [descriptors.agent] : [];
   programs.push({
     name: "qemu",
@@ -135,16 +141,10 @@ export function sharedFolders(spec: SandboxSpec): { tag: string; mountPoint: str
   return spec.mounts.length > 0 ? [{ tag: shareTag, mountPoint: sharePoint }] : [];
 }
 
-/**
- * virtiofsd, confined to the shared folder. It stays in the sandbox's mount namespace (sandbox=chroot), so that what is mounted later shows. Submounts are
- * announced, so that files of different file systems with one inode number stay different files in the guest.
- * https://qemu.readthedocs.io/en/v7.2.0/tools/virtiofsd.html
- */
-function virtiofsd(program: string): SandboxProgram {
-  const options = "source=/shared,sandbox=chroot,cache=auto,xattr,announce_submounts,log_level=err";
+function virtiofsd({ virtiofsd: program, virtiofsdKind }: SandboxSpec["programs"]): SandboxProgram {
   return {
     name: "virtiofsd",
-    argv: [program, "-f", `--fd=${descriptors.shares}`, "-o", options, "--thread-pool-size=0", "--rlimit-nofile=0"],
+    argv: [program, ...virtiofsdArguments(virtiofsdKind, "/shared", descriptors.shares)],
     user: "root",
     fds: [],
     socket: sharesSocket,

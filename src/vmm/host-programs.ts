@@ -11,10 +11,14 @@ export function findQemu(configured: string, env: NodeJS.ProcessEnv): string {
   return find("qemu", configured, "qemu-system-x86_64", searchPath(env), "apt-get install qemu-system-x86");
 }
 
-/** Finds virtiofsd, QEMU's own (up to 7.2) or its successor: distributions keep it outside PATH. */
-export function findVirtiofsd(configured: string, env: NodeJS.ProcessEnv): string {
-  const folders = ["/usr/libexec", "/usr/lib/qemu", "/usr/lib/virtiofsd", ...searchPath(env)];
-  return find("virtiofsd", configured, "virtiofsd", folders, "apt-get install qemu-system-common, or virtiofsd on newer systems");
+/**
+ * Finds virtiofsd: husk's own build of the Rust one, which set-up puts beside the helper, or the host's. `helperFolder`: where the helper is.
+ * Throws `host`.
+ */
+export function findVirtiofsd(configured: string, helperFolder: string, env: NodeJS.ProcessEnv): string {
+  // Distributions keep it outside PATH.
+  const folders = [helperFolder, "/usr/libexec", "/usr/lib/qemu", "/usr/lib/virtiofsd", ...searchPath(env)];
+  return find("virtiofsd", configured, "virtiofsd", folders, "npm run setup, or apt-get install virtiofsd");
 }
 
 /**

@@ -3,12 +3,13 @@
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
-/// What virtiofsd begins with: to serve files of all users, to make nodes, and to confine itself (chroot, dropping the rest from the bounding
-/// set). It drops SYS_CHROOT and SETPCAP itself.
-const ROOT: [u32; 10] = [CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, SETPCAP, SYS_CHROOT, MKNOD, SETFCAP];
+/// What virtiofsd begins with: to serve files of all users, by handle as well, to make nodes, and to confine itself (chroot, dropping the
+/// rest from the bounding set). It drops SYS_CHROOT and SETPCAP itself.
+const ROOT: [u32; 11] = [CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, SETGID, SETUID, SETPCAP, SYS_CHROOT, MKNOD, SETFCAP];
 
 const CHOWN: u32 = 0;
 const DAC_OVERRIDE: u32 = 1;
+const DAC_READ_SEARCH: u32 = 2;
 const FOWNER: u32 = 3;
 const FSETID: u32 = 4;
 const SETGID: u32 = 6;

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid, chdir, execve, pipe2, setgroups, setresgid, setresuid, setsid};
 
@@ -19,6 +19,9 @@ use crate::{descriptors, processes, signals, unix_socket};
 
 /// The whole environment of every program.
 const ENVIRONMENT: [&str; 2] = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"];
+
+/// How many open files a file server asks for: the kernel's own default of fs.nr_open.
+const OPEN_FILES: u64 = 1 << 20;
 
 /// Starts a program, and answers its PID as soon as it runs. What keeps it from running is the error.
 pub fn start(process: &Process, user: User, available: &BTreeSet<RawFd>) -> Result<Pid> {
@@ -62,13 +65,26 @@ fn execute(process: &Process, user: User, socket: Option<OwnedFd>) -> Result<Inf
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context("cannot forbid core files")?;
     place_descriptors(process, socket)?;
     match process.user {
-        Account::Root => capabilities::keep_for_root()?,
+        Account::Root => {
+            raise_open_files()?;
+            capabilities::keep_for_root()?;
+        }
         Account::User => become_user(user)?,
     }
     prctl::set_no_new_privs().context("cannot forbid new privileges")?;
     signals::restore_defaults()?;
     let program = &arguments[0];
     execve(program, &arguments, &environment).context("cannot execute it")
+}
+
+/// Lets a file server hold as many files open as the host allows: it may need one for each file that the guest remembers.
+fn raise_open_files() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
+    let wanted = hard.max(OPEN_FILES);
+    // Beyond the hard limit it takes CAP_SYS_RESOURCE, which not every root has.
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted)
+        .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))
+        .context("cannot raise the limit of open files")
 }
 
 fn place_descriptors(process: &Process, socket: Option<OwnedFd>) -> Result<()> {
