@@ -43,13 +43,17 @@ async function compare(
   console.error(`bench: ${what}: ${ratio.toFixed(2)}`);
 }
 
-for (const [flavour, budget] of [["own", 1.3], ["debian", 1.2]] as const) {
+for (const [flavour, budget] of [
+  ["own", 1.3],
+  ["debian", 1.2],
+] as const) {
   await host.setProgram(["/bin/sleep", "1000000"]);
   const running = await host.detach("husk", flavour);
   const bare = bareMachine(join(host.folder, "husk"), host.folder);
   await host.husk(flavour, ["delete", "--force", running]);
   await host.setProgram(["/bin/echo", "ready"]);
-  const boot = async (): Promise<number> => (await host.husk(flavour, ["run", "--bundle", host.bundle, host.nextId()], { until: "ready" })).firstOutputMs;
+  const boot = async (): Promise<number> =>
+    (await host.husk(flavour, ["run", "--bundle", host.bundle, host.nextId()], { until: "ready" })).firstOutputMs;
   const floor = async (): Promise<number> => (await time(bare.program, bare.args, { until: "ready" })).firstOutputMs;
   await compare(`cold boot to first output, ${flavour} kernel`, boot, "bare QEMU, same kernel and machine", floor, budget);
   memory[flavour] = await guestMemory(host, flavour, mebibytesGiven(bare.args));
@@ -59,18 +63,35 @@ await host.setProgram(["/bin/sleep", "1000000"]);
 const [inHusk, inRunc] = [await host.detach("husk"), await host.detach("runc")];
 const ended = async (timing: ReturnType<typeof time>): Promise<number> => (await timing).endMs;
 const bareNode = (): Promise<number> => ended(time(process.execPath, ["-e", "0"]));
-await compare("exec of true", () => ended(host.husk("own", ["exec", inHusk, "/bin/true"])), "runc exec", () => ended(host.runc(["exec", inRunc, "/bin/true"])));
+await compare(
+  "exec of true",
+  () => ended(host.husk("own", ["exec", inHusk, "/bin/true"])),
+  "runc exec",
+  () => ended(host.runc(["exec", inRunc, "/bin/true"])),
+);
 await compare("state", () => ended(host.husk("own", ["state", inHusk])), "node -e 0", bareNode);
 await compare("list", () => ended(host.husk("own", ["list"])), "node -e 0", bareNode);
 await host.setProgram(["/bin/true"]);
 const run = (): string[] => ["run", "--bundle", host.bundle, host.nextId()];
-await compare("run of true, own kernel", () => ended(host.husk("own", run())), "runc run", () => ended(host.runc(run())));
+await compare(
+  "run of true, own kernel",
+  () => ended(host.husk("own", run())),
+  "runc run",
+  () => ended(host.runc(run())),
+);
 
 const ms = ({ medianMs, minMs, maxMs }: Summary): string => `${medianMs.toFixed(0)} (${minMs.toFixed(0)}-${maxMs.toFixed(0)})`;
 console.log(
   table(
     ["what", "husk, ms", "beside it", "ms", "ratio", "budget"],
-    comparisons.map(({ what, husk, beside, other, ratio, budget }) => [what, ms(husk), beside, ms(other), ratio.toFixed(2), budget?.toFixed(1) ?? ""]),
+    comparisons.map(({ what, husk, beside, other, ratio, budget }) => [
+      what,
+      ms(husk),
+      beside,
+      ms(other),
+      ratio.toFixed(2),
+      budget?.toFixed(1) ?? "",
+    ]),
   ),
 );
 console.log(`\nMedian of ${runs} runs in turn, the fastest and the slowest in parentheses.\n`);

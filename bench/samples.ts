@@ -12,7 +12,8 @@ export function summarize(samples: readonly number[]): Summary {
   const sorted = samples.toSorted((a, b) => a - b);
   const [minMs, maxMs] = [sorted.at(0), sorted.at(-1)];
   const [low, high] = [sorted[Math.floor((sorted.length - 1) / 2)], sorted[Math.ceil((sorted.length - 1) / 2)]];
-  if (minMs === undefined || maxMs === undefined || low === undefined || high === undefined) throw new Error("expected at least one sample");
+  if (minMs === undefined || maxMs === undefined || low === undefined || high === undefined)
+    throw new Error("expected at least one sample");
   return { medianMs: (low + high) / 2, minMs, maxMs, runs: sorted.length };
 }
 
