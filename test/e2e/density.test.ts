@@ -8,7 +8,9 @@ const runs = Number(process.env["HUSK_TEST_RUNS"] ?? 20);
 
 test("10 at once, each with its own bundle, streams and end", async ({ host }) => {
   const numbers = Array.from({ length: 10 }, (_, index) => index);
-  const results = await Promise.all(numbers.map((n) => host.run(host.script(`cat; echo ${n}; hostname; exit ${n}`, { hostname: `host-${n}` }))));
+  const results = await Promise.all(
+    numbers.map((n) => host.run(host.script(`cat; echo ${n}; hostname; exit ${n}`, { hostname: `host-${n}` }))),
+  );
   expect(results).toEqual(numbers.map((n) => ({ status: n, stdout: `${n}\nhost-${n}\n`, stderr: "" })));
 });
 

@@ -57,7 +57,11 @@ test("args[0] that does not exist: 127; that cannot be executed: 126", async ({ 
 });
 
 test("a cwd that does not exist is made, as runc does; one that is a file is refused", async ({ host }) => {
-  expect(await host.run(host.bundle({ process: { args: ["pwd"], cwd: "/made/for/it" } }))).toEqual({ status: 0, stdout: "/made/for/it\n", stderr: "" });
+  expect(await host.run(host.bundle({ process: { args: ["pwd"], cwd: "/made/for/it" } }))).toEqual({
+    status: 0,
+    stdout: "/made/for/it\n",
+    stderr: "",
+  });
   await expectFailure(host, host.bundle({ process: { args: ["pwd"], cwd: "/etc/passwd" } }), 125, /^husk: .*\/etc\/passwd.*\n$/);
 });
 
@@ -69,7 +73,10 @@ test("operations on a container that does not exist", async ({ host }) => {
       verb,
       status,
       stdout: "",
-      stderr: either<unknown>({ husk: 'husk: container "nope" does not exist\n', runc: expect.stringContaining("container does not exist") }),
+      stderr: either<unknown>({
+        husk: 'husk: container "nope" does not exist\n',
+        runc: expect.stringContaining("container does not exist"),
+      }),
     });
   }
   expect(await host.ok("delete", "--force", "nope")).toBe("");
@@ -81,20 +88,35 @@ test("operations that the container's state does not allow", async ({ host }) =>
   const { id, program } = await host.create(bundle, [], { stdin: feed.reader });
   const refused = async (words: { readonly husk: string; readonly runc: string }, ...args: string[]): Promise<void> => {
     const { status, stdout, stderr } = await host.runtime(...args);
-    expect({ status, stdout, stderr }).toEqual({ status: 1, stdout: "", stderr: either<unknown>({ husk: `husk: ${words.husk}\n`, runc: expect.stringContaining(words.runc) }) });
+    expect({ status, stdout, stderr }).toEqual({
+      status: 1,
+      stdout: "",
+      stderr: either<unknown>({ husk: `husk: ${words.husk}\n`, runc: expect.stringContaining(words.runc) }),
+    });
   };
   await refused({ husk: `container "${id}" already exists`, runc: "already exists" }, "create", "--bundle", bundle.path, id);
   await host.ok("start", id);
   await program.stdout?.until("ready\n");
-  await refused({ husk: `cannot start an already running container: ${id}`, runc: "cannot start an already running container" }, "start", id);
+  await refused(
+    { husk: `cannot start an already running container: ${id}`, runc: "cannot start an already running container" },
+    "start",
+    id,
+  );
   await refused({ husk: `cannot delete container ${id} that is not stopped: running`, runc: "is not stopped: running" }, "delete", id);
   await refused({ husk: `container not paused: ${id}: running`, runc: "container not paused" }, "resume", id);
-  expect(await host.runtime("kill", id, "NOPE")).toMatchObject({ status: either({ husk: 125, runc: 1 }), stderr: expect.stringContaining("unknown signal") });
+  expect(await host.runtime("kill", id, "NOPE")).toMatchObject({
+    status: either({ husk: 125, runc: 1 }),
+    stderr: expect.stringContaining("unknown signal"),
+  });
   feed.end();
   await program.ended();
   await host.until(async () => (await host.state(id)).status === "stopped");
   await refused({ husk: `container not running: ${id}`, runc: "container not running" }, "kill", id, "TERM");
-  await refused({ husk: `cannot start a container that has stopped: ${id}`, runc: "cannot start a container that has stopped" }, "start", id);
+  await refused(
+    { husk: `cannot start a container that has stopped: ${id}`, runc: "cannot start a container that has stopped" },
+    "start",
+    id,
+  );
   await refused({ husk: `container not running: ${id}: stopped`, runc: "container not running" }, "pause", id);
   await host.ok("delete", id);
 });
@@ -119,20 +141,28 @@ describe.runIf(isHusk)("husk's own words", () => {
       [["run", "--accel", "hvf", "x"], '--accel: expected kvm, tcg or auto, got "hvf"'],
       [["run", "--bundle"], 'flag --bundle needs a value for "run"'],
     ];
-    for (const [args, message] of cases) expect(await host.runtime(...args)).toEqual({ status: 125, stdout: "", stderr: `husk: ${message}\n` });
+    for (const [args, message] of cases)
+      expect(await host.runtime(...args)).toEqual({ status: 125, stdout: "", stderr: `husk: ${message}\n` });
   });
 
   test("every verb has a help with examples", async ({ host }) => {
     const own = await host.ok("--help");
     const verbs = [...own.matchAll(/^ {2}([a-z]+) {2,}/gm)].map(([, verb]) => verb ?? "");
-    expect(verbs).toEqual(expect.arrayContaining(["spec", "run", "create", "start", "state", "kill", "delete", "exec", "list", "ps", "pause", "resume"]));
+    expect(verbs).toEqual(
+      expect.arrayContaining(["spec", "run", "create", "start", "state", "kill", "delete", "exec", "list", "ps", "pause", "resume"]),
+    );
     expect(verbs).toEqual(expect.arrayContaining(["doctor", "logs", "gc", "version", "config"]));
-    for (const verb of verbs) expect(await host.ok(verb, "--help")).toMatch(new RegExp(`^husk ${verb} - [^]*Usage: husk [^]*Examples:\\n[^]*husk `));
+    for (const verb of verbs)
+      expect(await host.ok(verb, "--help")).toMatch(new RegExp(`^husk ${verb} - [^]*Usage: husk [^]*Examples:\\n[^]*husk `));
   });
 
   test("fields that no virtual machine can give are refused by name, all at once, before anything starts", async ({ host }) => {
     const bundle = host.bundle({
-      linux: { intelRdt: { closID: "x" }, resources: { rdma: { dev: { hcaHandles: 1 } } }, namespaces: [{ type: "pid" }, { type: "mount" }, { type: "ipc" }, { type: "uts" }] },
+      linux: {
+        intelRdt: { closID: "x" },
+        resources: { rdma: { dev: { hcaHandles: 1 } } },
+        namespaces: [{ type: "pid" }, { type: "mount" }, { type: "ipc" }, { type: "uts" }],
+      },
     });
     await expectFailure(
       host,
@@ -162,7 +192,9 @@ test.runIf(isHusk)("a damaged record hides no other container, and delete --forc
   writeFileSync(`${host.root}/broken/state.json`, "{");
   const { status, stdout, stderr } = await host.runtime("list", "-q");
   expect({ status, stdout }).toEqual({ status: 0, stdout: `${id}\n` });
-  expect(stderr).toMatch(/^husk: warning: the state of container "broken" in \S+ cannot be read: .+ \(`husk delete --force broken` removes what is left of it\)\n$/);
+  expect(stderr).toMatch(
+    /^husk: warning: the state of container "broken" in \S+ cannot be read: .+ \(`husk delete --force broken` removes what is left of it\)\n$/,
+  );
   await host.ok("delete", "--force", "broken");
   await host.ok("delete", "--force", id);
   await program.ended();

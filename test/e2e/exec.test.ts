@@ -7,7 +7,10 @@ import type { Program, Result } from "../harness/program.ts";
 import { either, isHusk } from "../harness/runtime.ts";
 
 /** A container that waits for a line, and its end. */
-async function waiting(host: Host, prepare: (rootfs: string) => void = () => {}): Promise<{ readonly id: string; readonly foreground: Program; end(): Promise<Result> }> {
+async function waiting(
+  host: Host,
+  prepare: (rootfs: string) => void = () => {},
+): Promise<{ readonly id: string; readonly foreground: Program; end(): Promise<Result> }> {
   const bundle = host.script("echo ready; read line", {
     process: { user: { uid: 0, gid: 0 }, env: ["PATH=/bin", "FROM=config"], cwd: "/home" },
   });
@@ -25,7 +28,11 @@ async function waiting(host: Host, prepare: (rootfs: string) => void = () => {})
 
 test("exit codes, streams, and the container's environment with changes", async ({ host }) => {
   const { id, end } = await waiting(host);
-  expect(await host.runtime("exec", id, "sh", "-c", "echo out; echo err >&2; exit 42")).toEqual({ status: 42, stdout: "out\n", stderr: "err\n" });
+  expect(await host.runtime("exec", id, "sh", "-c", "echo out; echo err >&2; exit 42")).toEqual({
+    status: 42,
+    stdout: "out\n",
+    stderr: "err\n",
+  });
   expect((await host.runtime("exec", id, "sh", "-c", "kill -TERM $$")).status).toBe(143);
   expect((await host.runtime("exec", id, "sh", "-c", "kill -9 $$")).status).toBe(137);
   expect(await host.ok("exec", id, "sh", "-c", 'echo "$FROM $PWD $(id -u)"')).toBe("config /home 0\n");
@@ -101,7 +108,13 @@ test("many at once, each with its own streams", async ({ host }) => {
 
 test("signals sent to the exec are its program's", async ({ host }) => {
   const { id, end } = await waiting(host);
-  const exec = host.launch(["exec", id, "sh", "-c", "trap 'echo told; kill $!; exit 5' TERM; echo waiting; while :; do sleep 1000 & wait; done"]);
+  const exec = host.launch([
+    "exec",
+    id,
+    "sh",
+    "-c",
+    "trap 'echo told; exit 5' TERM; echo waiting; while :; do sleep 1000 >/dev/null 2>&1 & wait; done",
+  ]);
   await exec.stdout?.until("waiting\n");
   exec.signal("SIGTERM");
   expect(await exec.ended()).toMatchObject({ status: 5, stdout: "waiting\ntold\n" });

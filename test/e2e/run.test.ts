@@ -17,7 +17,9 @@ test("ends with 128 and the signal where the program is killed", async ({ host }
 });
 
 test("delivers signals sent to the foreground", async ({ host }) => {
-  const { foreground } = await host.running(host.script("trap 'echo got TERM; exit 3' TERM; trap 'echo got HUP' HUP; echo ready; while :; do sleep 1000 & wait; done"));
+  const { foreground } = await host.running(
+    host.script("trap 'echo got TERM; exit 3' TERM; trap 'echo got HUP' HUP; echo ready; while :; do sleep 1000 & wait; done"),
+  );
   foreground.signal("SIGHUP");
   await foreground.stdout?.until("got HUP\n");
   foreground.signal("SIGTERM");
@@ -47,7 +49,9 @@ test("takes the bundle from the working folder, and a path that is relative", as
 });
 
 test("shows what a container wrote in its folder on the host, with its owner and mode", async ({ host }) => {
-  const bundle = host.script("mkdir -p /data/sub; echo written >/data/sub/file; chmod 640 /data/sub/file; ln -s file /data/sub/link; chown 1000:1000 /data/sub/file");
+  const bundle = host.script(
+    "mkdir -p /data/sub; echo written >/data/sub/file; chmod 640 /data/sub/file; ln -s file /data/sub/link; chown 1000:1000 /data/sub/file",
+  );
   expect((await host.run(bundle)).status).toBe(0);
   expect(readFileSync(`${bundle.rootfs}/data/sub/link`, "utf8")).toBe("written\n");
   const shown = execFileSync("stat", ["-c", "%u:%g %a", `${bundle.rootfs}/data/sub/file`], { encoding: "utf8" });

@@ -115,7 +115,9 @@ test("thousands of small files are all there", async ({ host }) => {
     mkdirSync(`${bundle.rootfs}/many/${folder}`, { recursive: true });
     for (let file = 0; file < 100; file++) writeFileSync(`${bundle.rootfs}/many/${folder}/${file}`, `${folder}.${file}\n`);
   }
-  const local = execFileSync("sh", ["-c", "cd many && LC_ALL=C find . -type f | LC_ALL=C sort | xargs cat | md5sum"], { cwd: bundle.rootfs });
+  const local = execFileSync("sh", ["-c", "cd many && LC_ALL=C find . -type f | LC_ALL=C sort | xargs cat | md5sum"], {
+    cwd: bundle.rootfs,
+  });
   expect((await host.run(bundle)).stdout).toBe(`2000\n${local.toString()}`);
 });
 

@@ -64,7 +64,9 @@ test("a read-only root keeps the host's folder as it is", async ({ host }) => {
 
 test.runIf(isHusk)("an ext4 image as root, written to, and written to again", async ({ host }) => {
   const root = { path: image(host, makeExt4) };
-  const write = host.script("grep ' / ' /proc/mounts | cut -d' ' -f3; echo kept >/kept; ls /proc/1/root >/dev/null && echo ready", { root });
+  const write = host.script("grep ' / ' /proc/mounts | cut -d' ' -f3; echo kept >/kept; ls /proc/1/root >/dev/null && echo ready", {
+    root,
+  });
   expect(await host.run(write)).toEqual({ status: 0, stdout: "ext4\nready\n", stderr: "" });
   const read = host.script("cat /kept; touch /new", { root: { ...root, readonly: true } });
   expect(await host.run(read)).toEqual({ status: 1, stdout: "kept\n", stderr: "touch: /new: Read-only file system\n" });
@@ -74,7 +76,10 @@ test.runIf(isHusk)("an ext4 image as root, written to, and written to again", as
 test.runIf(isHusk)("an erofs image as root, which stays as it is, though the container may write", async ({ host }) => {
   const root = { path: image(host, "mkfs.erofs --quiet IMAGE DIR") };
   const before = execFileSync("sha256sum", [root.path], { encoding: "utf8" });
-  expect(await host.run(host.script("echo x >/new && cat /new; rm -r /home; ls -d /home", { root }))).toMatchObject({ status: 1, stdout: "x\n" });
+  expect(await host.run(host.script("echo x >/new && cat /new; rm -r /home; ls -d /home", { root }))).toMatchObject({
+    status: 1,
+    stdout: "x\n",
+  });
   expect(await host.run(host.script("ls -d /new /home; touch /x", { root: { ...root, readonly: true } }))).toMatchObject({
     stdout: "/home\n",
     stderr: expect.stringMatching(/touch: \/x: Read-only file system\n$/),
@@ -101,7 +106,11 @@ test.runIf(isHusk)("an image beside folders of the host, and the advertised PID 
 test.runIf(isHusk)("what is no image is refused, and a damaged one is no hang", async ({ host }) => {
   writeFileSync(host.path("text"), "text\n".repeat(1000));
   const text = await host.run(host.script("true", { root: { path: host.path("text") } }));
-  expect(text).toMatchObject({ status: 125, stdout: "", stderr: expect.stringMatching(/^husk: root\.path: \S+text holds no file system that the guest can mount \(.+\)\n$/) });
+  expect(text).toMatchObject({
+    status: 125,
+    stdout: "",
+    stderr: expect.stringMatching(/^husk: root\.path: \S+text holds no file system that the guest can mount \(.+\)\n$/),
+  });
   const damaged = image(host, makeExt4);
   truncateSync(damaged, 8192);
   const result = await host.run(host.script("true", { root: { path: damaged } }));

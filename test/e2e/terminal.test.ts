@@ -89,7 +89,9 @@ test("a lot of output reaches the terminal whole", async ({ host }) => {
 });
 
 test("a terminal that goes away hangs the container's up", async ({ host }) => {
-  const bundle = host.script("trap 'echo hung up >/hup; exit' HUP; echo '$ '; while :; do sleep 1000 & wait; done", { process: { terminal: true } });
+  const bundle = host.script("trap 'echo hung up >/hup; exit' HUP; echo '$ '; while :; do sleep 1000 & wait; done", {
+    process: { terminal: true },
+  });
   const terminal = await openShell(host, bundle);
   terminal.hangUp();
   await terminal.process.ended();
@@ -99,12 +101,11 @@ test("a terminal that goes away hangs the container's up", async ({ host }) => {
 
 test("exec -t in a container without one", async ({ host }) => {
   const { id, foreground } = await host.running(host.script("echo ready; read line; tty"), { stdin: "pipe" });
-  const terminal = Terminal.run(host, ["exec", "-t", "-e", "PS1=$ ", id, "sh"]);
-  await terminal.screen.until("$ ");
-  expect(await terminal.command("stty size")).toBe("24 80\n");
+  const script = "trap 'stty size; exit 3' WINCH; stty size; tty; while :; do sleep 1000 </dev/null >/dev/null 2>&1 & wait; done";
+  const terminal = Terminal.run(host, ["exec", "-t", id, "sh", "-c", script]);
+  await terminal.screen.until("24 80\r\n/dev/pts/0\r\n");
   terminal.resize(30, 100);
-  expect(await terminal.command("sleep 0.2; stty size")).toBe("30 100\n");
-  terminal.type("exit 3\n");
+  await terminal.screen.until("30 100\r\n");
   expect((await terminal.process.ended()).status).toBe(3);
   foreground.stdin.end("\n");
   expect(await foreground.ended()).toMatchObject({ status: 1, stdout: "ready\nnot a tty\n" });

@@ -21,30 +21,51 @@ async function expectFailure(host: Host, toml: string, message: RegExp): Promise
 
 describe.runIf(isHusk)("QEMU", () => {
   test("is missing", ({ host }) =>
-    expectFailure(host, '[vm]\nqemu = "/no/such/qemu"\n', /^husk: vm\.qemu is \/no\/such\/qemu, which is not an executable file \(apt-get install qemu-system-x86\)\n$/));
+    expectFailure(
+      host,
+      '[vm]\nqemu = "/no/such/qemu"\n',
+      /^husk: vm\.qemu is \/no\/such\/qemu, which is not an executable file \(apt-get install qemu-system-x86\)\n$/,
+    ));
 
   test("dies at once: its message is in the error", ({ host }) =>
     expectFailure(
       host,
       `[vm]\nqemu = "${fixture("qemu-that-dies")}"\n`,
-      /^husk: the VM of "c2" did not start: QEMU ended with status 1: qemu-system-x86_64: something is wrong with this machine\n$/,
+      /^husk: the VM of "c\d+" did not start: QEMU ended with status 1: qemu-system-x86_64: something is wrong with this machine\n$/,
     ));
 
   test("gets no memory", ({ host }) =>
-    expectFailure(host, `[vm]\nqemu = "${fixture("qemu-without-memory")}"\n`, /^husk: the VM of "c2" did not start: QEMU ended with status 1: .*(Cannot allocate memory|memory).*\n$/));
+    expectFailure(
+      host,
+      `[vm]\nqemu = "${fixture("qemu-without-memory")}"\n`,
+      /^husk: the VM of "c\d+" did not start: QEMU ended with status 1: .*(Cannot allocate memory|memory).*\n$/,
+    ));
 
   test("is not there for KVM where that is demanded", async ({ host }) => {
-    const { status, stderr } = await host.run(host.script("true"), { env: host.configuration('[vm]\naccel = "tcg"\nrequire_kvm = true\n') });
-    expect({ status, stderr }).toEqual({ status: 125, stderr: expect.stringMatching(/^husk: vm\.accel = "tcg" contradicts vm\.require_kvm = true: .+\n$/) });
+    const { status, stderr } = await host.run(host.script("true"), {
+      env: host.configuration('[vm]\naccel = "tcg"\nrequire_kvm = true\n'),
+    });
+    expect({ status, stderr }).toEqual({
+      status: 125,
+      stderr: expect.stringMatching(/^husk: vm\.accel = "tcg" contradicts vm\.require_kvm = true: .+\n$/),
+    });
   });
 });
 
 describe.runIf(isHusk)("the guest", () => {
   test("never answers: the deadline ends it", ({ host }) =>
-    expectFailure(host, `[vm]\nqemu = "${fixture("qemu-that-stands-still")}"\n[deadlines]\nboot_s = 2\n`, /^husk: .*(did not answer|within 2 s|2000 ms).*\n$/));
+    expectFailure(
+      host,
+      `[vm]\nqemu = "${fixture("qemu-that-stands-still")}"\n[deadlines]\nboot_s = 2\n`,
+      /^husk: .*(did not answer|within 2 s|2000 ms).*\n$/,
+    ));
 
   test("has too little memory for its kernel", async ({ host }) => {
-    await expectFailure(host, '[vm]\nmemory = "64MiB"\nmemory_overhead = "32MiB"\nkernel = "debian"\n[deadlines]\nboot_s = 30\n', /^husk: the VM of "c2" did not start: .*([Mm]emory|panic|initramfs).*\n$/);
+    await expectFailure(
+      host,
+      '[vm]\nmemory = "64MiB"\nmemory_overhead = "32MiB"\nkernel = "debian"\n[deadlines]\nboot_s = 30\n',
+      /^husk: the VM of "c\d+" did not start: .*([Mm]emory|panic|initramfs).*\n$/,
+    );
   });
 });
 

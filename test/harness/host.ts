@@ -94,7 +94,10 @@ export class Host {
   }
 
   /** Runs a bundle in the foreground; answers once its standard output says "ready". */
-  async running(bundle: Bundle, options: ProgramOptions & { readonly id?: string } = {}): Promise<{ readonly id: string; readonly foreground: Program }> {
+  async running(
+    bundle: Bundle,
+    options: ProgramOptions & { readonly id?: string } = {},
+  ): Promise<{ readonly id: string; readonly foreground: Program }> {
     const id = options.id ?? this.name();
     const foreground = this.launch(["run", "--bundle", bundle.path, id], options);
     try {
@@ -106,7 +109,11 @@ export class Host {
   }
 
   /** Creates a container, and answers once `create` has ended; the program answered holds the container's streams. */
-  async create(bundle: Bundle, flags: readonly string[] = [], options: ProgramOptions = {}): Promise<{ readonly id: string; readonly program: Program }> {
+  async create(
+    bundle: Bundle,
+    flags: readonly string[] = [],
+    options: ProgramOptions = {},
+  ): Promise<{ readonly id: string; readonly program: Program }> {
     const id = this.name();
     const program = this.launch(["create", "--bundle", bundle.path, ...flags, id], options);
     const status = await program.exited();
@@ -149,7 +156,7 @@ export class Host {
   /** Undoes what the test did itself, and ends what it has left. Throws with what that was, unless the test failed, which says enough. */
   async close(failed: boolean): Promise<void> {
     if (failed) await this.#endAll();
-    for (const cleanup of this.#cleanups.reverse()) await cleanup();
+    for (const cleanup of this.#cleanups.toReversed()) await cleanup();
     const leaks = failed ? [] : [...this.#stillRunning(), ...(await this.#leaks())];
     if (leaks.length > 0) await this.#endAll();
     rmSync(this.folder, { recursive: true, force: true });

@@ -1,8 +1,8 @@
 /** What a program writes, kept, and waited for by what it says rather than by time. */
 import type { Readable } from "node:stream";
 
-/** How long a test waits for a line that must come: a VM boots in about a second, several times that where the machine is busy. */
-export const patienceMs = 60_000;
+/** How long a test waits for what must come: a VM boots in about a second, several times that where the machine is busy or is emulated itself. */
+export const patienceMs = Number(process.env["HUSK_TEST_PATIENCE_S"] ?? 60) * 1000;
 
 /** So much is kept at most: what is longer is streamed by the test itself. */
 const keptBytes = 64 * 1024 * 1024;

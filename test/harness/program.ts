@@ -79,7 +79,9 @@ export class Program {
 
   #when(event: "exit" | "close"): Promise<number> {
     const { promise, resolve, reject } = Promise.withResolvers<number>();
-    this.child.once(event, (code: number | null, signal: NodeJS.Signals | null) => resolve(code ?? 128 + (signal === null ? 0 : constants.signals[signal])));
+    this.child.once(event, (code: number | null, signal: NodeJS.Signals | null) =>
+      resolve(code ?? 128 + (signal === null ? 0 : constants.signals[signal])),
+    );
     this.child.once("error", reject);
     promise.catch(() => {}); // told to whoever waits
     return promise;
@@ -87,7 +89,10 @@ export class Program {
 
   async #within(end: Promise<number>, withinMs: number): Promise<number> {
     const { promise, reject } = Promise.withResolvers<number>();
-    const timer = setTimeout(() => reject(new Error(`${this.#what} did not end within ${withinMs} ms; stderr: ${JSON.stringify(this.stderr?.text() ?? "")}`)), withinMs);
+    const timer = setTimeout(
+      () => reject(new Error(`${this.#what} did not end within ${withinMs} ms; stderr: ${JSON.stringify(this.stderr?.text() ?? "")}`)),
+      withinMs,
+    );
     try {
       return await Promise.race([end, promise]);
     } finally {

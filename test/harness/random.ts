@@ -19,7 +19,8 @@ export class RandomBytes {
 
   next(length: number): Buffer {
     const parts: Buffer[] = [];
-    for (let left = length; left > 0; left -= zeros.length) parts.push(this.#cipher.update(zeros.subarray(0, Math.min(left, zeros.length))));
+    for (let left = length; left > 0; left -= zeros.length)
+      parts.push(this.#cipher.update(zeros.subarray(0, Math.min(left, zeros.length))));
     return Buffer.concat(parts);
   }
 }

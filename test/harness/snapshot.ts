@@ -35,7 +35,9 @@ export function takeSnapshot(): Snapshot {
 export function compareSnapshots(before: Snapshot, after: Snapshot): string[] {
   const added = [...after.processes].filter(([key, process]) => !before.processes.has(key) && isOurs(process, before, after));
   const knownNamespaces = new Set([...before.processes.values()].map((process) => process.networkNamespace));
-  const namespaces = new Set(added.map(([, process]) => process.networkNamespace).filter((name) => name !== "" && !knownNamespaces.has(name)));
+  const namespaces = new Set(
+    added.map(([, process]) => process.networkNamespace).filter((name) => name !== "" && !knownNamespaces.has(name)),
+  );
   return [
     ...added.map(([, { pid, state, name, command }]) => `+ process ${pid} (${command || name})${state === "Z" ? " zombie" : ""}`),
     ...[...namespaces].map((name) => `+ network namespace ${name}`),
