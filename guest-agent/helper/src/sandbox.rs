@@ -6,9 +6,9 @@
 //!
 //! - `outer` (this file) talks to the supervisor, opens what lies on the host, and ends as init ends.
 //! - `init` makes the namespaces and the tree, starts the processes, reaps.
-//! - Whoever dies, all die: init by PR_SET_PDEATHSIG, outer because the conversation with the supervisor ended; everything else
-//!   because PID 1 of its namespace did. The last thing that outer does for a supervisor that was killed is what the plan calls
-//!   `remains`: a program that gives back what the kernel does not.
+//! - Whoever dies, all die: init by PR_SET_PDEATHSIG; everything else because PID 1 of its namespace did. Outer learns of the
+//!   supervisor's death by the end of their conversation and by a signal, kills init, and becomes what the plan calls `remains`:
+//!   a program that gives back what the kernel does not.
 
 mod capabilities;
 mod init;
@@ -27,13 +27,14 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, chdir, execv};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::SignalFd;
+use nix::unistd::{Pid, chdir, execv, getppid};
 use serde::Serialize;
 
 use crate::lines::Lines;
 use crate::processes;
-use crate::{descriptors, namespaces};
+use crate::{descriptors, namespaces, signals};
 use link::{Link, Order, Packet, Report, Task};
 use plan::{Operation, Plan, Request};
 
@@ -73,8 +74,12 @@ enum Event {
     },
 }
 
+/// The sign of the supervisor's death as soon as there is something to be done after it. A process that has been stopped is woken by it.
+const SUPERVISOR_DIED: Signal = Signal::SIGCONT;
+
 /// Runs the outer process until the sandbox has ended, or the supervisor has.
 pub fn main() -> Result<ExitCode> {
+    let supervisor = getppid();
     die_with_parent()?;
     let inherited = descriptors::open_numbers(CONTROL + 1);
     // SAFETY: the number is this program's by contract, and nothing else here uses it.
@@ -90,7 +95,10 @@ pub fn main() -> Result<ExitCode> {
     };
     let remains = plan.remains.clone();
     match launch(plan, inherited) {
-        Ok((init, link)) => serve(control, init, &link, &remains),
+        Ok((init, link)) => {
+            let signals = signals::open(&SigSet::from_iter([SUPERVISOR_DIED]))?;
+            Outer { supervisor, control, signals, init, link, remains }.serve()
+        }
         Err(error) => refuse(&control, &format!("{error:#}")),
     }
 }
@@ -112,6 +120,9 @@ fn launch(plan: Plan, inherited: BTreeSet<RawFd>) -> Result<(Pid, Link)> {
     chdir("/").context("cannot enter /")?;
     let sources = open::Sources::open(&plan)?;
     let (ours, theirs) = Link::pair()?;
+    // From here on there is something to do after the supervisor's death.
+    signals::block(&SigSet::from_iter([SUPERVISOR_DIED]))?;
+    prctl::set_pdeathsig(SUPERVISOR_DIED).context("cannot outlive the supervisor")?;
     init::prepare()?;
     match processes::fork()? {
         None => {
@@ -124,57 +135,82 @@ fn launch(plan: Plan, inherited: BTreeSet<RawFd>) -> Result<(Pid, Link)> {
             // What the processes have must end with them.
             descriptors::close(available);
             namespaces::keep_children_here()?;
-            // From here on there is something to do after the supervisor's death, of which the conversation's end tells.
-            prctl::set_pdeathsig(None).context("cannot outlive the supervisor")?;
             Ok((init, ours))
         }
     }
 }
 
-/// Carries messages both ways until the sandbox has ended, or the supervisor has.
-fn serve(mut control: Lines, init: Pid, link: &Link, remains: &[String]) -> Result<ExitCode> {
-    loop {
-        let mut watched = [PollFd::new(control.as_fd(), PollFlags::POLLIN), PollFd::new(link.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut watched, PollTimeout::NONE) {
-            Ok(_) => {}
-            Err(Errno::EINTR) => continue,
-            Err(error) => return Err(error).context("cannot wait for events"),
-        }
-        let (asked, told) = (watched[0].any().unwrap_or(true), watched[1].any().unwrap_or(true));
-        if told {
-            let Some(packet) = link.receive::<Report>()? else {
-                return Ok(ExitCode::from((processes::wait(init)?.status() & 0xff) as u8));
-            };
-            // A supervisor that takes nothing any more is gone.
-            if control.send(&event(packet)).is_err() {
-                return end(init, remains);
+/// The outer process, once there is a sandbox.
+struct Outer {
+    supervisor: Pid,
+    control: Lines,
+    signals: SignalFd,
+    init: Pid,
+    link: Link,
+    remains: Vec<String>,
+}
+
+impl Outer {
+    /// Carries messages both ways until the sandbox has ended, or the supervisor has.
+    fn serve(mut self) -> Result<ExitCode> {
+        loop {
+            let descriptors = [self.control.as_fd(), self.link.as_fd(), self.signals.as_fd()];
+            let mut watched = descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+            match poll(&mut watched, PollTimeout::NONE) {
+                Ok(_) => {}
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error).context("cannot wait for events"),
             }
-        }
-        if asked {
-            if !control.receive()? {
-                return end(init, remains);
+            let [asked, told, signalled] = watched.map(|descriptor| descriptor.any().unwrap_or(true));
+            if signalled {
+                self.signals.read_signal().context("cannot read a signal")?;
             }
-            while let Some(line) = control.take() {
-                if let Err((id, error)) = pass_on(&line, link) {
-                    control.send(&Event::Failed { id, error: format!("{error:#}") })?;
+            if self.supervisor_is_gone(asked)? {
+                return self.end();
+            }
+            if told {
+                let Some(packet) = self.link.receive::<Report>()? else {
+                    return self.mirror();
+                };
+                // One that takes nothing any more is gone: the next round sees it.
+                let _ = self.control.send(&event(packet));
+            }
+            while let Some(line) = self.control.take() {
+                if let Err((id, error)) = pass_on(&line, &self.link) {
+                    let _ = self.control.send(&Event::Failed { id, error: format!("{error:#}") });
                 }
             }
         }
     }
-}
 
-/// Ends the sandbox in whatever state it is (not everything in it need be able to listen), and becomes the program that sees to what remains.
-fn end(init: Pid, remains: &[String]) -> Result<ExitCode> {
-    kill(init, Signal::SIGKILL).context("cannot end the sandbox")?;
-    processes::wait(init)?;
-    if remains.is_empty() {
-        return Ok(ExitCode::SUCCESS);
+    /// Takes in what the supervisor says, where there is something. It is gone where the conversation has ended, or where another process has
+    /// become our parent: a program of the supervisor's may hold the conversation open for a moment.
+    fn supervisor_is_gone(&mut self, asked: bool) -> Result<bool> {
+        Ok((asked && !self.control.receive()?) || getppid() != self.supervisor)
     }
-    // Whoever read what is said here is gone.
-    descriptors::silence(&[0, 1, 2])?;
-    let arguments = remains.iter().map(processes::argument).collect::<Result<Vec<_>>>()?;
-    let Err(error) = execv(&arguments[0], &arguments);
-    Err(error).with_context(|| format!("cannot execute {}", remains[0]))
+
+    /// Ends as init did, unless both were killed together.
+    fn mirror(mut self) -> Result<ExitCode> {
+        if self.supervisor_is_gone(true)? {
+            return self.end();
+        }
+        Ok(ExitCode::from((processes::wait(self.init)?.status() & 0xff) as u8))
+    }
+
+    /// Ends the sandbox in whatever state it is (not everything in it need be able to listen), and becomes the program that sees to what remains.
+    fn end(self) -> Result<ExitCode> {
+        kill(self.init, Signal::SIGKILL).context("cannot end the sandbox")?;
+        processes::wait(self.init)?;
+        let Some(program) = self.remains.first() else {
+            return Ok(ExitCode::SUCCESS);
+        };
+        // Whoever read what is said here is gone.
+        descriptors::silence(&[0, 1, 2])?;
+        signals::restore_defaults()?;
+        let arguments = self.remains.iter().map(processes::argument).collect::<Result<Vec<_>>>()?;
+        let Err(error) = execv(&arguments[0], &arguments);
+        Err(error).with_context(|| format!("cannot execute {program}"))
+    }
 }
 
 fn event(packet: Packet<Report>) -> Event {

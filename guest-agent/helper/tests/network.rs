@@ -32,6 +32,7 @@ impl Network {
         network.ip("link set lo up");
         let (status, _, said) = outcome(Command::new("nsenter").args(["-t", &outside, "-n", "ip", "link", "set", "far", "up"]));
         assert_eq!(status, 0, "{said}");
+        eventually("the cable is plugged in", || network.ip("link show eth0").contains("state UP"));
         network
     }
 

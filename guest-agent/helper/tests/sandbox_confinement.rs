@@ -84,8 +84,8 @@ fn sorted(text: &str) -> Vec<&str> {
 fn root_programs_keep_what_virtiofsd_needs_and_no_more() {
     let output =
         output_of(json!({}), "root", "grep -E '^(Uid|Groups|Cap(Prm|Eff|Bnd|Inh|Amb)|NoNewPrivs)' /proc/self/status | tr -s '\\t\\n' ' '");
-    // chown, dac_override, fowner, fsetid, setgid, setuid, setpcap, sys_chroot, mknod, setfcap
-    let kept = "00000000880401db";
+    // chown, dac_override, dac_read_search, fowner, fsetid, setgid, setuid, setpcap, sys_chroot, mknod, setfcap
+    let kept = "00000000880401df";
     let none = "0000000000000000";
     assert_eq!(
         sorted(&output),

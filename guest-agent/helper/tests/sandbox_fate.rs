@@ -186,6 +186,37 @@ fn an_outer_process_that_is_stopped_does_not_keep_the_sandbox() {
 }
 
 #[test]
+fn what_remains_is_seen_to_when_everything_is_dead() {
+    for victim in [Victim::Supervisor, Victim::Conversation] {
+        let folder = Folder::new();
+        let done = folder.path("done");
+        let mut sandbox = behind_a_supervisor();
+        let mut plan = stubborn(Path::new("/usr/share"));
+        plan["remains"] = json!(["/bin/sh", "-c", "grep SigBlk /proc/self/status > $0.new; mv $0.new $0", done]);
+        sandbox.control().send(&plan);
+        sandbox.expect_launch();
+        let pids = [sandbox.init, sandbox.expect_start("ignores"), sandbox.expect_start("stopped")];
+        assert!(!done.exists());
+        strike(&mut sandbox, victim);
+        common::eventually("what remains is seen to", || done.exists());
+        assert!(pids.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()), "all are dead and reaped before");
+        assert_eq!(fs::read_to_string(&done).expect("its word"), "SigBlk:\t0000000000000000\n");
+        sandbox.expect_nothing_left();
+    }
+}
+
+#[test]
+fn nothing_remains_to_be_done_where_the_supervisor_lives() {
+    let folder = Folder::new();
+    let mut plan = stubborn(Path::new("/usr/share"));
+    plan["remains"] = json!(["/bin/touch", folder.path("done")]);
+    let mut sandbox = Sandbox::launch(&plan, vec![]);
+    kill(Pid::from_raw(sandbox.init as i32), Signal::SIGKILL).expect("kill init");
+    assert_eq!(sandbox.outer.wait(), 128 + 9);
+    assert!(!folder.path("done").exists());
+}
+
+#[test]
 fn the_end_of_init_is_the_end_of_the_outer_process() {
     let mut sandbox = Sandbox::launch(&stubborn(Path::new("/usr/share")), vec![]);
     sandbox.expect_start("ignores");

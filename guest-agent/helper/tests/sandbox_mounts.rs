@@ -138,38 +138,43 @@ fn sources_and_targets_that_are_not_what_they_should_be_are_named() {
     sandbox.end();
 }
 
-/// The real virtiofsd: the one of QEMU, else the one that replaced it.
-fn virtiofsd() -> Value {
-    let (program, options) = [
-        (
-            "/usr/lib/qemu/virtiofsd",
-            vec!["-f", "--fd=5", "-o", "source=/shared,sandbox=chroot,announce_submounts,log_level=err", "--rlimit-nofile=0"],
-        ),
-        ("/usr/libexec/virtiofsd", vec!["--fd=5", "--shared-dir=/shared", "--sandbox=chroot", "--announce-submounts", "--rlimit-nofile=0"]),
-    ]
-    .into_iter()
-    .find(|(program, _)| Path::new(program).exists())
-    .expect("virtiofsd is installed");
-    let argv = [vec![program], options].concat();
-    json!({"name": "virtiofsd", "argv": argv, "user": "root", "fds": [], "socket": "/run/fs.sock", "socketFd": 5})
+/// A virtiofsd of either kind, wherever it is: the one that husk builds, those of Debian's packages.
+fn virtiofsd() -> Vec<Value> {
+    let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/virtiofsd");
+    let rust =
+        ["--fd=5", "--shared-dir=/shared", "--sandbox=chroot", "--announce-submounts", "--rlimit-nofile=0", "--modcaps=+dac_read_search"];
+    let c = ["-f", "--fd=5", "-o", "source=/shared,sandbox=chroot,announce_submounts,log_level=err", "--rlimit-nofile=0"];
+    let programs = [(built, &rust[..]), ("/usr/libexec/virtiofsd", &rust), ("/usr/lib/qemu/virtiofsd", &c)];
+    let found = programs.into_iter().filter(|(program, _)| Path::new(program).exists()).map(|(program, options)| {
+        let program = fs::canonicalize(program).expect("a path");
+        let argv = [&[program.to_str().expect("text")], options].concat();
+        json!({"name": "virtiofsd", "argv": argv, "user": "root", "fds": [], "socket": "/run/fs.sock", "socketFd": 5})
+    });
+    let found = found.collect::<Vec<_>>();
+    assert!(!found.is_empty(), "no virtiofsd is installed");
+    found
 }
 
 #[test]
 fn virtiofsd_sees_what_is_mounted_after_its_start() {
-    let folder = Folder::new();
-    folder.file("first/file", "first");
-    folder.file("second/file", "second");
-    let mounts = json!([{"source": folder.path("first"), "target": "c1", "readonly": false}]);
-    let mut sandbox = Sandbox::launch(&plan(json!({"mounts": mounts, "processes": [virtiofsd()]})), vec![]);
-    let server = sandbox.expect_start("virtiofsd");
-    let root = PathBuf::from(format!("/proc/{server}/root"));
-    // It confines itself as soon as its peer, which is QEMU as a rule, has connected.
-    let _peer = UnixStream::connect(root.join("run/fs.sock")).expect("connect");
-    eventually("virtiofsd has changed its root", || root.join("c1/file").exists());
-    assert_eq!(names(&root), ["c1"]);
-    assert_eq!(sandbox.request(1, json!({"op": "mount", "source": folder.path("second"), "target": "c2", "readonly": true})), ok(1));
-    assert_eq!(read(root.join("c2/file")), "second");
-    assert_eq!(sandbox.request(2, json!({"op": "unmount", "target": "c2"})), ok(2));
-    assert_eq!(names(&root), ["c1"]);
-    sandbox.end();
+    for virtiofsd in virtiofsd() {
+        let folder = Folder::new();
+        folder.file("first/file", "first");
+        folder.file("second/file", "second");
+        let mounts = json!([{"source": folder.path("first"), "target": "c1", "readonly": false}]);
+        let program = PathBuf::from(virtiofsd["argv"][0].as_str().expect("a path"));
+        let tree = json!({"readonly": ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", program], "devices": []});
+        let mut sandbox = Sandbox::launch(&plan(json!({"mounts": mounts, "processes": [virtiofsd], "tree": tree})), vec![]);
+        let server = sandbox.expect_start("virtiofsd");
+        let root = PathBuf::from(format!("/proc/{server}/root"));
+        // One of the two confines itself only as soon as its peer, which is QEMU as a rule, has connected.
+        let _peer = UnixStream::connect(format!("/proc/{}/root/run/fs.sock", sandbox.init)).expect("connect");
+        eventually("virtiofsd has changed its root", || root.join("c1/file").exists());
+        assert_eq!(names(&root), ["c1"]);
+        assert_eq!(sandbox.request(1, json!({"op": "mount", "source": folder.path("second"), "target": "c2", "readonly": true})), ok(1));
+        assert_eq!(read(root.join("c2/file")), "second");
+        assert_eq!(sandbox.request(2, json!({"op": "unmount", "target": "c2"})), ok(2));
+        assert_eq!(names(&root), ["c1"]);
+        sandbox.end();
+    }
 }

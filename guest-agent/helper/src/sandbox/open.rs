@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::plan::{Mount, Plan};
 use crate::{descriptors, mount, namespaces, unix_socket};
@@ -88,10 +89,12 @@ fn device(name: &str) -> Result<(PathBuf, libc::dev_t)> {
 }
 
 fn open_file(path: &Path, write: bool) -> Result<OwnedFd> {
-    // O_NONBLOCK: the path may name a FIFO, whose opening would wait for ever; it means nothing to files and block devices.
+    // O_NONBLOCK: the path may name a FIFO, whose opening would wait for ever; it is taken back below.
     let file = OpenOptions::new().read(true).write(write).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
     let kind = file.metadata().with_context(|| format!("cannot look at {}", path.display()))?.file_type();
     ensure!(kind.is_file() || kind.is_block_device(), "{} is no file and no block device", path.display());
+    let mode = if write { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+    fcntl(&file, FcntlArg::F_SETFL(mode)).with_context(|| format!("cannot set up {}", path.display()))?;
     Ok(file.into())
 }
