@@ -91,15 +91,18 @@ test("one that was let go is not lost", async () => {
   expect(lost).toBe(false);
 });
 
-test("told of a failure, it is not kept waiting for the end of its streams", async () => {
+test.each([
+  ["with a message", (made: StandIn) => made.fail("no VM", 125), { op: "fail", message: "no VM", status: 125 }],
+  ["without a word", (made: StandIn) => made.abandon(125), { op: "exit", code: 125 }],
+])("let go %s, it is not kept waiting for the end of its streams", async (_, letGo, message) => {
   const made = standIn();
   const accepting = once(server, "connection");
   const stream = connect(join(folder, "s"));
   const [accepted] = (await accepting) as [Socket];
   made.attach("stdout", accepted, undefined);
   const ended = once(stream.resume(), "end");
-  made.fail("no VM", 125);
-  expect(await nextLine()).toEqual({ op: "fail", message: "no VM", status: 125 });
+  letGo(made);
+  expect(await nextLine()).toEqual(message);
   await ended;
   stream.destroy();
 });

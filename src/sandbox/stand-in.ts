@@ -99,9 +99,20 @@ export class StandIn {
     this.#release({ op: "exit", ...end });
   }
 
-  /** Lets it end with a message of husk's own. It waits for its streams' ends, which nobody else brings where its process never ran. */
+  /** Lets it end with a message of husk's own, where its process never ran or its caller is to know why it ended. */
   fail(message: string, status: number): void {
     this.#release({ op: "fail", message, status });
+    this.#endStreams();
+  }
+
+  /** Lets it end with a status, where its process never ran and somebody else has said why. */
+  abandon(status: number): void {
+    this.#release({ op: "exit", code: status });
+    this.#endStreams();
+  }
+
+  /** It waits for its streams' ends, which come with its process's, and from nobody where there is none. */
+  #endStreams(): void {
     for (const stream of Object.values(this.#streams)) {
       stream.promise.then(
         (socket) => socket.destroySoon(),

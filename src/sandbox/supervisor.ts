@@ -95,7 +95,7 @@ export class Supervisor {
     await this.remove();
     const standIn = this.#container?.init.standIn;
     if (this.#starter.isStandIn) standIn?.fail(explain(error), exitStatus(error));
-    else standIn?.exit({ code: exitStatus(error) });
+    else standIn?.abandon(exitStatus(error));
   }
 
   private constructor(input: SupervisorInput, starter: Starter, trace: Trace) {
