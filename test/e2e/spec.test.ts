@@ -221,7 +221,12 @@ test("limits: memory, whose excess is death by SIGKILL", async ({ host }) => {
 
 test("a network namespace by path: its links, addresses and routes, and neighbours that answer", async ({ host }) => {
   const network = await makeNetwork(host);
-  const server = host.start("nsenter", [`--net=${namespacePath(network.neighbour)}`, "sh", "-c", "echo hello over there | busybox nc -l -p 7000"]);
+  const server = host.start("nsenter", [
+    `--net=${namespacePath(network.neighbour)}`,
+    "sh",
+    "-c",
+    "echo hello over there | busybox nc -l -p 7000",
+  ]);
   const script = `
     ip -4 -o address show eth0 | tr -s ' ' | cut -d' ' -f4; ip route | grep default | cut -d' ' -f1-5
     ping -c 2 -q 10.93.7.1 | grep packets; nc 10.93.7.1 7000`;

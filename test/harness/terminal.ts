@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import type { Writable } from "node:stream";
 import type { Host } from "./host.ts";
-import { Output } from "./output.ts";
+import type { Output } from "./output.ts";
 import type { Program } from "./program.ts";
 import { globalFlags, program } from "./runtime.ts";
 

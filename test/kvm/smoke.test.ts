@@ -50,7 +50,9 @@ test("KVM runs the guest, and the agent is reached by vsock", async ({ host }) =
 
 test("two at once, each with a vsock address of its own", async ({ host }) => {
   const options = { ...kvm(host), stdin: "pipe" } as const;
-  const started = await Promise.all(["one", "two"].map((hostname) => host.running(host.script("echo ready; read line; hostname", { hostname }), options)));
+  const started = await Promise.all(
+    ["one", "two"].map((hostname) => host.running(host.script("echo ready; read line; hostname", { hostname }), options)),
+  );
   for (const { foreground } of started) foreground.stdin.end("\n");
   const ends = await Promise.all(started.map(({ foreground }) => foreground.ended()));
   expect(ends.map(({ stdout }) => stdout)).toEqual(["ready\none\n", "ready\ntwo\n"]);
