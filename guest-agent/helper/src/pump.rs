@@ -52,8 +52,8 @@ impl Pump {
         Pump { from, to, waiting: Side::From, spliced, buffer: Vec::new(), unwritten: 0..0 }
     }
 
-    /// What to wait for. The side that is written to is always watched for the end of all interest; the one that is read from is not while it
-    /// has to wait, since its end of file may show long before it is its turn.
+    /// What to wait for. The side that is written to is always watched for the end of all interest; the one that is read from
+    /// is not while it has to wait, since its end of file may show long before it is its turn.
     pub fn interests(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
         let wait = |side: Side, events: PollFlags| if self.waiting == side { events } else { PollFlags::empty() };
         let from = (self.waiting == Side::From).then(|| (self.from.as_fd(), PollFlags::POLLIN));

@@ -183,8 +183,8 @@ impl Outer {
         }
     }
 
-    /// Takes in what the supervisor says, where there is something. It is gone where the conversation has ended, or where another process has
-    /// become our parent: a program of the supervisor's may hold the conversation open for a moment.
+    /// Takes in what the supervisor says, where there is something. It is gone where the conversation has ended, or where
+    /// another process has become our parent: a program of the supervisor's may hold the conversation open for a moment.
     fn supervisor_is_gone(&mut self, asked: bool) -> Result<bool> {
         Ok((asked && !self.control.receive()?) || getppid() != self.supervisor)
     }
@@ -197,7 +197,8 @@ impl Outer {
         Ok(ExitCode::from((processes::wait(self.init)?.status() & 0xff) as u8))
     }
 
-    /// Ends the sandbox in whatever state it is (not everything in it need be able to listen), and becomes the program that sees to what remains.
+    /// Ends the sandbox in whatever state it is (not everything in it need be able to listen), and becomes the program that
+    /// sees to what remains.
     fn end(self) -> Result<ExitCode> {
         kill(self.init, Signal::SIGKILL).context("cannot end the sandbox")?;
         processes::wait(self.init)?;

@@ -28,8 +28,8 @@ pub fn open(signals: &SigSet) -> Result<SignalFd> {
     SignalFd::with_flags(signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).context("cannot make a signal descriptor")
 }
 
-/// What a program expects to find at its start: nothing blocked, every action the default one. Rust ignores SIGPIPE, and whoever started the helper
-/// may have ignored others.
+/// What a program expects to find at its start: nothing blocked, every action the default one. Rust ignores SIGPIPE, and
+/// whoever started the helper may have ignored others.
 pub fn restore_defaults() -> Result<()> {
     /// What sigaction takes in the kernel; glibc's hides its own two signals. All zero is the default action.
     const DEFAULT: [u64; 4] = [0; 4];

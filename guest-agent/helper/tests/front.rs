@@ -60,7 +60,8 @@ fn a_session_is_served_by_a_program_aside() {
 fn the_program_is_told_what_the_callers_streams_are() {
     let (streams, ends) = pipes();
     let session = Session::start(streams);
-    let expected = json!({"op": "hello", "pid": session.front.pid().as_raw(), "terminal": {"stdin": false, "stdout": false, "stderr": false}, "size": null});
+    let none = json!({"stdin": false, "stdout": false, "stderr": false});
+    let expected = json!({"op": "hello", "pid": session.front.pid().as_raw(), "terminal": none, "size": null});
     assert_eq!(session.hello(), expected);
     assert_eq!(session.finish(json!({"op": "exit", "code": 0})), 0);
     drop(ends);
@@ -109,7 +110,8 @@ fn a_program_that_dies_without_a_word_is_quoted() {
 fn signals_before_there_is_a_stand_in_are_the_programs() {
     for (signal, name) in [(Signal::SIGINT, "INT"), (Signal::SIGTERM, "TERM"), (Signal::SIGHUP, "HUP"), (Signal::SIGQUIT, "QUIT")] {
         let script = format!(
-            "dist=${{0%/*}}; trap 'printf \"{{\\\"op\\\":\\\"exit\\\",\\\"status\\\":130}}\\n\" >&3; exit' {name}; : > $dist/ready; read -r end < $dist/end"
+            "dist=${{0%/*}}; trap 'printf \"{{\\\"op\\\":\\\"exit\\\",\\\"status\\\":130}}\\n\" >&3; exit' {name}
+: > $dist/ready; read -r end < $dist/end"
         );
         let folder = dist(&script);
         let mut process = Process::start(&mut husk(&folder, &["run", "c1"]));

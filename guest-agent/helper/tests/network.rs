@@ -93,7 +93,8 @@ fn a_namespace_is_listed() {
     });
     let route = |destination: &str, gateway: &str, more: Value| {
         let mut route = json!({
-            "destination": destination, "gateway": gateway, "interface": "eth0", "source": "", "scope": 0, "metric": 0, "onlink": false, "family": 4,
+            "destination": destination, "gateway": gateway, "interface": "eth0", "source": "",
+            "scope": 0, "metric": 0, "onlink": false, "family": 4,
         });
         for (key, value) in more.as_object().expect("an object") {
             route[key] = value.clone();

@@ -70,7 +70,8 @@ fn a_program_sees_a_small_tree_that_it_cannot_change() {
     assert_eq!(lines[0], format!("2 {USER} husk [LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PWD=/ ]"));
     let rest = lines[1..].join(" ");
     // 3 is the folder that ls itself looks at.
-    let expected = "/dev: full null random urandom zero /etc: ld.so.cache 0 1 2 3 4 /shared /run /tmp lo: tee: 'standard output': No space left on device";
+    let expected = "/dev: full null random urandom zero /etc: ld.so.cache 0 1 2 3 4 /shared /run /tmp lo: \
+                    tee: 'standard output': No space left on device";
     assert_eq!(sorted(&rest), sorted(expected), "{rest}");
 }
 
@@ -141,7 +142,8 @@ fn files_and_sockets_of_the_host_arrive_as_numbered_descriptors() {
     let (readable, writable) = (folder.file("readable", "abc"), folder.file("writable", ""));
     let socket = folder.path("listening.sock");
     let (reader, writer) = pipe();
-    let text = "exec >&9; cat <&7; echo written >&8; (echo no >&7) 2>/dev/null || echo refused; readlink /proc/self/fd/6 | cut -c1-7; ls /proc/self/fd/ | tr '\\n' ' '";
+    let text = "exec >&9; cat <&7; echo written >&8; (echo no >&7) 2>/dev/null || echo refused; \
+                readlink /proc/self/fd/6 | cut -c1-7; ls /proc/self/fd/ | tr '\\n' ' '";
     let changes = json!({
         "listen": [{"fd": 6, "path": socket}],
         "open": [{"fd": 7, "path": readable, "write": false}, {"fd": 8, "path": writable, "write": true}],

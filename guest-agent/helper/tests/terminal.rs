@@ -330,7 +330,8 @@ fn a_terminal_that_the_engine_closes_is_hung_up() {
 fn an_engine_that_does_not_listen_is_named() {
     let mut session = Session::start([null(), null(), null()]);
     let (_, answer) = session.place(&[], json!({"terminal": true, "consoleSocket": "/absent/console.sock"}));
-    let message = "cannot hand the terminal over at /absent/console.sock: cannot connect to the socket /absent/console.sock: ENOENT: No such file or directory";
+    let message = "cannot hand the terminal over at /absent/console.sock: \
+                   cannot connect to the socket /absent/console.sock: ENOENT: No such file or directory";
     assert_eq!(answer, json!({"op": "failed", "message": message}));
     assert_eq!(session.finish(json!({"op": "fail", "message": "x", "status": 125})), 125);
 }

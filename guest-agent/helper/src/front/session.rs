@@ -195,8 +195,8 @@ impl Session {
         }
     }
 
-    /// Waits until the program that serves the session has ended, so that nothing of it is left when this one ends. Signals have their default
-    /// actions meanwhile: whoever does not want to wait need not.
+    /// Waits until the program that serves the session has ended, so that nothing of it is left when this one ends. Signals
+    /// have their default actions meanwhile: whoever does not want to wait need not.
     fn wait_for_child(&mut self) -> Result<End> {
         signals::restore_defaults()?;
         loop {

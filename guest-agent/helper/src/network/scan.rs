@@ -105,8 +105,8 @@ fn is_automatic(address: IpAddr, mac: &str) -> bool {
     address.octets() == [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]
 }
 
-/// A route that somebody made: those that follow from addresses, the guest's kernel makes itself. An error where it cannot be had in the guest, since
-/// packets must not take another way than they were meant to.
+/// A route that somebody made: those that follow from addresses, the guest's kernel makes itself. An error where it cannot be
+/// had in the guest, since packets must not take another way than they were meant to.
 fn route(body: &[u8], names: &BTreeMap<u32, String>) -> Result<Option<Route>> {
     let Some(&[family, prefix, _, _, table, protocol, scope, kind]) = body.get(..8) else { return Ok(None) };
     let flags = u32_at(body, 8).unwrap_or(0);

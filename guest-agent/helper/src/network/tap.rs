@@ -9,7 +9,8 @@ use nix::errno::Errno;
 use super::netlink::Netlink;
 use super::{link, traffic};
 
-/// Makes the tap `tap`, which the user `owner` may open by its name, and joins it to `link` in both directions. On failure, nothing is left.
+/// Makes the tap `tap`, which the user `owner` may open by its name, and joins it to `link` in both directions. On failure,
+/// nothing is left.
 pub fn attach(link: &str, tap: &str, owner: u32, vnet_header: bool) -> Result<()> {
     let mut netlink = Netlink::open()?;
     let peer = link::named(&mut netlink, link)?.with_context(|| format!("there is no link {link}"))?;
