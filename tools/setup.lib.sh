@@ -63,7 +63,7 @@ packages() {
   echo qemu-system-x86 seabios busybox-static kmod cpio xz-utils zstd binutils iproute2 gcc libc6-dev protobuf-compiler libseccomp-dev libcap-ng-dev
   if [ "$mode" = all ]; then
     echo linux-source-6.1 make bc bison flex libelf-dev libssl-dev # our own kernel
-    echo runc mmdebstrap e2fsprogs erofs-utils strace procps # the tests and benchmarks
+    echo runc mmdebstrap e2fsprogs erofs-utils strace procps python3 # the tests and benchmarks
   fi
 }
 
