@@ -9,6 +9,7 @@
 //!
 //! Every face is one process with one thread and one poll loop.
 
+mod capabilities;
 mod cgroup;
 mod descriptors;
 mod endpoint;

@@ -10,7 +10,6 @@
 //!   supervisor's death by the end of their conversation and by a signal, kills init, and becomes what the plan calls `remains`:
 //!   a program that gives back what the kernel does not.
 
-mod capabilities;
 mod init;
 mod link;
 mod open;

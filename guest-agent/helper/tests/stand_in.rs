@@ -119,6 +119,17 @@ fn what_goes_in_comes_out_whatever_the_streams_are() {
 }
 
 #[test]
+fn words_of_husks_own_go_to_standard_error() {
+    let (streams, ends) = pipes();
+    let mut session = Session::start(streams);
+    session.control().send(&json!({"op": "say", "text": "before\n"}));
+    drop(session.place_all());
+    session.control().send(&json!({"op": "say", "text": "after\n"}));
+    assert_eq!(session.finish(exit(0)), 0);
+    assert_eq!(read_text(ends.stderr), "before\nafter\n");
+}
+
+#[test]
 fn every_signal_but_some_is_passed_on() {
     let (streams, _ends) = pipes();
     let mut session = Session::start(streams);
@@ -176,6 +187,9 @@ fn its_root_and_network_are_the_containers_and_it_holds_nothing_of_the_hosts() {
     for name in names(format!("{proc}/fd")) {
         let target = fs::metadata(format!("{proc}/fd/{name}")).expect("a descriptor");
         assert!(!target.is_dir() && !target.is_file(), "{name}: {:?}", fs::read_link(format!("{proc}/fd/{name}")));
+    }
+    for field in ["CapEff", "CapPrm", "CapBnd"] {
+        assert_eq!(status_field(session.pid, field), "0000000000000000", "{field}");
     }
     let kilobytes = status_field(session.pid, "RssAnon").split(' ').next().expect("a number").parse::<u32>().expect("a number");
     assert!(kilobytes < 500, "{kilobytes} kB");

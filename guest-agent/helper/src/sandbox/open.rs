@@ -35,8 +35,8 @@ pub struct Shared {
 }
 
 impl Sources {
-    /// Opens all that the plan names, and makes its sockets. The descriptors that the plan numbers are made last of all, when
-    /// no other descriptor can be in their place.
+    /// Opens all that the plan names, and makes its sockets. The descriptors that the plan numbers are taken first, so that no
+    /// other gets in their place.
     pub fn open(plan: &Plan) -> Result<Sources> {
         // Whatever is opened from here on gets another number.
         let numbered = plan.listen.iter().map(|listener| listener.fd).chain(plan.open.iter().map(|file| file.fd));

@@ -14,8 +14,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid, chdir, execve, pipe2, setgroups, setresgid, setresuid, setsid};
 
 use super::plan::{Account, Process, User};
-use super::{capabilities, tree};
-use crate::{descriptors, processes, signals, unix_socket};
+use super::tree;
+use crate::{capabilities, descriptors, processes, signals, unix_socket};
 
 /// The whole environment of every program.
 const ENVIRONMENT: [&str; 2] = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"];

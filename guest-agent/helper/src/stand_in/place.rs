@@ -14,7 +14,7 @@ use crate::endpoint::Endpoint;
 use crate::lines::Lines;
 use crate::mount::{self, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use crate::pump::Pump;
-use crate::{cgroup, namespaces, unix_socket};
+use crate::{capabilities, cgroup, namespaces, unix_socket};
 
 /// Puts the calling process there. `socket` and `token` are those of the supervisor. Answers its terminal, where it has one.
 pub fn put(place: &Place, socket: &Path, token: &str, streams: &mut Streams) -> Result<Option<Terminal>> {
@@ -32,6 +32,8 @@ pub fn put(place: &Place, socket: &Path, token: &str, streams: &mut Streams) -> 
     }
     cgroup::join(&place.cgroups)?;
     enter_root(place.rootfs.as_deref())?;
+    // All that is left to do is to copy bytes, which a container has a hand in.
+    capabilities::give_up_all()?;
 
     let has_engines = engines.is_some();
     for (stream, pump) in pumps {

@@ -1,4 +1,4 @@
-//! The capabilities of the sandbox's programs.
+//! Capabilities: what processes that stay root are left with.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -38,8 +38,17 @@ struct Sets {
 
 /// Leaves the calling process, which stays root, and what it executes with the capabilities of `ROOT`.
 pub fn keep_for_root() -> Result<()> {
-    drop_bounding_set(&ROOT)?;
-    let kept = ROOT.iter().fold(0_u32, |set, capability| set | 1 << capability);
+    keep(&ROOT)
+}
+
+/// Leaves the calling process, which stays root, and what it executes without any capability.
+pub fn give_up_all() -> Result<()> {
+    keep(&[])
+}
+
+fn keep(capabilities: &[u32]) -> Result<()> {
+    drop_bounding_set(capabilities)?;
+    let kept = capabilities.iter().fold(0_u32, |set, capability| set | 1 << capability);
     let header = Header { version: VERSION_3, pid: 0 };
     let sets = [Sets { effective: kept, permitted: kept, inheritable: 0 }, Sets { effective: 0, permitted: 0, inheritable: 0 }];
     // SAFETY: both structures have the layout of version 3 and outlive the call.
