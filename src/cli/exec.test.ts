@@ -181,7 +181,7 @@ describe("a program that does not run", () => {
 
 it("prints help through front", async () => {
   expect((await exec(["--help"])).front).toEqual([
-    { op: "print", text: expect.stringContaining("husk exec - run a further program in a container") },
+    { op: "print", stream: "stdout", text: expect.stringContaining("husk exec - run a further program in a container") },
     { op: "exit", status: 0 },
   ]);
 });
