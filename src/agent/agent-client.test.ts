@@ -139,3 +139,11 @@ test("a channel that broke is not dialled again", async () => {
   await expect(client.call("createSandbox", {})).rejects.toMatchObject({ code: "guest" });
   await expect(client.call("createSandbox", {})).rejects.toMatchObject({ code: "guest" });
 });
+
+test("closing it ends the wait for an agent that never answers", async () => {
+  await using agent = await new FakeAgent({}, () => "").listen();
+  const client = new AgentClient(agent.path, 1000);
+  const ready = client.ready(60_000);
+  client.close();
+  await expect(ready).rejects.toThrow("the channel to the guest's agent was closed");
+});

@@ -4,6 +4,7 @@ import {
   type ClientReadableStream,
   type ClientUnaryCall,
   type ClientWritableStream,
+  connectivityState,
   Metadata,
   type MethodDefinition,
   type ServiceError,
@@ -40,6 +41,7 @@ const streamWindowBytes = 1024 * 1024;
 export class AgentClient {
   readonly #client: Client;
   readonly #deadlineMs: number;
+  #closed = false;
 
   /** `socketPath`: the unix socket behind which the channel is. `deadlineMs`: of each call that does not say otherwise. */
   constructor(socketPath: string, deadlineMs: number) {
@@ -54,13 +56,24 @@ export class AgentClient {
     });
   }
 
-  /** Waits until the agent has accepted the dial. Throws `deadline` where it did not within `deadlineMs`. */
+  /**
+   * Waits until the agent has accepted the dial. Throws `deadline` where it did not within `deadlineMs`, `guest` once the client is closed: the library's own
+   * wait revives a closed channel, and goes on to its deadline.
+   */
   ready(deadlineMs: number): Promise<void> {
+    const channel = this.#client.getChannel();
+    const deadline = Date.now() + deadlineMs;
     return new Promise((resolve, reject) => {
-      this.#client.waitForReady(Date.now() + deadlineMs, (error) => {
-        if (error === undefined || error === null) resolve();
-        else reject(new HuskError("deadline", `the guest's agent did not answer within ${deadlineMs} ms`, { cause: error }));
-      });
+      const look = (late?: Error): void => {
+        if (this.#closed) return reject(new HuskError("guest", "the channel to the guest's agent was closed"));
+        if (late !== undefined) {
+          return reject(new HuskError("deadline", `the guest's agent did not answer within ${deadlineMs} ms`, { cause: late }));
+        }
+        const state = channel.getConnectivityState(true);
+        if (state === connectivityState.READY) resolve();
+        else channel.watchConnectivityState(state, deadline, look);
+      };
+      look();
     });
   }
 
@@ -98,6 +111,7 @@ export class AgentClient {
   }
 
   close(): void {
+    this.#closed = true;
     this.#client.close();
   }
 

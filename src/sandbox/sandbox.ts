@@ -76,6 +76,8 @@ export class Sandbox {
       const [{ AgentClient }] = await Promise.all([import("../agent/agent-client.ts"), this.#process.initPid]);
       const [qmp] = this.#process.channels;
       if (qmp === undefined) throw new HuskError("internal", "the sandbox has no QMP channel");
+      // Whatever begins to wait from here on is ended by `close`.
+      if (this.#closing) throw new HuskError("vmm", `the VM of "${this.#spec.id}" is being ended`);
       const socket = shortPath(this.#spec.agentSocket);
       try {
         this.#agent = new AgentClient(socket.path, callMs);
@@ -115,18 +117,17 @@ export class Sandbox {
    * and no mount of the sandbox is left.
    */
   async close(graceMs: number): Promise<void> {
-    if (!this.#closing) {
-      this.#closing = true;
-      const agent = this.#agent;
-      if (agent !== undefined && graceMs > 0) {
-        const asked = agent.call("shutdown", {}, graceMs).then(
-          () => {},
-          () => {}, // a guest that cannot say goodbye is ended all the same
-        );
-        await Promise.race([asked, this.died]);
-      }
-      agent?.close();
+    const alive = !this.#closing;
+    this.#closing = true;
+    const agent = this.#agent;
+    if (alive && agent !== undefined && graceMs > 0) {
+      const asked = agent.call("shutdown", {}, graceMs).then(
+        () => {},
+        () => {}, // a guest that cannot say goodbye is ended all the same
+      );
+      await Promise.race([asked, this.died]);
     }
+    agent?.close();
     await this.#process.kill();
   }
 
