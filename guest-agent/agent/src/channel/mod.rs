@@ -8,7 +8,7 @@ mod vsock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::console;
-use crate::error::{Context, Result};
+use crate::error::Result;
 use dial::Scanner;
 pub use stream::DeviceStream;
 
@@ -24,74 +24,80 @@ pub enum Channel {
 impl Channel {
     /// Makes the channel ready to be dialled by the host.
     pub async fn open(self) -> Result<Listener> {
-        let port = match self {
-            Channel::Serial => Some(serial::open().await?),
-            Channel::Vsock(_) => None,
-        };
+        let stream = self.connect().await?;
         Ok(Listener {
             channel: self,
-            port,
+            stream: Some(stream),
         })
+    }
+
+    async fn connect(self) -> Result<DeviceStream> {
+        match self {
+            Channel::Serial => serial::open().await,
+            Channel::Vsock(port) => Ok(vsock::dial(port).await),
+        }
     }
 }
 
 /// A channel that waits for sessions, one after another.
 pub struct Listener {
     channel: Channel,
-    /// The serial port: one descriptor for the life of the machine.
-    port: Option<DeviceStream>,
+    /// A stream that no session has been on yet, or the serial port, which outlives them.
+    stream: Option<DeviceStream>,
 }
 
 /// A session: the stream, and what the host has already sent on it after the dial line.
-pub struct Connection<'a> {
-    pub stream: &'a mut DeviceStream,
+pub struct Connection {
+    pub stream: DeviceStream,
     pub early: Vec<u8>,
 }
 
 impl Listener {
     /// Answers when the host has dialled, and has been answered.
-    pub async fn accept(&mut self) -> Result<Connection<'_>> {
-        if let Channel::Vsock(port) = self.channel {
-            self.port = Some(vsock::dial(port).await);
-        }
-        let early = loop {
-            let Some(stream) = self.port.as_mut() else {
-                return Err(crate::error::Failure::other("the channel is not open"));
-            };
-            if let Some(early) = greet(stream).await? {
-                break early;
+    pub async fn accept(&mut self) -> Result<Connection> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => self.channel.connect().await?,
+        };
+        loop {
+            if let Some(early) = greet(&mut stream).await {
+                return Ok(Connection { stream, early });
             }
             // The stream ended before anyone had dialled.
-            match self.channel {
-                Channel::Serial => stream.wait_for_change().await?,
-                Channel::Vsock(port) => self.port = Some(vsock::dial(port).await),
-            }
-        };
-        match self.port.as_mut() {
-            Some(stream) => Ok(Connection { stream, early }),
-            None => Err(crate::error::Failure::other("the channel is not open")),
+            stream = match self.channel {
+                Channel::Serial => {
+                    stream.wait_for_change().await?;
+                    stream
+                }
+                Channel::Vsock(_) => {
+                    drop(stream);
+                    self.channel.connect().await?
+                }
+            };
         }
+    }
+
+    /// Takes the stream of a session that has ended. The serial port goes on; a vsock connection is closed.
+    pub fn done(&mut self, connection: Connection) {
+        self.stream = (self.channel == Channel::Serial).then_some(connection.stream);
     }
 }
 
 /// Reads up to a dial line of our version and answers it. What followed it belongs to the session; None: the stream ended.
-async fn greet(stream: &mut DeviceStream) -> Result<Option<Vec<u8>>> {
+async fn greet(stream: &mut DeviceStream) -> Option<Vec<u8>> {
     let mut scanner = Scanner::default();
     let mut buffer = [0; 4096];
     loop {
         let count = stream.read(&mut buffer).await.unwrap_or(0);
         if count == 0 {
-            return Ok(None);
+            return None;
         }
         let mut rest = &buffer[..count];
         while let Some((dial, consumed)) = scanner.push(rest) {
             rest = &rest[consumed..];
-            stream
-                .write_all(dial.answer().as_bytes())
-                .await
-                .context(|| "answer the host's dial line")?;
+            stream.write_all(dial.answer().as_bytes()).await.ok()?;
             if dial.version == dial::VERSION {
-                return Ok(Some(rest.to_vec()));
+                return Some(rest.to_vec());
             }
             console::log(format_args!(
                 "the host speaks version {} of the protocol, not {}",

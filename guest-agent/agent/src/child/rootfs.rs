@@ -1,6 +1,5 @@
 //! The container's root file system: what the first stage gathers for it, how the second puts it together, and how it becomes `/`.
 
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -57,12 +56,7 @@ pub fn gather(spec: &Spec, rootfs: &str, in_user_namespace: bool) -> Result<Gath
 
 /// What a user namespace may not mount, since it shows namespaces that are the guest's: the network, and cgroups without a namespace.
 fn belongs_to_the_guest(spec: &Spec, kind: &str) -> bool {
-    let has_cgroup_namespace = spec
-        .linux
-        .namespaces
-        .iter()
-        .any(|namespace| namespace.r#type == "cgroup");
-    kind == "sysfs" || (kind.starts_with("cgroup") && !has_cgroup_namespace)
+    kind == "sysfs" || (kind.starts_with("cgroup") && spec.linux.namespace("cgroup").is_none())
 }
 
 fn at(mount: &crate::spec::Mount) -> String {
@@ -186,9 +180,4 @@ impl Rootfs {
         }
         Ok(())
     }
-}
-
-/// A path of the container as the functions of [`super::resolve`] want it.
-pub fn path(text: &str) -> &OsStr {
-    OsStr::new(text)
 }

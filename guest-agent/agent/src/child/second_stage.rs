@@ -1,9 +1,9 @@
 //! The second stage: in the container's namespaces, from an empty root to the program.
 
+use std::os::fd::AsFd;
+
 use nix::errno::Errno;
-use nix::sys::signal::{
-    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
-};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{sethostname, setsid};
 
@@ -136,11 +136,7 @@ fn make_cwd(cwd: &str) -> Result<()> {
         )));
     }
     let root = std::fs::File::open("/").context(|| "open /")?;
-    match resolve(
-        std::os::fd::AsFd::as_fd(&root),
-        rootfs::path(cwd),
-        Missing::Folder,
-    ) {
+    match resolve(root.as_fd(), cwd.as_ref(), Missing::Folder) {
         Ok(_) => Ok(()),
         Err(errno) => Err(Failure::new(
             Class::CwdNotFound,
@@ -182,14 +178,9 @@ fn set_limits(setup: &Setup) -> Result<()> {
     Ok(())
 }
 
-/// Signals as a program expects them: all at their defaults, none blocked. The Rust runtime ignores SIGPIPE.
+/// Signals as a program expects them: none blocked, and SIGPIPE, which the Rust runtime ignores, at its default.
 fn reset_signals() -> Result<()> {
-    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    for signal in
-        Signal::iterator().filter(|signal| ![Signal::SIGKILL, Signal::SIGSTOP].contains(signal))
-    {
-        // SAFETY: the default action runs no code of ours.
-        unsafe { sigaction(signal, &default) }.context(|| format!("reset {signal}"))?;
-    }
+    // SAFETY: the default action runs no code of ours.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.context(|| "reset SIGPIPE")?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).context(|| "unblock signals")
 }

@@ -86,12 +86,10 @@ fn process_json(spec_json: &[u8]) -> Result<String> {
 /// The namespaces of other containers that the spec names: the type, and a process that is in it.
 async fn namespaces_to_join(sandbox: &Sandbox, spec: &Spec) -> Result<Vec<(String, i32)>> {
     let mut join = Vec::new();
-    for namespace in spec
-        .linux
-        .namespaces
-        .iter()
-        .filter(|namespace| !namespace.path.is_empty())
-    {
+    for namespace in &spec.linux.namespaces {
+        if namespace.path.is_empty() {
+            continue;
+        }
         if namespace.r#type == "network" {
             // The guest's network is every container's.
             continue;
@@ -111,12 +109,7 @@ async fn namespaces_to_join(sandbox: &Sandbox, spec: &Spec) -> Result<Vec<(Strin
         }
         join.push((namespace.r#type.clone(), init.pid));
     }
-    if spec
-        .linux
-        .namespaces
-        .iter()
-        .all(|namespace| namespace.r#type != "pid")
-    {
+    if spec.linux.namespace("pid").is_none() {
         join.push(("pid".to_owned(), sandbox.first_process().await?));
     }
     Ok(join)

@@ -145,9 +145,8 @@ impl Container {
     pub fn has_own_pid_namespace(&self) -> bool {
         self.spec
             .linux
-            .namespaces
-            .iter()
-            .any(|namespace| namespace.r#type == "pid" && namespace.path.is_empty())
+            .namespace("pid")
+            .is_some_and(|namespace| namespace.path.is_empty())
     }
 
     /// Sends a signal to every process of the container.

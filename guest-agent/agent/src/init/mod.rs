@@ -50,8 +50,9 @@ fn serve(channel: Channel, began_ns: u64) -> Result<()> {
         let sandbox = Sandbox::new(reaper, began_ns);
         let mut listener = channel.open().await?;
         loop {
-            let connection = listener.accept().await?;
-            service::serve(connection, sandbox.clone()).await;
+            let mut connection = listener.accept().await?;
+            service::serve(&mut connection, sandbox.clone()).await;
+            listener.done(connection);
         }
     })
 }

@@ -30,7 +30,7 @@ const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 const MAX_STREAMS: u32 = 4096;
 
 /// Serves a session until its stream ends. The state outlives it.
-pub async fn serve(connection: Connection<'_>, sandbox: Arc<Sandbox>) {
+pub async fn serve(connection: &mut Connection, sandbox: Arc<Sandbox>) {
     let service =
         AgentServiceServer::new(Agent::new(sandbox)).max_decoding_message_size(MAX_MESSAGE);
     let result = http2::Builder::new(TokioExecutor::new())

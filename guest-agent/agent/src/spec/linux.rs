@@ -23,6 +23,15 @@ pub struct Linux {
     pub personality: Option<Personality>,
 }
 
+impl Linux {
+    /// The entry for a type of namespace, where there is one.
+    pub fn namespace(&self, kind: &str) -> Option<&Namespace> {
+        self.namespaces
+            .iter()
+            .find(|namespace| namespace.r#type == kind)
+    }
+}
+
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Namespace {
