@@ -32,7 +32,7 @@ stage() {
 
 # publish FOLDER TARGET: puts a finished folder in its place, read-only, by one rename.
 publish() {
-  find "$1" -type f ! -perm /111 -exec chmod 0444 {} +
+  find "$1" -type f -exec chmod a-w {} +
   mkdir -p "$(dirname "$2")"
   rm -rf "$2"
   mv -T "$1" "$2"
