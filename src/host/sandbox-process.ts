@@ -3,6 +3,7 @@
  * virtiofsd live. When this object's process dies, or the supervisor does, the kernel ends all of them.
  */
 import { type ChildProcess, spawn } from "node:child_process";
+import { constants } from "node:os";
 import type { Duplex, Readable } from "node:stream";
 import { HuskError } from "../errors.ts";
 import { type Deferred, deferred } from "./deferred.ts";
@@ -61,10 +62,10 @@ export class SandboxProcess {
         this.#fail(new HuskError("host", `cannot start ${helper}`, { cause, hint: "run `npm run setup`" }));
         resolve();
       });
-      const exited = new Promise((done) => child.once("exit", done));
+      const exited = new Promise<string>((done) => child.once("exit", (code, signal) => done(describeEnd(code, signal))));
       const silent = new Promise((done) => stderr.once("close", done));
-      void Promise.all([exited, silent]).then(() => {
-        this.#fail(new HuskError("vmm", this.#withStderr("the sandbox's processes ended")));
+      void Promise.all([exited, silent]).then(([how]) => {
+        this.#fail(new HuskError("vmm", this.#withStderr(how)));
         resolve();
       });
     });
@@ -171,4 +172,11 @@ export class SandboxProcess {
     const said = this.stderr.lines(4);
     return said.length === 0 ? message : `${message}: ${said.join(" | ")}`;
   }
+}
+
+/** How the helper ended: by itself, as PID 1 of the sandbox did (128 and the signal, as shells say it), or killed. */
+function describeEnd(code: number | null, signal: NodeJS.Signals | null): string {
+  if (signal !== null) return `the sandbox's helper was killed by signal ${constants.signals[signal]}`;
+  if (code !== null && code > 128) return `PID 1 of the sandbox was killed by signal ${code - 128}`;
+  return `PID 1 of the sandbox ended with status ${code}`;
 }
