@@ -17,10 +17,9 @@ export interface MirrorOptions {
   readonly beforeTap: (link: string, tap: string) => void;
 }
 
-/** Mirrors what the namespace holds now. Throws `host` or `vmm`, with every tap it made taken away again. */
+/** Mirrors what the namespace holds now; where it holds nothing, the guest still has its loopback. Throws `host` or `vmm`, with every tap it made taken away again. */
 export async function mirrorNetwork(options: MirrorOptions, vm: QemuVm, agent: AgentClient): Promise<void> {
   const contents = await scanNamespace(options.helper, options.netns);
-  if (contents.links.length === 0) return;
   const made: [link: string, tap: string][] = [];
   try {
     for (const [index, link] of contents.links.entries()) {
