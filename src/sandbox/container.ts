@@ -176,6 +176,11 @@ export class Container {
     return exec.running;
   }
 
+  /** Has the guest unmount the stopped container's file systems. One that does not in time loses what a power cut would take. */
+  async unmount(deadlineMs: number): Promise<void> {
+    await this.#sandbox.agent.call("deleteContainer", { containerId: this.#spec.id }, deadlineMs).catch(() => {});
+  }
+
   /** The VM is gone, or will be: lets every exec's stand-in end as killed. */
   abandonExecs(): void {
     for (const { process } of this.#execs.values()) process.standIn.exit({ signal: 9 });

@@ -226,7 +226,10 @@ export class Supervisor {
   async #afterEnd(ended: Promise<ProcessOutcome>): Promise<ProcessOutcome> {
     const outcome = await ended;
     this.#liveContainer().abandonExecs();
-    await this.#liveSandbox().close("reason" in outcome && outcome.reason !== "out of memory" ? 0 : this.#input.stopMs);
+    const vmDied = outcome.reason !== undefined && outcome.reason !== "out of memory";
+    // A disk is left as after a shutdown, and not as after a power cut: without a journal to replay, it can be mounted read-only next time.
+    if (!vmDied && this.#input.sandbox.disks.length > 0) await this.#liveContainer().unmount(this.#input.stopMs);
+    await this.#liveSandbox().close(vmDied ? 0 : this.#input.stopMs);
     await this.#control?.close();
     const { end, at, reason } = outcome;
     this.#update({

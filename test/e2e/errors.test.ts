@@ -31,7 +31,7 @@ test("a bundle that is missing, empty, or has a config.json that cannot be read"
   writeFileSync(config, "");
   await expectFailure(host, bundle, 125, /^husk: config\.json: line 1, column 1: .+\n$/);
   writeConfig(bundle, { process: { args: "sh" } });
-  await expectFailure(host, bundle, 125, /^husk: config\.json: process\.args: expected a non-empty list, got .+\n$/);
+  await expectFailure(host, bundle, 125, `config.json: process.args: expected a list, got "sh"`);
   writeConfig(bundle, { process: { user: { uid: -1 } } });
   await expectFailure(host, bundle, 125, "config.json: process.user.uid: expected a whole number from 0 to 4294967294, got -1");
   writeConfig(bundle, { root: { path: "nowhere" } });
