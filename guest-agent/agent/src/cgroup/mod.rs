@@ -16,21 +16,28 @@ pub use events::CgroupEvents;
 use crate::error::{Context, Failure, Result};
 use crate::spec::Resources;
 
+const ROOT: &str = "/sys/fs/cgroup";
 const PARENT: &str = "/sys/fs/cgroup/husk";
 
+/// Makes the parent of all containers' cgroups, with all controllers. Once, before the first container.
+pub fn prepare() -> Result<()> {
+    enable_controllers(Path::new(ROOT))?;
+    fs::create_dir(PARENT).context(|| format!("make the cgroup {PARENT}"))?;
+    enable_controllers(Path::new(PARENT))
+}
+
 /// Hands all controllers of a cgroup down to the cgroups in it.
-pub fn enable_controllers(folder: &Path) -> Result<()> {
+fn enable_controllers(folder: &Path) -> Result<()> {
     let what = |file: &str| format!("{}/{file}", folder.display());
     let controllers = fs::read_to_string(folder.join("cgroup.controllers"))
         .context(|| what("cgroup.controllers"))?;
-    for controller in controllers.split_ascii_whitespace() {
-        fs::write(
-            folder.join("cgroup.subtree_control"),
-            format!("+{controller}"),
-        )
-        .context(|| format!("{}: +{controller}", what("cgroup.subtree_control")))?;
-    }
-    Ok(())
+    let all: Vec<String> = controllers
+        .split_ascii_whitespace()
+        .map(|name| format!("+{name}"))
+        .collect();
+    // In one go, since each change stops the world of cgroups.
+    fs::write(folder.join("cgroup.subtree_control"), all.join(" "))
+        .context(|| what("cgroup.subtree_control"))
 }
 
 /// A container's cgroup.
@@ -44,10 +51,6 @@ pub struct Cgroup {
 impl Cgroup {
     /// Makes the cgroup of a container, with the limits of its spec.
     pub fn create(id: &str, resources: &Resources) -> Result<Self> {
-        if !Path::new(PARENT).exists() {
-            fs::create_dir(PARENT).context(|| format!("make the cgroup {PARENT}"))?;
-            enable_controllers(Path::new(PARENT))?;
-        }
         let folder = Path::new(PARENT).join(id);
         fs::create_dir(&folder).context(|| format!("make the cgroup {}", folder.display()))?;
         let cgroup = Cgroup {

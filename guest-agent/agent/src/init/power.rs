@@ -1,10 +1,56 @@
 //! The end of the machine.
 
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::reboot::{RebootMode, reboot};
 
 use crate::console;
+
+nix::ioctl_readwrite!(
+    /// FIFREEZE of linux/fs.h: writes back a file system, journal and all, and lets nobody write from then on.
+    freeze_filesystem,
+    b'X',
+    119,
+    libc::c_int
+);
+
+/// Leaves the file systems of disks as an unmount would, though somebody may still use them: the next machine that mounts such a disk
+/// read-only could not replay a journal.
+pub fn settle_disks() {
+    nix::unistd::sync();
+    let mounts = match fs::read_to_string("/proc/self/mountinfo") {
+        Ok(mounts) => mounts,
+        Err(error) => return console::log(format_args!("cannot list the mounts: {error}")),
+    };
+    for mount_point in disk_mounts(&mounts) {
+        // EBUSY: frozen already, by another of its mount points. EROFS, EOPNOTSUPP: there is nothing to write.
+        match freeze(mount_point) {
+            Ok(()) | Err(Errno::EBUSY | Errno::EROFS | Errno::EOPNOTSUPP) => {}
+            Err(errno) => console::log(format_args!("cannot settle {mount_point}: {errno}")),
+        }
+    }
+}
+
+fn freeze(mount_point: &str) -> Result<(), Errno> {
+    let folder = File::open(mount_point)
+        .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
+    // SAFETY: the kernel ignores the argument; it points to an integer nevertheless.
+    unsafe { freeze_filesystem(folder.as_raw_fd(), &mut 0) }.map(drop)
+}
+
+/// The mount points of block devices in the text of /proc/self/mountinfo (proc(5)).
+fn disk_mounts(mountinfo: &str) -> impl Iterator<Item = &str> {
+    mountinfo.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let source = right.split(' ').nth(1)?;
+        source
+            .starts_with("/dev/")
+            .then(|| left.split(' ').nth(4))?
+    })
+}
 
 /// Writes back what is dirty and powers the machine off; does not return. Where the kernel has no way to power off (no ACPI), it resets,
 /// which ends QEMU too: it runs with -no-reboot.
@@ -18,4 +64,24 @@ pub fn off() {
     let Err(errno) = reboot(mode);
     console::log(format_args!("reboot: {errno}"));
     // PID 1 ends: the kernel panics, and panic=-1 on its command line makes that a reset.
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_are_told_from_what_has_none() {
+        let mountinfo = "22 1 0:21 / / rw - rootfs rootfs rw\n\
+             23 22 0:5 / /proc rw,nosuid - proc proc rw\n\
+             40 22 254:0 / /run/husk/containers/c/rootfs rw,relatime shared:1 - ext4 /dev/vda rw\n\
+             41 22 0:40 / /run/husk/shares rw - virtiofs husk rw\n";
+        let found: Vec<&str> = disk_mounts(mountinfo).collect();
+        assert_eq!(found, ["/run/husk/containers/c/rootfs"]);
+    }
+
+    #[test]
+    fn a_file_system_without_a_disk_need_not_be_settled() {
+        assert_eq!(freeze("/proc"), Err(Errno::EOPNOTSUPP));
+    }
 }

@@ -25,13 +25,17 @@ const LINK_LIMIT: Duration = Duration::from_secs(10);
 /// The network as it was last asked for.
 pub type Applied = tokio::sync::Mutex<ConfigureNetworkRequest>;
 
+/// Sets the guest's loopback link up, which is there without anybody's asking.
+pub fn set_loopback_up() -> Result<()> {
+    links::set_loopback_up(&mut Socket::open()?)
+}
+
 /// Makes the guest's links, addresses, routes and neighbours those of the request; what is already so stays. When it fails it may be
 /// called again.
 pub async fn configure(applied: &Applied, request: ConfigureNetworkRequest) -> Result<()> {
     // One at a time, each seeing what the one before it did.
     let mut previous = applied.lock().await;
     let mut socket = Socket::open()?;
-    links::set_loopback_up(&mut socket)?;
     let found = find_all(&request.interfaces).await?;
     set_names(&mut socket, &request.interfaces, &found)?;
 

@@ -80,6 +80,8 @@ impl AgentService for Agent {
                 Failure::invalid(format!("hostname {:?}: {errno}", request.hostname))
             })?;
         }
+        // A container that is given no network has this much of one.
+        network::set_loopback_up()?;
         for share in request.shares {
             storage::mount_share(share).await?;
         }
@@ -285,7 +287,7 @@ impl AgentService for Agent {
     }
 
     async fn shutdown(&self, _: Request<ShutdownRequest>) -> Answer<ShutdownResponse> {
-        nix::unistd::sync();
+        init::power::settle_disks();
         tokio::spawn(async {
             // A few turns of the event loop, in which the answer leaves: the port takes it at once.
             for _ in 0..TURNS_OF_AN_ANSWER {
