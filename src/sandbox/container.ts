@@ -52,12 +52,15 @@ export class Container {
   #place: StandInPlace = { netns: null, rootfs: null, cgroups: [] };
   #nextExec = 1;
 
-  /** `onStatus` is told each change of the state, before the caller that caused it gets its answer. */
-  constructor(sandbox: Sandbox, spec: ContainerSpec, onStatus: (status: ContainerStatus) => void) {
+  /**
+   * `onStatus` is told each change of the state, before the caller that caused it gets its answer; `onEarlySignal`, signals that reach init's stand-in
+   * before there is an init.
+   */
+  constructor(sandbox: Sandbox, spec: ContainerSpec, onStatus: (status: ContainerStatus) => void, onEarlySignal: (signal: number) => void) {
     this.#sandbox = sandbox;
     this.#spec = spec;
     this.#onStatus = onStatus;
-    this.init = new GuestProcess(sandbox, { containerId: spec.id, processId: "" });
+    this.init = new GuestProcess(sandbox, { containerId: spec.id, processId: "" }, onEarlySignal);
   }
 
   get status(): ContainerStatus {

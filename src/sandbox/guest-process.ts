@@ -18,10 +18,14 @@ export class GuestProcess {
   readonly target: ProcessTarget;
   readonly standIn: StandIn;
   readonly #sandbox: Sandbox;
+  readonly #onEarlySignal: (signal: number) => void;
+  #created = false;
   #started = false;
 
-  constructor(sandbox: Sandbox, target: ProcessTarget) {
+  /** `onEarlySignal` is told signals that reach the stand-in before the process exists in the guest. */
+  constructor(sandbox: Sandbox, target: ProcessTarget, onEarlySignal: (signal: number) => void = () => {}) {
     this.#sandbox = sandbox;
+    this.#onEarlySignal = onEarlySignal;
     this.target = target;
     this.standIn = new StandIn({
       signal: (signal) => this.#forward(signal),
@@ -39,6 +43,7 @@ export class GuestProcess {
    * VM has died. The process must have been created in the guest.
    */
   async follow(streams: readonly StreamName[]): Promise<ProcessOutcome> {
+    this.#created = true;
     const { agent, died } = this.#sandbox;
     const wait = agent.waitProcess(this.target);
     const pumps = streams.map(async (name) => {
@@ -84,6 +89,7 @@ export class GuestProcess {
 
   /** A signal that reached the stand-in. One that can no longer be delivered meets a process that has ended: its end is the answer. */
   #forward(signal: number): void {
+    if (!this.#created) return this.#onEarlySignal(signal);
     this.signal(signal).catch(() => {});
   }
 

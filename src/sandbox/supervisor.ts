@@ -10,6 +10,7 @@
  */
 import { exitStatus, explain, HuskError } from "../errors.ts";
 import { type CgroupHierarchy, type CgroupLimits, limitCgroups, makeCgroups, moveBeside } from "../host/cgroups.ts";
+import { deferred } from "../host/deferred.ts";
 import { type HostHook, runHooks } from "../host/hooks.ts";
 import { giveBack, type LedgerEntry, noteInLedger, readLedger } from "../host/ledger.ts";
 import { identify } from "../host/process-identity.ts";
@@ -59,6 +60,9 @@ function hookState(record: ContainerRecord): object {
   return { ociVersion, id, status, pid, bundle, annotations };
 }
 
+/** SIGHUP, SIGINT, SIGQUIT, SIGKILL (the stand-in is gone) and SIGTERM. */
+const endingSignals: ReadonlySet<number> = new Set([1, 2, 3, 9, 15]);
+
 export class Supervisor {
   readonly #input: SupervisorInput;
   readonly #starter: Starter;
@@ -69,6 +73,8 @@ export class Supervisor {
   #container: Container | undefined;
   #control: ControlServer | undefined;
   #ended: Promise<ProcessOutcome> | undefined;
+  /** Rejects when the stand-in is asked to end before there is a container to be asked. */
+  readonly #signalled = deferred<never>();
   #starting = false;
   /** Kept when the record no longer has it: a stopped container has none. */
   #standInPid = 0;
@@ -80,7 +86,7 @@ export class Supervisor {
   static async create(input: SupervisorInput, starter: Starter, trace: Trace, interrupted: Promise<never>): Promise<Supervisor> {
     const supervisor = new Supervisor(input, starter, trace);
     try {
-      await Promise.race([supervisor.#create(), interrupted]);
+      await Promise.race([supervisor.#create(), interrupted, supervisor.#signalled.promise]);
       return supervisor;
     } catch (error) {
       await supervisor.abandon(error);
@@ -192,7 +198,8 @@ export class Supervisor {
     const sandbox = Sandbox.launch({ ...input.sandbox, cgroups, agentSocket: folder.agentSocket, consoleLog: folder.console });
     this.#sandbox = sandbox;
     this.#trace.mark("VM launched");
-    const container = new Container(sandbox, input.container, (status) => this.#update({ status }));
+    const onStatus = (status: ContainerStatus): void => this.#update({ status });
+    const container = new Container(sandbox, input.container, onStatus, (signal) => this.#onEarlySignal(signal));
     this.#container = container;
     this.#control = await serveControl(folder.socket, serveContainer(container, { start: () => this.start(), state: () => this.#record }));
     this.#starter.attach(folder.socket, container.init.standIn.token);
@@ -239,6 +246,10 @@ export class Supervisor {
       exit: { ...end, at: at.toISOString(), ...(reason === undefined ? {} : { reason }) },
     });
     return outcome;
+  }
+
+  #onEarlySignal(signal: number): void {
+    if (endingSignals.has(signal)) this.#signalled.reject(new HuskError("host", `interrupted by signal ${signal}`));
   }
 
   #take(entry: LedgerEntry): void {
