@@ -87,13 +87,17 @@ export class Sandbox {
         socket.release();
       }
       const agent = this.#agent;
-      const answer = await agent.call("createSandbox", {
-        sandboxId: this.#spec.id,
-        hostname: "husk",
-        clockUnixNs: BigInt(Date.now()) * 1_000_000n,
-        randomSeed: randomBytes(64),
-        shares: sharedFolders(this.#spec),
-      });
+      const answer = await agent.call(
+        "createSandbox",
+        {
+          sandboxId: this.#spec.id,
+          hostname: "husk",
+          clockUnixNs: BigInt(Date.now()) * 1_000_000n,
+          randomSeed: randomBytes(64),
+          shares: sharedFolders(this.#spec),
+        },
+        bootMs,
+      );
       return { agentVersion: answer.agentVersion, kernelRelease: answer.kernelRelease };
     };
     try {

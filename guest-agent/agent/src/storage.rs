@@ -13,7 +13,7 @@ use crate::error::{Class, Context, Failure, Result};
 use crate::{sys, uevent};
 
 /// A device that was plugged in is there within this.
-const DEVICE_LIMIT: Duration = Duration::from_secs(10);
+const DEVICE_LIMIT: Duration = Duration::from_secs(30);
 /// Where the writable layers of overlays are.
 const OVERLAYS: &str = "/run/husk/overlays";
 
