@@ -148,5 +148,7 @@ test("into a container that was created and not started, and never into one that
 test.runIf(isHusk)("a user of the container's /etc/passwd by name", async ({ host }) => {
   const { id, end } = await waiting(host);
   expect(await host.ok("exec", "-u", "user", id, "id", "-un")).toBe("user\n");
+  const unknown = await host.runtime("exec", "-u", "nobody-here", id, "id");
+  expect(unknown).toMatchObject({ status: 125, stdout: "", stderr: expect.stringMatching(/^husk: .*nobody-here.*\n$/) });
   expect((await end()).status).toBe(0);
 });

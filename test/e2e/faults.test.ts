@@ -37,6 +37,16 @@ describe.runIf(isHusk)("kill -9", () => {
     expect(after).toEqual({ status: 0, stdout: "", stderr: "" });
   });
 
+  test.for(["qemu", "supervisor"] as const)("of %s while an exec begins", async (part, { host }) => {
+    const { id, foreground } = await host.running(host.script(waits));
+    const execs = [1, 2, 3].map(() => host.launch(["exec", id, "sh", "-c", "echo; exec sleep 1000"]));
+    await execs[0]?.stdout?.until("\n"); // the others are on their way
+    await killPart(host, id, part);
+    for (const exec of execs) expect(await exec.exited(reportedMs)).toBeGreaterThan(0);
+    expect(await foreground.exited(reportedMs)).toBe(137);
+    expect((await host.runtime("delete", "--force", id)).status).toBe(0);
+  });
+
   test.for(sandboxParts)("of %s while a container is created", async (part, { host }) => {
     const bundle = host.script("echo never");
     const create = host.launch(["create", "--bundle", bundle.path, "c"]);

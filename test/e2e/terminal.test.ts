@@ -127,6 +127,20 @@ test("create hands the terminal to its console socket, as conmon asks", async ({
   await host.ok("delete", id);
 });
 
+test("exec hands its terminal to a console socket, in the background", async ({ host }) => {
+  const { id, foreground } = await host.running(host.script("echo ready; read line"), { stdin: "pipe" });
+  const socket = host.path("console.sock");
+  const terminal = await Terminal.receive(host, socket);
+  const exec = host.launch(["exec", "-d", "-t", "--console-socket", socket, "--pid-file", host.path("pid"), "-e", "PS1=$ ", id, "sh"]);
+  expect(await exec.ended()).toEqual({ status: 0, stdout: "", stderr: "" });
+  await terminal.screen.until("$ ");
+  expect(await terminal.command("tty")).toBe("/dev/pts/0\n");
+  process.kill(Number(readFileSync(host.path("pid"), "utf8")), "SIGKILL");
+  await terminal.process.ended();
+  foreground.stdin.end("\n");
+  expect((await foreground.ended()).status).toBe(0);
+});
+
 test("a terminal without anywhere to go is refused", async ({ host }) => {
   const bundle = shellBundle(host);
   const { status, stderr } = await host.runtime("create", "--bundle", bundle.path, "c");

@@ -1,0 +1,81 @@
+/** The verbs around containers: spec, version, config, logs, gc, doctor. */
+import { mkdirSync, readFileSync } from "node:fs";
+import { describe, expect } from "vitest";
+import { makeRootfs } from "../harness/bundle.ts";
+import { test } from "../harness/host.ts";
+import { either, isHusk } from "../harness/runtime.ts";
+import { findPart } from "../harness/sandbox-processes.ts";
+import { Terminal } from "../harness/terminal.ts";
+
+test("spec writes a bundle's config.json, which runs as it is, on a terminal", async ({ host }) => {
+  const bundle = host.path("box");
+  mkdirSync(bundle);
+  await host.ok("spec", "--bundle", bundle);
+  const again = await host.runtime("spec", "--bundle", bundle);
+  expect(again.status).toBe(1);
+  expect(again.stderr).toMatch(/config\.json exists/);
+  makeRootfs(`${bundle}/rootfs`);
+  const terminal = Terminal.run(host, ["run", "--bundle", bundle, "box"]);
+  await terminal.screen.until("# ");
+  terminal.type("hostname; touch /x\n");
+  await terminal.screen.until(`\r\n${either({ husk: "husk", runc: "runc" })}\r\n`);
+  await terminal.screen.until("Read-only file system");
+  terminal.type("exit 2\n");
+  expect((await terminal.process.ended()).status).toBe(2);
+});
+
+test("version says what it is in its first line, and the spec's version", async ({ host }) => {
+  for (const words of [["--version"], ["-v"]]) {
+    expect(await host.ok(...words)).toMatch(
+      either({ husk: /^husk version \d+\.\d+\.\d+\nspec: 1\.\d+\.\d+/, runc: /^runc version [^]*\nspec: 1\.\d+\.\d+/ }),
+    );
+  }
+});
+
+describe.runIf(isHusk)("husk's own", () => {
+  test("config: every value and where it came from", async ({ host }) => {
+    const env = host.configuration('[vm]\nmemory = "512MiB"\n');
+    const { stdout } = await host.launch(["config"], { env }).ended();
+    expect(stdout).toMatch(/^vcpus = 1 +# default$/m);
+    expect(stdout).toContain(`memory = "512MiB"`);
+    expect(stdout).toMatch(new RegExp(`^memory = "512MiB" +# ${env["HUSK_CONFIG"]}$`, "m"));
+    const wrong = await host.launch(["config"], { env: host.configuration('[vm]\nmemroy = "1GiB"\n') }).ended();
+    expect(wrong.status).toBe(125);
+    expect(wrong.stderr).toMatch(/^husk: \S+: vm\.memroy: there is no such setting \(did you mean vm\.memory\?\)\n$/);
+  });
+
+  test("doctor: what this host can do, in one line each", async ({ host }) => {
+    const { status, stdout } = await host.runtime("doctor");
+    expect(status).toBe(0);
+    for (const subject of ["KVM", "QEMU", "virtiofsd", "guest image", "cgroups"])
+      expect(stdout).toMatch(new RegExp(`^(ok|warn) +${subject} +\\S`, "m"));
+    expect(stdout).toMatch(/husk can run containers here/);
+  });
+
+  test("logs: the supervisor's, and the guest's console", async ({ host }) => {
+    const { id, foreground } = await host.running(host.script("echo ready; echo from the container >/dev/kmsg; read line"), {
+      stdin: "pipe",
+    });
+    const lines = (await host.ok("logs", id)).trimEnd().split("\n");
+    expect(lines.map((line) => (JSON.parse(line) as { msg: string }).msg)).toContain("the container runs");
+    expect((await host.runtime("logs", "--guest", id)).status).toBe(0);
+    foreground.stdin.end("\n");
+    expect((await foreground.ended()).status).toBe(0);
+  });
+
+  test("gc removes what nobody is left to remove, and nothing else", async ({ host }) => {
+    const kept = await host.create(host.script("true"));
+    const lost = await host.running(host.script("echo ready; exec sleep 1000"));
+    const supervisor = findPart(host, lost.id, "supervisor");
+    if (supervisor === undefined) throw new Error("no supervisor");
+    lost.foreground.signal("SIGKILL");
+    process.kill(supervisor.pid, "SIGKILL");
+    await lost.foreground.ended();
+    await host.until(async () => (await host.runtime("state", lost.id)).status !== 0 || (await host.state(lost.id)).status === "stopped");
+    await host.ok("gc");
+    expect(await host.ok("list", "-q")).toBe(`${kept.id}\n`);
+    expect(readFileSync(`${host.root}/${kept.id}/state.json`, "utf8")).toContain('"status": "created"');
+    await host.ok("delete", kept.id);
+    await kept.program.ended();
+  });
+});
