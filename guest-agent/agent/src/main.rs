@@ -13,6 +13,7 @@ mod clock;
 mod console;
 mod container;
 mod error;
+mod folders;
 mod init;
 mod modules;
 mod network;

@@ -10,12 +10,11 @@ use nix::mount::{MntFlags, MsFlags, mount as mount_call, umount2};
 use crate::api;
 use crate::child::{self, MountOptions};
 use crate::error::{Class, Context, Failure, Result};
+use crate::folders::OVERLAYS;
 use crate::{sys, uevent};
 
 /// A device that was plugged in is there within this.
 const DEVICE_LIMIT: Duration = Duration::from_secs(30);
-/// Where the writable layers of overlays are.
-const OVERLAYS: &str = "/run/husk/overlays";
 
 /// A mount to be undone.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use nix::unistd::{Gid, Uid, fchownat};
 
 use super::resolve::{Missing, parent, resolve};
 use crate::error::{Class, Context, Failure, Result};
+use crate::folders::DEVICES;
 use crate::spec::{Device, Spec};
 use crate::sys::{self, MountChange};
 
@@ -21,9 +22,6 @@ const DEFAULT: [(&str, i64, i64); 6] = [
     ("/dev/urandom", 1, 9),
     ("/dev/tty", 5, 0),
 ];
-
-/// Where the nodes are that are bound into user namespaces.
-const NODES: &str = "/run/husk/devices";
 
 /// A device to make, and a detached mount of its node where the container may not make nodes.
 pub struct DeviceSource {
@@ -61,9 +59,8 @@ pub fn gather(spec: &Spec, in_user_namespace: bool) -> Result<Vec<DeviceSource>>
             .map(|device| DeviceSource { device, node: None })
             .collect());
     }
-    std::fs::create_dir_all(NODES).context(|| format!("make {NODES}"))?;
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let folder = open(NODES, flags, Mode::empty()).context(|| format!("open {NODES}"))?;
+    let folder = open(DEVICES, flags, Mode::empty()).context(|| format!("open {DEVICES}"))?;
     let mut sources = Vec::new();
     for device in devices {
         let node = make_source(folder.as_fd(), &device)

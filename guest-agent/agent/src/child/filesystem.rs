@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::mount_options::MountOptions;
 use crate::error::{Class, Context, Failure, Result};
+use crate::folders::SCRATCH;
 use crate::sys;
 
 /// The longest value that fsconfig(2) takes, its NUL left out.
@@ -69,10 +71,12 @@ pub fn make(kind: &str, source: &str, options: &MountOptions) -> Result<OwnedFd>
 
 /// mount(2), for options that are too long for fsconfig(2): on a folder of ours, from where the mount is taken away again.
 fn make_by_path(kind: &str, source: &str, options: &MountOptions) -> Result<OwnedFd> {
-    const SCRATCH: &str = "/run/husk/scratch";
+    // One at a time: the agent mounts storages on several threads.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let fail =
         |errno: nix::errno::Errno| Failure::new(Class::MountFailed, format!("{kind}: {errno}"));
-    std::fs::create_dir_all(SCRATCH).class(Class::MountFailed, || format!("create {SCRATCH}"))?;
+    let scratch = sys::c_string(SCRATCH).map_err(fail)?;
     let flags = if options.readonly() {
         MsFlags::MS_RDONLY
     } else {
@@ -93,7 +97,7 @@ fn make_by_path(kind: &str, source: &str, options: &MountOptions) -> Result<Owne
         Some(data.as_str()),
     )
     .map_err(fail)?;
-    let tree = sys::clone_tree(None, c"/run/husk/scratch", false).and_then(|tree| {
+    let tree = sys::clone_tree(None, &scratch, false).and_then(|tree| {
         sys::set_mount(&tree, options.attributes, false)?;
         Ok(tree)
     });

@@ -2,8 +2,6 @@
 //!
 //! It does nothing but be there: the kernel reaps its children. Its root is empty, since containers find it as their process 1.
 
-use std::fs;
-
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigHandler, Signal, signal};
@@ -14,9 +12,7 @@ use super::control::Control;
 use super::wire::ToAgent;
 use super::{first_stage, namespaces};
 use crate::error::{Context, Result};
-
-/// Any folder of the guest: only this process sees what is mounted on it.
-const EMPTY: &str = "/run/husk/empty";
+use crate::folders::EMPTY;
 
 /// Makes the namespaces, and forks the process that stays in them.
 pub fn fork(control: &mut Control, proc: &Proc) -> Result<()> {
@@ -43,7 +39,6 @@ fn leave_everything() -> Result<()> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .context(|| "make / private")?;
-    fs::create_dir_all(EMPTY).context(|| format!("make {EMPTY}"))?;
     mount(
         Some("tmpfs"),
         EMPTY,

@@ -9,6 +9,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::error::{Context, Result};
+use crate::folders;
 
 struct FileSystem {
     kind: &'static str,
@@ -95,6 +96,9 @@ pub fn mount_all() -> Result<()> {
         fs::create_dir_all(target).context(|| format!("create {target}"))?;
         mount(Some(*kind), *target, Some(*kind), *flags, Some(*data))
             .context(|| format!("mount {kind} on {target}"))?;
+    }
+    for folder in folders::ALL {
+        fs::create_dir_all(folder).context(|| format!("create {folder}"))?;
     }
     open_console();
     hurry_grace_periods();
