@@ -68,9 +68,11 @@ pub struct Failure {
     pub message: String,
 }
 
+/// What nearly everything here answers.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
+    /// A failure of a class, with its one line.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
         Failure {
             class,

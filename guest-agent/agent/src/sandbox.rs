@@ -36,6 +36,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
+    /// An empty sandbox.
     pub fn new(reaper: Reaper, began_ns: u64) -> Arc<Self> {
         let (events, _) = broadcast::channel(EVENTS);
         Arc::new(Sandbox {
@@ -115,6 +116,7 @@ pub struct Reservation<'a> {
 }
 
 impl Reservation<'_> {
+    /// Puts the container in its place.
     pub fn fill(mut self, container: Arc<Container>) {
         self.filled = true;
         self.sandbox

@@ -7,7 +7,9 @@ use crate::spec::DeviceRule;
 
 /// Read, write and make, as the kernel's BPF_DEVCG_ACC_* bits.
 pub const MAKE: u32 = 1;
+/// See [`MAKE`].
 pub const READ: u32 = 2;
+/// See [`MAKE`].
 pub const WRITE: u32 = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

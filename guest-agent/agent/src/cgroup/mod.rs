@@ -67,6 +67,7 @@ impl Cgroup {
         Ok(cgroup)
     }
 
+    /// Its folder in the cgroup file system.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

@@ -14,6 +14,7 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// A setting whose file must be there.
     pub fn new(file: impl Into<String>, value: impl ToString) -> Self {
         Setting {
             file: file.into(),

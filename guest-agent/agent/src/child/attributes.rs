@@ -13,6 +13,7 @@ use crate::error::{Context, Result};
 pub struct Proc(OwnedFd);
 
 impl Proc {
+    /// Opens /proc. In the guest's own mount namespace.
     pub fn open() -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         open("/proc", flags, Mode::empty())

@@ -81,6 +81,7 @@ impl Control {
         Ok(())
     }
 
+    /// Sends the message.
     pub fn send(&mut self, message: &ToAgent) -> Result<()> {
         self.socket
             .write_all(&wire::encode(message)?)

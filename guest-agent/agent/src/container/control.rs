@@ -23,6 +23,7 @@ pub struct Control {
 }
 
 impl Control {
+    /// Takes one end of a socket pair.
     pub fn new(socket: StdUnixStream) -> Result<Self> {
         socket
             .set_nonblocking(true)

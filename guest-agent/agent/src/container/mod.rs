@@ -57,6 +57,7 @@ impl Drop for Reserved<'_> {
 }
 
 impl Container {
+    /// A container without processes yet.
     pub fn new(
         id: String,
         cgroup: Cgroup,

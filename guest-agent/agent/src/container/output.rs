@@ -31,6 +31,7 @@ pub struct Output {
 }
 
 impl Output {
+    /// The output at the reading end of a pipe.
     pub fn pipe(reader: AsyncFd<OwnedFd>) -> Self {
         Output {
             source: Source::Pipe(reader),
@@ -38,6 +39,7 @@ impl Output {
         }
     }
 
+    /// The output at the master of a pty.
     pub fn terminal(master: Arc<AsyncFd<OwnedFd>>) -> Self {
         Output {
             source: Source::Terminal(master),

@@ -48,6 +48,7 @@ pub struct Process {
 }
 
 impl Process {
+    /// A process that waits for its start.
     pub fn new(
         id: &str,
         pid: i32,

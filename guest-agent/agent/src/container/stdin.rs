@@ -32,6 +32,7 @@ impl Sink {
         }
     }
 
+    /// Whether it is a pty's master.
     pub fn is_terminal(&self) -> bool {
         matches!(self, Sink::Terminal(_))
     }

@@ -24,6 +24,7 @@ pub struct Route {
 }
 
 impl Route {
+    /// A new connection.
     pub fn open() -> Result<Self> {
         let what = || "open an rtnetlink socket";
         let socket = socket(

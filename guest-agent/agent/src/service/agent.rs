@@ -15,6 +15,7 @@ use crate::error::{Failure, Result};
 use crate::sandbox::Sandbox;
 use crate::{clock, init, network, processes, spec, stats, storage};
 
+/// The service, for as long as a session lasts.
 pub struct Agent {
     sandbox: Arc<Sandbox>,
 }
@@ -25,6 +26,7 @@ const TURNS_OF_AN_ANSWER: u32 = 64;
 type Answer<T> = std::result::Result<Response<T>, Status>;
 
 impl Agent {
+    /// Serves a sandbox.
     pub fn new(sandbox: Arc<Sandbox>) -> Self {
         Agent { sandbox }
     }

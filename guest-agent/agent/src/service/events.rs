@@ -13,6 +13,7 @@ use crate::api::Event;
 /// As much as a call holds back on top of the channel's own capacity.
 const QUEUE: usize = 16;
 
+/// What an Events call answers.
 pub type EventStream = Pin<Box<dyn Stream<Item = Result<Event, Status>> + Send>>;
 
 /// Passes events on until the caller is gone. A caller that is too slow is told that it missed some, which ends the stream.

@@ -17,6 +17,7 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
+    /// The bytes of a connection that was just accepted.
     pub fn new(connection: &'a mut Connection) -> Self {
         Session {
             stream: &mut connection.stream,
