@@ -68,11 +68,12 @@ describe.runIf(isHusk)("husk's own", () => {
     const lost = await host.running(host.script("echo ready; exec sleep 1000"));
     const supervisor = findPart(host, lost.id, "supervisor");
     if (supervisor === undefined) throw new Error("no supervisor");
+    process.kill(supervisor.pid, "SIGSTOP"); // it shall not see that its caller goes first
     lost.foreground.signal("SIGKILL");
-    process.kill(supervisor.pid, "SIGKILL");
     await lost.foreground.ended();
-    await host.until(async () => (await host.runtime("state", lost.id)).status !== 0 || (await host.state(lost.id)).status === "stopped");
-    await host.ok("gc");
+    process.kill(supervisor.pid, "SIGKILL");
+    await host.until(async () => (await host.state(lost.id)).status === "stopped");
+    expect(await host.ok("gc")).toContain(`removed the container ${lost.id}: ${host.root}/${lost.id}\n`);
     expect(await host.ok("list", "-q")).toBe(`${kept.id}\n`);
     expect(readFileSync(`${host.root}/${kept.id}/state.json`, "utf8")).toContain('"status": "created"');
     await host.ok("delete", kept.id);
