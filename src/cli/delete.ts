@@ -1,7 +1,8 @@
 /** `husk delete`. */
+
+import { helperPath } from "../host/installation.ts";
 import { deleteContainer, type RemovalOptions } from "../sandbox/removal.ts";
 import type { Invocation } from "./command-line.ts";
-import { helperPath } from "./installation.ts";
 import type { Log } from "./log.ts";
 
 export async function deleteVerb({ globals, flags, operands: [id = ""] }: Invocation<"delete">, log: Log): Promise<void> {

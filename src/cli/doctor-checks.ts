@@ -3,10 +3,10 @@ import { dirname, join } from "node:path";
 import type { Config } from "../config/config.ts";
 import { explain } from "../errors.ts";
 import { findHierarchies } from "../host/cgroups.ts";
+import { helperPath } from "../host/installation.ts";
 import { type AcceleratorProbe, chooseAccelerator, probeAccelerator, tcgWarning } from "../vmm/accelerator.ts";
 import { findGuestImage, findQemu, findVirtiofsd, guestImageFolders } from "../vmm/host-programs.ts";
 import type { HostView } from "./host-view.ts";
-import { helperPath } from "./installation.ts";
 
 /** fail: husk cannot run containers here. warn: it can, but not as well as it might. */
 export type CheckStatus = "ok" | "warn" | "fail";

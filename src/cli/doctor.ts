@@ -1,10 +1,10 @@
 /** `husk doctor`. */
 import { type Config, loadConfig } from "../config/config.ts";
 import { explain, HuskError } from "../errors.ts";
+import { helperPath, installationFolder } from "../host/installation.ts";
 import type { Invocation } from "./command-line.ts";
 import * as checks from "./doctor-checks.ts";
 import { type HostView, thisHost } from "./host-view.ts";
-import { helperPath, installationFolder } from "./installation.ts";
 import { print } from "./output.ts";
 
 /** Answers 1 where husk cannot run containers. */

@@ -1,28 +1,18 @@
-/**
- * From a bundle, the configuration and the flags to what the supervisor is to make. Everything that can be refused is refused here, before anything is
- * taken from the host.
- */
-import { accessSync, closeSync, openSync, readFileSync } from "node:fs";
-import { availableParallelism, totalmem, userInfo } from "node:os";
-import { dirname, join, resolve } from "node:path";
+/** From a bundle, the configuration and the flags to what the supervisor is to make. */
+import { readFileSync } from "node:fs";
+import { userInfo } from "node:os";
+import { join } from "node:path";
 import type { Config } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
 import { findHierarchies } from "../host/cgroups.ts";
+import { installationFolder } from "../host/installation.ts";
 import { identify } from "../host/process-identity.ts";
-import { type Bundle, inspectSources, loadBundle } from "../oci/bundle.ts";
-import { guestSpec, type Share } from "../oci/guest-spec.ts";
-import { stringifyJson } from "../oci/json.ts";
-import { vmSize } from "../oci/resources.ts";
-import { judge, refuseUnsupported } from "../oci/support.ts";
+import { type Bundle, loadBundle } from "../oci/bundle.ts";
+import { planContainer } from "../sandbox/plan-container.ts";
+import { planVm } from "../sandbox/plan-vm.ts";
 import type { WindowSize } from "../sandbox/stand-in.ts";
 import type { SupervisorInput } from "../sandbox/supervisor.ts";
-import { guestPath, planBind, planRoot } from "../storage/container-storage.ts";
-import { findRootFilesystem } from "../storage/root-filesystem.ts";
-import { type AcceleratorChoice, chooseAccelerator, probeAccelerator } from "../vmm/accelerator.ts";
-import { findGuestImage, findQemu, findVirtiofsd, guestImageFolders } from "../vmm/host-programs.ts";
-import type { GuestImage } from "../vmm/machine.ts";
-import { identifyVirtiofsd } from "../vmm/virtiofsd.ts";
-import { helperPath, installationFolder } from "./installation.ts";
+import type { AcceleratorChoice } from "../vmm/accelerator.ts";
 
 /** What the command line asks for, apart from the configuration. */
 export interface PrepareOptions {
@@ -42,83 +32,44 @@ export interface PrepareOptions {
 export interface Prepared {
   readonly input: SupervisorInput;
   readonly accelerator: AcceleratorChoice;
-  /** What is worth a line in the log: fields that the VM's boundary subsumes, properties that the spec does not know. */
+  /** ContainerPlan.notes. */
   readonly notes: readonly string[];
 }
 
 /** Reads, checks and plans. Throws `invalid-argument`, `unsupported` or `host`. */
 export async function prepare(options: PrepareOptions, config: Config): Promise<Prepared> {
   const bundle = await loadBundle(options.bundle);
-  const { spec } = bundle;
-  const sources = await inspectSources(spec, bundle.path);
-  const notes = refuseUnsupported(
-    judge(spec, { bundle: bundle.path, sources, allowVmSection: config.allow.vmSection, allowedAnnotations: config.allow.annotations }),
-  );
-  const terminal = spec.process.terminal === true;
-  if (terminal && !options.foreground && options.consoleSocket === null) {
+  const plan = await planContainer(bundle, { id: options.id, size: options.size }, config.allow);
+  if (plan.container.terminal && !options.foreground && options.consoleSocket === null) {
     throw new HuskError(
       "invalid-argument",
       "config.json: process.terminal: a container in the background needs --console-socket for its terminal",
     );
   }
-  const root = planRoot(options.id, findRootFilesystem(bundle.rootfs), spec.root.readonly === true);
-  const planned = (share: Share) => planBind(options.id, share.index, share.hostPath, share.readonly);
-  const guest = guestSpec(spec, {
-    bundle: bundle.path,
-    sources,
-    rootPath: root.storage.mountPoint,
-    guestPath: (share) => guestPath(planned(share)),
-  });
-  const size = vmSize(spec, {
-    vcpus: config.vm.vcpus,
-    memoryBytes: config.vm.memory,
-    guestOverheadBytes: config.vm.memoryOverhead,
-    hostOverheadBytes: config.vm.hostOverhead,
-    hostCpus: availableParallelism(),
-    hostMemoryBytes: totalmem(),
-  });
-  const accelerator = chooseAccelerator(config.vm.accel, config.vm.requireKvm, probeAccelerator(readText, tryOpen));
-  const consoleSize = spec.process.consoleSize;
+  const { vm, accelerator, cgroupLimits } = await planVm(bundle.spec, config);
   return {
     accelerator,
-    notes: [...notes, ...bundle.unknown.map((path) => `config.json: ${path} is no property of the runtime spec and was ignored`)],
+    notes: plan.notes,
     input: {
       root: options.root,
       record: firstRecord(options, bundle),
-      container: {
-        id: options.id,
-        specJson: stringifyJson(guest.spec),
-        rootfs: root.storage,
-        storages: [],
-        terminal,
-        consoleSize: consoleSize === undefined ? options.size : { rows: consoleSize.height, columns: consoleSize.width },
-      },
+      container: plan.container,
       sandbox: {
+        ...vm,
         id: options.id,
-        programs: await findPrograms(config, spec.vm?.hypervisor?.path),
-        image: findImage(config, spec.vm?.kernel?.path),
-        accelerator: accelerator.accelerator,
-        channel: chooseChannel(config.vm.channel),
-        vhostNet: canAccess("/dev/vhost-net"),
-        vcpus: size.vcpus,
-        memoryBytes: size.memoryBytes,
-        translationBufferBytes: config.vm.tcgTbSize,
-        networkPorts: config.vm.networkPorts,
-        guestConsoleBytes: config.log.guestConsoleBytes,
-        kernelParameters: spec.vm?.kernel?.parameters ?? [],
-        netns: namespacePath(bundle),
-        mounts: [...root.shown, ...guest.shares.map(planned)],
-        disks: root.disks,
+        netns: plan.netns,
+        shares: plan.shown.length > 0,
+        mounts: plan.shown,
+        disks: plan.disks,
         // A container in the foreground is nobody's to delete once its supervisor was killed; any other is left as stopped, for its owner.
         remains: options.foreground && !options.keep ? deletion(options) : [],
-        deadlines: { bootMs: config.deadlines.bootMs, callMs: config.deadlines.callMs },
       },
-      standInRootfs: root.shown.length > 0 ? bundle.rootfs : null,
+      standInRootfs: plan.standInRootfs,
       consoleSocket: options.consoleSocket,
-      hierarchies: findHierarchies(readText("/proc/self/mountinfo")),
-      cgroupsPath: resolve("/", spec.linux?.cgroupsPath ?? `husk-${options.id}`),
-      cgroupLimits: size.host,
-      hooks: spec.hooks ?? {},
+      hierarchies: findHierarchies(readFileSync("/proc/self/mountinfo", "utf8")),
+      cgroupsPath: plan.cgroupsPath,
+      cgroupLimits,
+      hooks: plan.hooks,
       stopMs: config.deadlines.stopMs,
     },
   };
@@ -145,54 +96,7 @@ function firstRecord(options: PrepareOptions, bundle: Bundle): SupervisorInput["
   };
 }
 
-/** `qemu`: the bundle's own choice, which the administrator has allowed (allow.vm_section). */
-async function findPrograms(config: Config, qemu: string | undefined): Promise<SupervisorInput["sandbox"]["programs"]> {
-  const helper = helperPath();
-  const virtiofsd = findVirtiofsd(config.vm.virtiofsd, dirname(helper), process.env);
-  return {
-    helper,
-    qemu: findQemu(qemu ?? config.vm.qemu, process.env),
-    virtiofsd,
-    virtiofsdKind: await identifyVirtiofsd(virtiofsd),
-  };
-}
-
-/** `kernel`: likewise; husk's own initramfs goes with it, since the agent is in it. */
-function findImage(config: Config, kernel: string | undefined): GuestImage {
-  const image = findGuestImage(config.vm.kernel, guestImageFolders(installationFolder(), process.env));
-  return kernel === undefined ? image : { ...image, kernel };
-}
-
 /** The command that deletes the container without its supervisor. */
 function deletion({ root, id }: PrepareOptions): string[] {
   return [process.execPath, join(installationFolder(), "dist/husk.js"), "--root", root, "delete", "--force", id];
-}
-
-/** vsock where the host has it: it is faster, and a VM's own. */
-function chooseChannel(requested: Config["vm"]["channel"]): "serial" | "vsock" {
-  if (requested !== "auto") return requested;
-  return canAccess("/dev/vhost-vsock") ? "vsock" : "serial";
-}
-
-/** The network namespace that the bundle names; null: one of its own. A bundle that names none at all was refused before. */
-function namespacePath({ spec }: Bundle): string | null {
-  const path = spec.linux?.namespaces?.find((namespace) => namespace.type === "network")?.path;
-  return path === undefined || path === "" ? null : path;
-}
-
-function canAccess(path: string): boolean {
-  try {
-    accessSync(path);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-function readText(path: string): string {
-  return readFileSync(path, "utf8");
-}
-
-function tryOpen(path: string): void {
-  closeSync(openSync(path, "r+"));
 }

@@ -3,9 +3,9 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { installationFolder } from "../host/installation.ts";
 import { printable } from "../host/printable.ts";
 import { featureReport } from "./features.ts";
-import { installationFolder } from "./installation.ts";
 import { formatLine, type Level, openLog } from "./log.ts";
 import { GrowingFile } from "./logs.ts";
 import { table } from "./output.ts";

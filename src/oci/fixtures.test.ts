@@ -93,7 +93,7 @@ describe.each(Object.entries(fixtures))("%s", (name, expected) => {
       sources,
       rootPath: "/guest/root",
       guestPath: ({ index }) => `/guest/${index}`,
-      namespacePath: (namespace) => (isSandboxNamespace(namespace) ? `/guest/ns/${namespace.type}` : undefined),
+      isSandboxNamespace,
     });
     const shared = guest.shares.map(({ index, readonly }) => `${spec.mounts?.[index]?.destination}${readonly ? " ro" : ""}`);
     expect(shared).toEqual(expected.shares);

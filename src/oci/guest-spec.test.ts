@@ -81,10 +81,10 @@ test("all else is as the bundle has it", () => {
   expect(linux).toEqual({ ...expected, namespaces: expected?.namespaces?.filter(({ type }) => type !== "network") });
 });
 
-test("a namespace of the sandbox is joined in the guest; one of others is refused", () => {
+test("a namespace of the sandbox is the guest's own; one of others is refused", () => {
   const spec: Spec = { ...defaultSpec, linux: { namespaces: [{ type: "ipc", path: "/proc/7/ns/ipc" }] } };
-  const joined = guestSpec(spec, { ...options, namespacePath: ({ type }) => `/run/ns/${type}` });
-  expect(joined.spec.linux?.namespaces).toEqual([{ type: "ipc", path: "/run/ns/ipc" }]);
+  const joined = guestSpec(spec, { ...options, isSandboxNamespace: ({ type }) => type === "ipc" });
+  expect(joined.spec.linux?.namespaces).toEqual([]);
   expect(() => guestSpec(spec, options)).toThrow("config.json: linux.namespaces: the guest cannot join /proc/7/ns/ipc");
 });
 

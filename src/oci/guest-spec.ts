@@ -31,8 +31,8 @@ export interface GuestSpecOptions {
   readonly rootPath: string;
   /** Where the guest finds a share. */
   readonly guestPath: (share: Share) => string;
-  /** Where the guest finds a sandbox's namespace that a container joins; see `Circumstances.isSandboxNamespace`. */
-  readonly namespacePath?: (namespace: Namespace) => string | undefined;
+  /** See `Circumstances.isSandboxNamespace`. */
+  readonly isSandboxNamespace?: (namespace: Namespace) => boolean;
 }
 
 export interface GuestSpec {
@@ -134,14 +134,15 @@ function guestDevices(devices: readonly Device[], privileged: boolean): Device[]
   return wanted.map((device) => (device.fileMode === undefined ? device : { ...device, fileMode: device.fileMode & 0o7777 }));
 }
 
-/** All but the network's: in the guest, the sandbox's network is the guest's own, which the host mirrors the namespace's links into. */
-function guestNamespaces(namespaces: readonly Namespace[], { namespacePath }: GuestSpecOptions): Namespace[] {
+/**
+ * All that the container is to have of its own. Not the network's: the guest's own is the sandbox's, which the host mirrors the namespace's links into. Nor
+ * those of the sandbox, which the agent gives to containers that have none of their own.
+ */
+function guestNamespaces(namespaces: readonly Namespace[], { isSandboxNamespace }: GuestSpecOptions): Namespace[] {
   return namespaces
-    .filter(({ type }) => type !== "network")
+    .filter((namespace) => namespace.type !== "network" && isSandboxNamespace?.(namespace) !== true)
     .map((namespace): Namespace => {
       if (namespace.path === undefined || namespace.path === "") return { type: namespace.type };
-      const path = namespacePath?.(namespace);
-      if (path === undefined) throw new HuskError("unsupported", `config.json: linux.namespaces: the guest cannot join ${namespace.path}`);
-      return { type: namespace.type, path };
+      throw new HuskError("unsupported", `config.json: linux.namespaces: the guest cannot join ${namespace.path}`);
     });
 }

@@ -95,7 +95,7 @@ export class Container {
       stdio: { terminal, stdin: true, stdout: true, stderr: !terminal, ...(consoleSize === null ? {} : { size: consoleSize }) },
     });
     this.#setStatus("created");
-    const ended = this.init.follow(streamsOf(terminal)).then((outcome) => {
+    const ended = this.init.follow(this.init.standIn.streams(streamsOf(terminal))).then((outcome) => {
       this.#setStatus("stopped");
       return outcome;
     });
@@ -202,7 +202,7 @@ export class Container {
         streams,
       });
       if (size !== null && exec.terminal) await process.resize(size);
-      const ended = process.follow(streams);
+      const ended = process.follow(standIn.streams(streams));
       await process.start();
       void ended.then(({ end }) => this.#endExec(process, end));
       return pid;

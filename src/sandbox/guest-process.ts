@@ -1,4 +1,5 @@
 /** One process in the guest together with the stand-in on the host that is its PID here. */
+import type { Socket } from "node:net";
 import { withDeadline } from "../host/deadline.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { type ProcessEnd, StandIn, type StreamName, type WindowSize } from "./stand-in.ts";
@@ -10,6 +11,9 @@ export interface ProcessOutcome {
   readonly at: Date;
   readonly reason?: string;
 }
+
+/** What a process's streams are joined to, each as soon as it is open; a stream that is not named is /dev/null in the guest. */
+export type ProcessStreams = Readonly<Partial<Record<StreamName, Promise<Socket>>>>;
 
 /** The signal that stands for the death of everything at once. */
 const SIGKILL = 9;
@@ -39,19 +43,26 @@ export class GuestProcess {
   }
 
   /**
-   * Joins the stand-in's streams to the process, and waits for its end: resolves once the process has ended and its last byte of output has left, or the
+   * Joins `streams` to the process, and waits for its end: resolves once the process has ended and its last byte of output has left, or the
    * VM has died. The process must have been created in the guest.
    */
-  async follow(streams: readonly StreamName[]): Promise<ProcessOutcome> {
+  async follow(streams: ProcessStreams): Promise<ProcessOutcome> {
+    const { ended, flushed } = this.join(streams);
+    const outcome = await ended;
+    await flushed;
+    return outcome;
+  }
+
+  /** As `follow`, with the process's end and its last byte told apart: who has nobody to read the output need not wait for it. Neither rejects. */
+  join(streams: ProcessStreams): { readonly ended: Promise<ProcessOutcome>; readonly flushed: Promise<void> } {
     this.#created = true;
     const { agent, died } = this.#sandbox;
     const wait = agent.waitProcess(this.target);
-    const pumps = streams.map(async (name) => {
-      const socket = await this.standIn.stream(name);
+    const pumps = Object.entries(streams).map(async ([name, opening]) => {
+      const socket = await opening;
       if (name === "stdin") return void pumpStdin(agent, this.target, socket);
-      return pumpOutput(agent, this.target, name, socket);
+      return pumpOutput(agent, this.target, name === "stdout" ? "stdout" : "stderr", socket);
     });
-    const flushed = Promise.allSettled(pumps);
     const outcome = wait.answer.then(
       ({ end, oomKilled, endedUnixNs }): ProcessOutcome => ({
         end: end?.$case === "signal" ? { signal: end.value } : { code: end?.value ?? 255 },
@@ -64,12 +75,8 @@ export class GuestProcess {
         return { end: { signal: SIGKILL }, at: new Date(), reason };
       },
     );
-    const result = await Promise.race([
-      outcome,
-      died.then((reason): ProcessOutcome => ({ end: { signal: SIGKILL }, at: new Date(), reason })),
-    ]);
-    await flushed;
-    return result;
+    const ended = Promise.race([outcome, died.then((reason): ProcessOutcome => ({ end: { signal: SIGKILL }, at: new Date(), reason }))]);
+    return { ended, flushed: Promise.allSettled(pumps).then(() => {}) };
   }
 
   /** Lets the created process execute its program. Throws `program-not-found` and its like where execve fails. */

@@ -16,6 +16,7 @@ const spec: SandboxSpec = {
   kernelParameters: [],
   netns: null,
   cgroups: ["/sys/fs/cgroup/husk-a"],
+  shares: true,
   mounts: [{ source: "/b/rootfs", target: "a/rootfs", readonly: false }],
   disks: [],
   agentSocket: "/run/husk/a/agent.sock",
@@ -41,11 +42,11 @@ test("a folder needs virtiofsd, which is given to QEMU as a socket that listens 
 
 test("a disk alone needs no virtiofsd, and is opened for writing only where it may be written", () => {
   const disk = { serial: "root", path: "/images/root.ext4", isDevice: false, readonly: true };
-  const plan = planSandbox({ ...spec, mounts: [], disks: [disk] }, 1);
+  const plan = planSandbox({ ...spec, shares: false, mounts: [], disks: [disk] }, 1);
   expect(plan.processes.map(({ name }) => name)).toEqual(["qemu"]);
   expect(plan.open.slice(2)).toEqual([{ fd: 10, path: "/images/root.ext4", write: false }]);
   expect(plan.processes[0]?.fds).toContain(10);
-  expect(sharedFolders({ ...spec, mounts: [] })).toEqual([]);
+  expect(sharedFolders({ ...spec, shares: false })).toEqual([]);
 });
 
 test("over vsock a relay listens in QEMU's stead, and QEMU never holds the agent's socket", () => {

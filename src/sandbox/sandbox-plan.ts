@@ -30,7 +30,9 @@ export interface SandboxSpec {
   /** The network namespace to enter; null: a new one. */
   readonly netns: string | null;
   readonly cgroups: readonly string[];
-  /** Host paths that the guest sees below `sharePoint`. */
+  /** Whether host paths can be shown to the guest, now or later. */
+  readonly shares: boolean;
+  /** Host paths that the guest sees below `sharePoint` from the start. */
   readonly mounts: readonly SandboxMount[];
   readonly disks: readonly ImageDisk[];
   /** The unix socket, as the host sees it, behind which the agent is dialled. */
@@ -72,11 +74,10 @@ export function sandboxUser(helperPid: number): number {
 export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
   const uid = sandboxUser(helperPid);
   const contextId = firstContextId + helperPid;
-  const shares = spec.mounts.length > 0;
-  const machine = planMachine(spec, contextId, shares);
+  const machine = planMachine(spec, contextId);
   const programs: SandboxProgram[] = [];
   if (spec.channel === "vsock") programs.push(relay(spec.programs.helper, contextId));
-  if (shares) programs.push(virtiofsd(spec.programs));
+  if (spec.shares) programs.push(virtiofsd(spec.programs));
   const channelDescriptors = spec.channel === "serial" ? [descriptors.agent] : [];
   programs.push({
     name: "qemu",
@@ -108,8 +109,8 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
   };
 }
 
-function planMachine(spec: SandboxSpec, contextId: number, shares: boolean): Machine {
-  const memory: Memory = shares
+function planMachine(spec: SandboxSpec, contextId: number): Machine {
+  const memory: Memory = spec.shares
     ? { kind: "shared", bytes: spec.memoryBytes, folders: [{ tag: shareTag, socket: sharesSocket }] }
     : { kind: "private", bytes: spec.memoryBytes };
   const channel: AgentChannel =
@@ -138,7 +139,7 @@ function planMachine(spec: SandboxSpec, contextId: number, shares: boolean): Mac
 
 /** The virtio-fs devices that the agent mounts. */
 export function sharedFolders(spec: SandboxSpec): { tag: string; mountPoint: string }[] {
-  return spec.mounts.length > 0 ? [{ tag: shareTag, mountPoint: sharePoint }] : [];
+  return spec.shares ? [{ tag: shareTag, mountPoint: sharePoint }] : [];
 }
 
 function virtiofsd({ virtiofsd: program, virtiofsdKind }: SandboxSpec["programs"]): SandboxProgram {

@@ -56,9 +56,9 @@ export class StandIn {
     return this.#pid.promise;
   }
 
-  /** One of its streams, once it has dialled. */
-  stream(name: StreamName): Promise<Socket> {
-    return this.#streams[name].promise;
+  /** Those of its streams, each once it has dialled. */
+  streams(names: readonly StreamName[]): Partial<Record<StreamName, Promise<Socket>>> {
+    return Object.fromEntries(names.map((name) => [name, this.#streams[name].promise]));
   }
 
   /** Takes over a connection that showed this stand-in's token. */

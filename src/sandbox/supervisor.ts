@@ -133,12 +133,7 @@ export class Supervisor {
       const beforeTap = (link: string, tap: string): void => {
         if (sandbox.netns !== null) this.#take({ kind: "tap", netns: sandbox.netns, link, tap });
       };
-      if (process.env["NONET"] === undefined)
-        await mirrorNetwork(
-          { helper: sandbox.programs.helper, netns, owner: vm.user, vhost: sandbox.vhostNet, beforeTap },
-          vm.vm,
-          vm.agent,
-        );
+      await mirrorNetwork({ helper: sandbox.programs.helper, netns, owner: vm.user, vhost: sandbox.vhostNet, beforeTap }, vm.vm, vm.agent);
       this.#trace.mark("network mirrored");
       await container.start();
       this.#trace.mark("program runs");

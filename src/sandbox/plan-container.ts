@@ -1,0 +1,91 @@
+/**
+ * From a bundle to a container: what the guest is told to make, and what the host shows it. Everything that can be refused is refused here, before
+ * anything is taken from the host.
+ */
+import { resolve } from "node:path";
+import type { Config } from "../config/config.ts";
+import { type Bundle, inspectSources } from "../oci/bundle.ts";
+import { guestSpec, type Share } from "../oci/guest-spec.ts";
+import { stringifyJson } from "../oci/json.ts";
+import { judge, refuseUnsupported } from "../oci/support.ts";
+import type { Hooks, Namespace } from "../oci/types.ts";
+import { guestPath, type ImageDisk, planBind, planRoot, type ShownPath } from "../storage/container-storage.ts";
+import { findRootFilesystem } from "../storage/root-filesystem.ts";
+import type { ContainerSpec } from "./container.ts";
+import type { WindowSize } from "./stand-in.ts";
+
+export interface ContainerPlanOptions {
+  /** What the guest knows the container by. */
+  readonly id: string;
+  /** The caller's terminal, where there is one and the bundle names no size. */
+  readonly size: WindowSize | null;
+  /** Whether a namespace's path is that of the sandbox, in which the guest's own takes its place. */
+  readonly isSandboxNamespace?: (namespace: Namespace) => boolean;
+}
+
+export interface ContainerPlan {
+  readonly container: ContainerSpec;
+  /** Host paths that the guest must see. */
+  readonly shown: readonly ShownPath[];
+  /** Images that must be disks of the VM. */
+  readonly disks: readonly ImageDisk[];
+  /** What the stand-in's root is: the container's root file system, where that is a folder. */
+  readonly standInRootfs: string | null;
+  /** Seen from each hierarchy's root. */
+  readonly cgroupsPath: string;
+  /** The network namespace that the bundle names; null: one of its own. */
+  readonly netns: string | null;
+  readonly hooks: Hooks;
+  /** What is worth a line in the log: fields that the VM's boundary subsumes, properties that the spec does not know. */
+  readonly notes: readonly string[];
+}
+
+/** Reads, checks and plans. Throws `invalid-argument` or `unsupported`. */
+export async function planContainer(bundle: Bundle, options: ContainerPlanOptions, allow: Config["allow"]): Promise<ContainerPlan> {
+  const { spec } = bundle;
+  const { id, isSandboxNamespace } = options;
+  const sources = await inspectSources(spec, bundle.path);
+  const notes = refuseUnsupported(
+    judge(spec, {
+      bundle: bundle.path,
+      sources,
+      allowVmSection: allow.vmSection,
+      allowedAnnotations: allow.annotations,
+      ...(isSandboxNamespace === undefined ? {} : { isSandboxNamespace }),
+    }),
+  );
+  const terminal = spec.process.terminal === true;
+  const root = planRoot(id, findRootFilesystem(bundle.rootfs), spec.root.readonly === true);
+  const planned = (share: Share): ShownPath => planBind(id, share.index, share.hostPath, share.readonly);
+  const guest = guestSpec(spec, {
+    bundle: bundle.path,
+    sources,
+    rootPath: root.storage.mountPoint,
+    guestPath: (share) => guestPath(planned(share)),
+    ...(isSandboxNamespace === undefined ? {} : { isSandboxNamespace }),
+  });
+  const consoleSize = spec.process.consoleSize;
+  return {
+    container: {
+      id,
+      specJson: stringifyJson(guest.spec),
+      rootfs: root.storage,
+      storages: [],
+      terminal,
+      consoleSize: consoleSize === undefined ? options.size : { rows: consoleSize.height, columns: consoleSize.width },
+    },
+    shown: [...root.shown, ...guest.shares.map(planned)],
+    disks: root.disks,
+    standInRootfs: root.shown.length > 0 ? bundle.rootfs : null,
+    cgroupsPath: resolve("/", spec.linux?.cgroupsPath ?? `husk-${id}`),
+    netns: networkNamespace(bundle),
+    hooks: spec.hooks ?? {},
+    notes: [...notes, ...bundle.unknown.map((path) => `config.json: ${path} is no property of the runtime spec and was ignored`)],
+  };
+}
+
+/** A bundle that names no network namespace at all was refused before. */
+function networkNamespace({ spec }: Bundle): string | null {
+  const path = spec.linux?.namespaces?.find((namespace) => namespace.type === "network")?.path;
+  return path === undefined || path === "" ? null : path;
+}

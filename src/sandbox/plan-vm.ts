@@ -1,0 +1,99 @@
+/** From a bundle and the configuration to a virtual machine: its programs, its image, how it runs, how large it is. */
+import { accessSync, closeSync, openSync, readFileSync } from "node:fs";
+import { availableParallelism, totalmem } from "node:os";
+import { dirname } from "node:path";
+import type { Config } from "../config/config.ts";
+import type { CgroupLimits } from "../host/cgroups.ts";
+import { helperPath, installationFolder } from "../host/installation.ts";
+import { vmSize } from "../oci/resources.ts";
+import type { Spec } from "../oci/types.ts";
+import { type AcceleratorChoice, chooseAccelerator, probeAccelerator } from "../vmm/accelerator.ts";
+import { findGuestImage, findQemu, findVirtiofsd, guestImageFolders } from "../vmm/host-programs.ts";
+import type { GuestImage } from "../vmm/machine.ts";
+import { identifyVirtiofsd } from "../vmm/virtiofsd.ts";
+import type { SandboxSpec } from "./sandbox-plan.ts";
+
+/** What is the machine's own, and not of the containers in it. */
+export type VmSpec = Omit<
+  SandboxSpec,
+  "id" | "netns" | "cgroups" | "shares" | "mounts" | "disks" | "remains" | "agentSocket" | "consoleLog"
+>;
+
+export interface VmPlan {
+  readonly vm: VmSpec;
+  readonly accelerator: AcceleratorChoice;
+  /** What the sandbox's cgroup on the host may take. */
+  readonly cgroupLimits: CgroupLimits;
+}
+
+/** Throws `host` where a program, an image or KVM is wanted and missing. */
+export async function planVm(spec: Spec, config: Config): Promise<VmPlan> {
+  const size = vmSize(spec, {
+    vcpus: config.vm.vcpus,
+    memoryBytes: config.vm.memory,
+    guestOverheadBytes: config.vm.memoryOverhead,
+    hostOverheadBytes: config.vm.hostOverhead,
+    hostCpus: availableParallelism(),
+    hostMemoryBytes: totalmem(),
+  });
+  const accelerator = chooseAccelerator(config.vm.accel, config.vm.requireKvm, probeAccelerator(readText, tryOpen));
+  return {
+    accelerator,
+    cgroupLimits: size.host,
+    vm: {
+      programs: await findPrograms(config, spec.vm?.hypervisor?.path),
+      image: findImage(config, spec.vm?.kernel?.path),
+      accelerator: accelerator.accelerator,
+      channel: chooseChannel(config.vm.channel),
+      vhostNet: canAccess("/dev/vhost-net"),
+      vcpus: size.vcpus,
+      memoryBytes: size.memoryBytes,
+      translationBufferBytes: config.vm.tcgTbSize,
+      networkPorts: config.vm.networkPorts,
+      guestConsoleBytes: config.log.guestConsoleBytes,
+      kernelParameters: spec.vm?.kernel?.parameters ?? [],
+      deadlines: { bootMs: config.deadlines.bootMs, callMs: config.deadlines.callMs },
+    },
+  };
+}
+
+/** `qemu`: the bundle's own choice, which the administrator has allowed (allow.vm_section). */
+async function findPrograms(config: Config, qemu: string | undefined): Promise<VmSpec["programs"]> {
+  const helper = helperPath();
+  const virtiofsd = findVirtiofsd(config.vm.virtiofsd, dirname(helper), process.env);
+  return {
+    helper,
+    qemu: findQemu(qemu ?? config.vm.qemu, process.env),
+    virtiofsd,
+    virtiofsdKind: await identifyVirtiofsd(virtiofsd),
+  };
+}
+
+/** `kernel`: likewise; husk's own initramfs goes with it, since the agent is in it. */
+function findImage(config: Config, kernel: string | undefined): GuestImage {
+  const image = findGuestImage(config.vm.kernel, guestImageFolders(installationFolder(), process.env));
+  return kernel === undefined ? image : { ...image, kernel };
+}
+
+/** vsock where the host has it: it is faster, and a VM's own. */
+function chooseChannel(requested: Config["vm"]["channel"]): "serial" | "vsock" {
+  if (requested !== "auto") return requested;
+  return canAccess("/dev/vhost-vsock") ? "vsock" : "serial";
+}
+
+function canAccess(path: string): boolean {
+  try {
+    accessSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function readText(path: string): string {
+  return readFileSync(path, "utf8");
+}
+
+function tryOpen(path: string): void {
+  closeSync(openSync(path, "r+"));
+}
