@@ -91,8 +91,8 @@ describe("a process from flags", () => {
   });
 
   it("is refused by name where it asks what a guest cannot give", async () => {
-    writeBundle({ execCPUAffinity: { initial: "0-1" } });
-    await expect(execProcess(options("box", "sh"), bundle)).rejects.toThrow("config.json: process.execCPUAffinity: ");
+    writeBundle({ commandLine: "cmd.exe" });
+    await expect(execProcess(options("box", "sh"), bundle)).rejects.toThrow("config.json: process.commandLine: ");
   });
 });
 

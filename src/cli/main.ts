@@ -45,6 +45,10 @@ async function dispatch(line: CommandLine, log: Log): Promise<number | void> {
       return (await import("./simple-calls.ts")).simpleCall(line);
     case "ps":
       return (await import("./ps.ts")).ps(line);
+    case "update":
+      return (await import("./update.ts")).update(line, log);
+    case "events":
+      return (await import("./events.ts")).events(line, log);
     case "spec":
       return (await import("./spec.ts")).spec(line);
     case "logs":

@@ -1,5 +1,6 @@
 /** Every verb there is, in the order of the help. */
 import { createVerb, execVerb, runVerb } from "./session-verbs.ts";
+import { updateFlags } from "./update-flags.ts";
 import { verb } from "./verb.ts";
 
 const format = (formats: string, help = "the output's form") => ({ kind: "text", short: "f", value: formats, help }) as const;
@@ -60,6 +61,29 @@ json: the PIDs on this host, as runc has it; that is the one which stands for th
     count: [1, 1],
     flags: { force: { kind: "switch", short: "f", help: "kill it first where it has not ended; an unknown one is no error" } },
     examples: [["Whatever its state", "husk delete --force box"]],
+  }),
+  update: verb({
+    summary: "change the limits of a container that lives",
+    operands: "<container-id>",
+    count: [1, 1],
+    flags: updateFlags,
+    description: `Memory, processes and the quota act in the guest; shares and processors on the host as well.
+A limit above what the virtual machine was made with is refused.`,
+    examples: [
+      ["Half a processor, and less memory", "husk update --cpu-quota 50000 --cpu-period 100000 --memory 256m box"],
+      ["As an engine does it", `echo '{"pids": {"limit": 64}}' | husk update --resources - box`],
+    ],
+  }),
+  events: verb({
+    summary: "print what a container uses, again and again, and each kill for want of memory",
+    operands: "<container-id>",
+    count: [1, 1],
+    flags: {
+      stats: { kind: "switch", help: "once, and no more" },
+      interval: { kind: "text", value: "TIME", help: "how often, such as 500ms, 2s, 1m30s (default: 5s)" },
+    },
+    description: "JSON objects, one a line, as runc prints them. Ends when the container does.",
+    examples: [["How much memory it uses", "husk events --stats box | jq .data.memory.usage.usage"]],
   }),
   pause: verb({
     summary: "stop every process in a container until `husk resume`",

@@ -6,6 +6,7 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { HuskError } from "../errors.ts";
+import { type BlockIoLimits, blockIoSettings } from "./block-io.ts";
 
 /** One mounted hierarchy. */
 export interface CgroupHierarchy {
@@ -48,15 +49,16 @@ export function makeCgroups(hierarchies: readonly CgroupHierarchy[], path: strin
   });
 }
 
-/** What everything of a sandbox may take of the host. */
+/** What everything of a sandbox may take of the host. What is absent stays as it is. */
 export interface CgroupLimits {
   /** The guest's RAM and what QEMU needs beside it. */
-  readonly memoryBytes: number;
+  readonly memoryBytes?: number;
   /** As cgroup v1 counts them, 2 to 262144. */
   readonly cpuShares?: number;
   /** Lists such as "0-3,7". */
   readonly cpus?: string;
   readonly mems?: string;
+  readonly blockIo?: BlockIoLimits;
 }
 
 /** Sets the limits, each in the hierarchy that has its controller. Throws `host` where the kernel refuses one. */
@@ -65,15 +67,18 @@ export function limitCgroups(hierarchies: readonly CgroupHierarchy[], path: stri
     const set = (controller: string, file: string, value: string | undefined): void => {
       if (value !== undefined && controllers.includes(controller)) write(join(mountPoint, path, file), value);
     };
-    const { memoryBytes, cpuShares, cpus, mems } = limits;
+    const { memoryBytes, cpuShares, cpus, mems, blockIo } = limits;
     set("cpuset", "cpuset.cpus", cpus);
     set("cpuset", "cpuset.mems", mems);
     if (version === 2) {
-      set("memory", "memory.max", String(memoryBytes));
+      set("memory", "memory.max", memoryBytes?.toString());
       set("cpu", "cpu.weight", cpuShares === undefined ? undefined : String(weightOf(cpuShares)));
     } else {
-      set("memory", "memory.limit_in_bytes", String(memoryBytes));
+      set("memory", "memory.limit_in_bytes", memoryBytes?.toString());
       set("cpu", "cpu.shares", cpuShares?.toString());
+    }
+    if (blockIo !== undefined && controllers.includes(version === 2 ? "io" : "blkio")) {
+      for (const { file, value } of blockIoSettings(version, join(mountPoint, path), blockIo)) write(join(mountPoint, path, file), value);
     }
   }
 }

@@ -63,7 +63,7 @@ export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
   const { vm: _vm, solaris: _solaris, windows: _windows, zos: _zos, freebsd: _freebsd, hooks, linux, ...rest } = spec;
   const inGuest: Spec = {
     ...rest,
-    process: guestProcess(spec.process),
+    process: firstProcess(spec.process),
     root: { ...spec.root, path: options.rootPath },
     mounts,
     ...(hooks === undefined ? {} : { hooks: guestHooks(hooks) }),
@@ -77,6 +77,12 @@ export function guestProcess(process: Process): Process {
   const { apparmorProfile: _profile, selinuxLabel: _label, commandLine: _commandLine, user, ...rest } = process;
   const { username: _username, ...ids } = user;
   return { user: ids, ...rest };
+}
+
+/** execCPUAffinity is for the processes of `exec` alone, which take it from here where they have none of their own (runtime-spec, config.md). */
+function firstProcess(process: Process): Process {
+  const { execCPUAffinity: _affinity, ...rest } = guestProcess(process);
+  return rest;
 }
 
 /**

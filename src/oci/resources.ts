@@ -4,7 +4,7 @@
  */
 import { HuskError } from "../errors.ts";
 import { ownAnnotations } from "./annotations.ts";
-import type { Int64, Resources, Spec } from "./types.ts";
+import type { BlockIo, Int64, Resources, Spec } from "./types.ts";
 
 const MIB = 1024 ** 2;
 
@@ -37,12 +37,11 @@ export interface HostLimits {
   readonly memoryBytes: number;
   /** As in linux.resources.cpu.shares (2 to 262144). */
   readonly cpuShares?: number;
-  /** Microseconds of each period that all of the sandbox's threads may run. */
-  readonly cpuQuotaUs?: number;
-  readonly cpuPeriodUs?: number;
   /** cpuset.cpus and cpuset.mems. */
   readonly cpus?: string;
   readonly mems?: string;
+  /** QEMU and virtiofsd, who do the container's reading and writing, are in that cgroup. */
+  readonly blockIo?: BlockIo;
 }
 
 export interface VmSize {
@@ -56,12 +55,13 @@ export interface VmSize {
  * vCPUs: as many as the quota asks for at least in part, and no more than the host has, or than the bundle's cpuset has. Memory: the limit
  * (or the default) and the guest's own, never too little to boot.
  */
-export function vmSize(spec: Spec, defaults: SizeDefaults): VmSize {
+export function vmSize(spec: Pick<Spec, "annotations" | "linux">, defaults: SizeDefaults): VmSize {
   const resources = spec.linux?.resources;
   const wanted = annotatedSize(spec.annotations ?? {});
-  const host = cpuLimits(resources);
+  const host = hostLimits(resources);
   const available = Math.min(defaults.hostCpus, host.cpus === undefined ? Number.POSITIVE_INFINITY : countCpus(host.cpus));
-  const quota = host.cpuQuotaUs === undefined ? undefined : Math.ceil(host.cpuQuotaUs / (host.cpuPeriodUs ?? DEFAULT_PERIOD_US));
+  const quotaUs = positive(resources?.cpu?.quota);
+  const quota = quotaUs === undefined ? undefined : Math.ceil(quotaUs / (positive(resources?.cpu?.period) ?? DEFAULT_PERIOD_US));
   const vcpus = Math.max(1, Math.min(wanted.vcpus ?? quota ?? defaults.vcpus, available));
   const limit = positive(resources?.memory?.limit);
   const forContainer = Math.min(wanted.memoryBytes ?? limit ?? defaults.memoryBytes, defaults.hostMemoryBytes);
@@ -69,18 +69,28 @@ export function vmSize(spec: Spec, defaults: SizeDefaults): VmSize {
   return { vcpus, memoryBytes, host: { ...host, memoryBytes: memoryBytes + defaults.hostOverheadBytes } };
 }
 
-/** What the host's cgroup takes of `update`'s resources, the memory aside: the guest's memory does not change with a limit in it. */
-export function cpuLimits(resources: Resources | undefined): Omit<HostLimits, "memoryBytes"> {
+/**
+ * What the host's cgroup takes of linux.resources, the memory aside: the guest's memory does not change with a limit in it. Nor the quota, which acts in the
+ * guest: on the host it would also hold up QEMU's and virtiofsd's own threads, that serve the container.
+ */
+export function hostLimits(resources: Resources | undefined): Omit<HostLimits, "memoryBytes"> {
   const cpu = resources?.cpu;
   const cpuShares = positive(cpu?.shares);
-  const cpuQuotaUs = positive(cpu?.quota);
-  const cpuPeriodUs = positive(cpu?.period);
+  const blockIo = resources?.blockIO;
   return {
     ...(cpuShares === undefined ? {} : { cpuShares }),
-    ...(cpuQuotaUs === undefined ? {} : { cpuQuotaUs }),
-    ...(cpuPeriodUs === undefined ? {} : { cpuPeriodUs }),
     ...(cpu?.cpus ? { cpus: cpu.cpus } : {}),
     ...(cpu?.mems ? { mems: cpu.mems } : {}),
+    ...(blockIo === undefined ? {} : { blockIo }),
+  };
+}
+
+/** The size that `update`'s limits ask of the virtual machine; nothing for what they do not limit. */
+export function wantedSize(resources: Resources, defaults: SizeDefaults): { readonly vcpus?: number; readonly memoryBytes?: number } {
+  const { vcpus, memoryBytes } = vmSize({ linux: { resources } }, defaults);
+  return {
+    ...(positive(resources.cpu?.quota) === undefined ? {} : { vcpus }),
+    ...(positive(resources.memory?.limit) === undefined ? {} : { memoryBytes }),
   };
 }
 

@@ -3,7 +3,7 @@ import { propertiesOf } from "../narrow.ts";
 import { defaultSpec } from "./default-spec.ts";
 import { spec as specReader } from "./readers/spec.ts";
 import type { Circumstances } from "./support/finding.ts";
-import { fieldRules, judge, judgeProcess, judgeResources, refuseUnsupported } from "./support.ts";
+import { fieldRules, judge, judgeProcess, judgeUpdate, refuseUnsupported } from "./support.ts";
 import type { Linux, Process, Spec } from "./types.ts";
 
 const none: Circumstances = { bundle: "/b", sources: new Map() };
@@ -49,9 +49,9 @@ describe("refused by name", () => {
       "linux.personality.flags: no flags are supported",
     ],
     [
-      "block I/O limits",
-      withLinux({ resources: { blockIO: { weight: 0, throttleReadBpsDevice: [{ major: 8, minor: 0, rate: 1 }] } } }),
-      "linux.resources.blockIO.throttleReadBpsDevice: it is about block devices of the host, which the guest does not have",
+      "weights of leaves",
+      withLinux({ resources: { blockIO: { leafWeight: 0, weightDevice: [{ major: 8, minor: 0, leafWeight: 10 }] } } }),
+      "linux.resources.blockIO.weightDevice[0].leafWeight: the host's schedulers of block I/O know no weights of leaves",
     ],
     [
       "network classes",
@@ -68,11 +68,7 @@ describe("refused by name", () => {
       withLinux({ resources: { memory: { disableOOMKiller: true } } }),
       "linux.resources.memory.disableOOMKiller: cgroup v2, which the guest has, cannot switch it off",
     ],
-    [
-      "the host's processors",
-      withProcess({ execCPUAffinity: { initial: "0-1" } }),
-      "process.execCPUAffinity: it names the host's processors, of which the guest has none",
-    ],
+    ["a command line of Windows", withProcess({ commandLine: "cmd.exe" }), "process.commandLine: it is Windows' own"],
     ["other systems", { ...defaultSpec, windows: { layerFolders: ["C:"] } }, "windows: the guest is Linux"],
     [
       "devices of the host",
@@ -221,7 +217,7 @@ test("a process of exec and resources of update are judged alike", () => {
   expect(judgeProcess(withProcess({ apparmorProfile: "p" }).process)).toMatchObject([
     { verdict: "noted", path: "process.apparmorProfile" },
   ]);
-  expect(judgeResources({ rdma: { mlx: { hcaHandles: 1 } } })).toEqual([
+  expect(judgeUpdate({ rdma: { mlx: { hcaHandles: 1 } } })).toEqual([
     { verdict: "refused", path: "linux.resources.rdma", reason: "the guest has no RDMA devices" },
   ]);
 });

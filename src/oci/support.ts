@@ -35,9 +35,12 @@ export function judgeProcess(process: Process): Finding[] {
   return judgeFields({ process });
 }
 
-/** Judges the resources of an `update`. */
-export function judgeResources(resources: Resources): Finding[] {
-  return judgeFields({ linux: { resources } });
+/** Judges the resources of an `update`, whose paths begin with linux.resources. */
+export function judgeUpdate(resources: Resources): Finding[] {
+  const found = judgeFields({ linux: { resources } });
+  if (resources.devices === undefined || resources.devices.length === 0) return found;
+  const reason = "the rules of device access stay as they were at the container's creation, as with runc";
+  return [...found, { verdict: "noted", path: "linux.resources.devices", reason }];
 }
 
 /**

@@ -1,8 +1,11 @@
 /** A container in a sandbox: its states, its processes, and what is asked of it while it lives. */
 import { exitStatus, explain, HuskError } from "../errors.ts";
 import type { ListProcessesResponse, StatsContainerResponse, Storage } from "../gen/agent/v1/agent.ts";
+import { encodeForAgent, guestResources } from "../oci/guest-spec.ts";
 import { become, demand } from "../oci/state.ts";
+import type { Resources } from "../oci/types.ts";
 import { GuestProcess, type ProcessOutcome } from "./guest-process.ts";
+import { moreMemoryKills } from "./memory-kills.ts";
 import type { ContainerStatus } from "./record.ts";
 import type { Sandbox } from "./sandbox.ts";
 import type { Placement, StandIn, StreamName, WindowSize } from "./stand-in.ts";
@@ -133,16 +136,21 @@ export class Container {
     return this.#sandbox.agent.call("listProcesses", { containerId: this.#spec.id });
   }
 
+  /** See memory-kills.ts. */
+  moreMemoryKills(after: number, signal: AbortSignal): Promise<number> {
+    return moreMemoryKills(this.#sandbox.agent, this.#spec.id, after, signal);
+  }
+
   stats(): Promise<StatsContainerResponse> {
     return this.#sandbox.agent.call("statsContainer", { containerId: this.#spec.id });
   }
 
-  /** Changes the container's limits in the guest. `resources`: the spec's linux.resources, the fields to change alone. */
-  async update(resources: object): Promise<void> {
+  /** Changes the container's limits in the guest: the fields that are there alone. */
+  async update(resources: Resources): Promise<void> {
     demand("update", this.#spec.id, this.#status);
     await this.#sandbox.agent.call("updateContainer", {
       containerId: this.#spec.id,
-      resourcesJson: Buffer.from(JSON.stringify(resources)),
+      resourcesJson: Buffer.from(encodeForAgent(guestResources(resources))),
     });
   }
 

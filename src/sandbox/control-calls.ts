@@ -1,19 +1,22 @@
 /** What a container's control socket answers: each method's parameters are read and checked here, and nowhere else. */
 import { HuskError } from "../errors.ts";
+import { parseResources } from "../oci/validate.ts";
 import type { Container } from "./container.ts";
 import type { AttachHello, ControlHandlers, ControlMethod, Params } from "./control.ts";
+import type { LimitChange } from "./limits.ts";
 import type { WindowSize } from "./stand-in.ts";
 
 /** What the supervisor itself answers. */
 export interface SupervisorCalls {
   readonly start: () => Promise<void>;
   readonly state: () => object;
+  readonly update: (change: LimitChange) => Promise<void>;
 }
 
 /** The handlers of the control socket for `container`. */
 export function serveContainer(container: Container, supervisor: SupervisorCalls): ControlHandlers {
   return {
-    call: (method, params) => answer(container, supervisor, method, params),
+    call: (method, params, { signal }) => answer(container, supervisor, method, params, signal),
     attach: ({ token, stream, pid }: AttachHello, socket) => {
       const standIn = container.findStandIn(token);
       if (standIn === undefined) socket.destroy();
@@ -22,7 +25,13 @@ export function serveContainer(container: Container, supervisor: SupervisorCalls
   };
 }
 
-async function answer(container: Container, supervisor: SupervisorCalls, method: ControlMethod, params: Params): Promise<object> {
+async function answer(
+  container: Container,
+  supervisor: SupervisorCalls,
+  method: ControlMethod,
+  params: Params,
+  signal: AbortSignal,
+): Promise<object> {
   switch (method) {
     case "start":
       await supervisor.start();
@@ -42,8 +51,10 @@ async function answer(container: Container, supervisor: SupervisorCalls, method:
       return plain(await container.processes());
     case "stats":
       return plain(await container.stats());
+    case "memoryKills":
+      return { count: await container.moreMemoryKills(readInteger(params, "after", 0, Number.MAX_SAFE_INTEGER), signal) };
     case "update":
-      await container.update(readObject(params, "resources"));
+      await supervisor.update(readLimitChange(params));
       return {};
     case "resize":
       await container.init.resize(readSize(params["size"]) ?? missing("size"));
@@ -81,9 +92,21 @@ function readInteger(params: Params, name: string, least: number, most: number):
   return typeof value === "number" && Number.isInteger(value) && value >= least && value <= most ? value : missing(name);
 }
 
-function readObject(params: Params, name: string): object {
+function readLimitChange(params: Params): LimitChange {
+  const { value } = parseResources(readText(params, "resources"), "update");
+  const { vcpus, memoryBytes } = readObject(params, "vm");
+  return {
+    resources: value,
+    vm: {
+      ...(typeof vcpus === "number" && { vcpus }),
+      ...(typeof memoryBytes === "number" && { memoryBytes }),
+    },
+  };
+}
+
+function readObject(params: Params, name: string): Readonly<Record<string, unknown>> {
   const value = params[name];
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? value : missing(name);
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : missing(name);
 }
 
 /** A document that travels as text, since its 64-bit numbers would not survive the trip as numbers. */

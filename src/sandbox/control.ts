@@ -26,6 +26,7 @@ export const controlMethods = [
   "delete",
   "state",
   "stats",
+  "memoryKills",
   "update",
   "resize",
 ] as const;

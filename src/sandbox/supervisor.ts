@@ -21,6 +21,7 @@ import { Container, type ContainerSpec } from "./container.ts";
 import { type ControlServer, serveControl } from "./control.ts";
 import { serveContainer } from "./control-calls.ts";
 import type { ProcessOutcome } from "./guest-process.ts";
+import { changeLimits, type LimitChange } from "./limits.ts";
 import { type ContainerRecord, type ContainerStatus, claimContainer, writeRecord } from "./record.ts";
 import { type RunFolder, removeRunFolder } from "./run-folder.ts";
 import { Sandbox } from "./sandbox.ts";
@@ -196,7 +197,11 @@ export class Supervisor {
     const onStatus = (status: ContainerStatus): void => this.#update({ status });
     const container = new Container(sandbox, input.container, onStatus, (signal) => this.#onEarlySignal(signal));
     this.#container = container;
-    this.#control = await serveControl(folder.socket, serveContainer(container, { start: () => this.start(), state: () => this.#record }));
+    const update = (change: LimitChange) => changeLimits(container, { ...input.sandbox, ...input }, change);
+    this.#control = await serveControl(
+      folder.socket,
+      serveContainer(container, { start: () => this.start(), state: () => this.#record, update }),
+    );
     this.#starter.attach(folder.socket, container.init.standIn.token);
     await Promise.all([this.#prepareHost(sandbox, container, cgroups), this.#connect(sandbox)]);
     const { ended } = await container.create();

@@ -22,9 +22,8 @@ export interface FieldRule {
   readonly check?: (document: Partial<Spec>) => readonly { readonly path: string; readonly reason: string }[];
 }
 
-const noCpuPinning = "it names the host's processors, of which the guest has none";
 const noRealtime = "cgroup v2, which the guest has, knows no real-time groups";
-const noHostBlock = "it is about block devices of the host, which the guest does not have";
+const noLeaf = "the host's schedulers of block I/O know no weights of leaves";
 const noNotify = "a seccomp notification cannot leave the virtual machine";
 const noSwap = "the guest has no swap";
 const deprecated = "it is deprecated, and cgroup v2 does not have it";
@@ -46,7 +45,7 @@ export const fieldRules: readonly FieldRule[] = [
   { field: "process.scheduler", place: "guest" },
   { field: "process.selinuxLabel", place: "boundary", reason: "the label guards the host, which the container does not reach" },
   { field: "process.ioPriority", place: "guest" },
-  { field: "process.execCPUAffinity", place: "refused", reason: noCpuPinning },
+  { field: "process.execCPUAffinity", place: "guest" },
   { field: "process.commandLine", place: "refused", reason: "it is Windows' own" },
 
   { field: "root.path", place: "host" },
@@ -96,16 +95,23 @@ export const fieldRules: readonly FieldRule[] = [
   { field: "linux.resources.memory.useHierarchy", place: "guest" },
   { field: "linux.resources.memory.checkBeforeUpdate", place: "guest" },
   { field: "linux.resources.cpu.shares", place: "both" },
-  { field: "linux.resources.cpu.quota", place: "both" },
+  { field: "linux.resources.cpu.quota", place: "guest" },
   { field: "linux.resources.cpu.burst", place: "guest" },
-  { field: "linux.resources.cpu.period", place: "both" },
+  { field: "linux.resources.cpu.period", place: "guest" },
   { field: "linux.resources.cpu.realtimeRuntime", place: "refused", reason: noRealtime },
   { field: "linux.resources.cpu.realtimePeriod", place: "refused", reason: noRealtime },
   { field: "linux.resources.cpu.cpus", place: "host" },
   { field: "linux.resources.cpu.mems", place: "host" },
   { field: "linux.resources.cpu.idle", place: "guest" },
   { field: "linux.resources.pids", place: "guest" },
-  { field: "linux.resources.blockIO", place: "refused", reason: noHostBlock, check: ({ linux }) => blockIo(linux?.resources) },
+  { field: "linux.resources.blockIO", place: "host" },
+  { field: "linux.resources.blockIO.leafWeight", place: "refused", reason: noLeaf },
+  {
+    field: "linux.resources.blockIO.weightDevice[].leafWeight",
+    place: "refused",
+    reason: noLeaf,
+    check: ({ linux }) => leaves(linux?.resources),
+  },
   { field: "linux.resources.hugepageLimits", place: "guest" },
   {
     field: "linux.resources.network",
@@ -141,11 +147,10 @@ function notifying(seccomp: Seccomp | undefined): { path: string; reason: string
   return paths.map((path) => ({ path, reason: `SCMP_ACT_NOTIFY: ${noNotify}` }));
 }
 
-/** Docker writes a weight of 0 for "none". */
-function blockIo(resources: Resources | undefined): { path: string; reason: string }[] {
-  return Object.entries(resources?.blockIO ?? {})
-    .filter(([, value]) => (Array.isArray(value) ? value.length > 0 : value !== undefined && value !== 0))
-    .map(([key]) => ({ path: `linux.resources.blockIO.${key}`, reason: noHostBlock }));
+function leaves(resources: Resources | undefined): { path: string; reason: string }[] {
+  return (resources?.blockIO?.weightDevice ?? []).flatMap(({ leafWeight = 0 }, index) =>
+    leafWeight === 0 ? [] : [{ path: `linux.resources.blockIO.weightDevice[${index}].leafWeight`, reason: noLeaf }],
+  );
 }
 
 function networkClasses(resources: Resources | undefined): { path: string; reason: string }[] {

@@ -74,7 +74,8 @@ impl Cgroup {
 
     /// Applies limits; what is absent stays as it is.
     pub fn update(&self, resources: &Resources) -> Result<()> {
-        for setting in resources::settings(resources)? {
+        let cpu_max = fs::read_to_string(self.folder.join("cpu.max")).unwrap_or_default();
+        for setting in resources::settings(resources, &cpu_max)? {
             self.write(&setting.file, &setting.value, setting.optional)?;
         }
         for setting in resources::memory_settings(resources, self.memory_in_use())? {

@@ -31,11 +31,11 @@ impl Setting {
     }
 }
 
-/// The settings of all controllers but memory.
-pub fn settings(resources: &Resources) -> Result<Vec<Setting>> {
+/// The settings of all controllers but memory. `cpu_max`: what that file holds, since a quota and a period may come one without the other.
+pub fn settings(resources: &Resources, cpu_max: &str) -> Result<Vec<Setting>> {
     let mut settings = Vec::new();
     if let Some(cpu) = &resources.cpu {
-        cpu_settings(cpu, &mut settings);
+        cpu_settings(cpu, cpu_max, &mut settings);
     }
     if let Some(pids) = &resources.pids
         && pids.limit != 0
@@ -81,7 +81,7 @@ pub fn settings(resources: &Resources) -> Result<Vec<Setting>> {
     Ok(settings)
 }
 
-fn cpu_settings(cpu: &Cpu, settings: &mut Vec<Setting>) {
+fn cpu_settings(cpu: &Cpu, cpu_max: &str, settings: &mut Vec<Setting>) {
     if let Some(idle) = cpu.idle {
         settings.push(Setting::new("cpu.idle", idle));
     }
@@ -93,11 +93,19 @@ fn cpu_settings(cpu: &Cpu, settings: &mut Vec<Setting>) {
         settings.push(Setting::new("cpu.weight", weight(shares)));
     }
     if cpu.quota.is_some() || cpu.period.is_some() {
-        let quota = cpu
-            .quota
-            .filter(|&quota| quota > 0)
-            .map_or("max".to_owned(), |quota| quota.to_string());
-        let period = cpu.period.filter(|&period| period > 0).unwrap_or(100_000);
+        let mut now = cpu_max.split_ascii_whitespace();
+        let (old_quota, old_period) = (now.next().unwrap_or("max"), now.next().unwrap_or("100000"));
+        let quota = cpu.quota.map_or(old_quota.to_owned(), |quota| {
+            if quota > 0 {
+                quota.to_string()
+            } else {
+                "max".to_owned()
+            }
+        });
+        let period = cpu
+            .period
+            .filter(|&period| period > 0)
+            .map_or(old_period.to_owned(), |period| period.to_string());
         settings.push(Setting::new("cpu.max", format!("{quota} {period}")));
     }
     if let Some(burst) = cpu.burst {
@@ -194,7 +202,7 @@ mod tests {
     fn of(json: &str) -> Vec<String> {
         let resources: Resources =
             crate::spec::parse("resources", json.as_bytes()).expect("resources");
-        let mut all = settings(&resources).expect("settings");
+        let mut all = settings(&resources, "max 100000\n").expect("settings");
         all.extend(memory_settings(&resources, None).expect("memory settings"));
         all.into_iter()
             .map(|setting| format!("{}={}", setting.file, setting.value))
@@ -236,6 +244,20 @@ mod tests {
             of(r#"{"cpu": {"idle": 1, "shares": 1024}}"#),
             ["cpu.idle=1"]
         );
+    }
+
+    #[test]
+    fn a_quota_keeps_the_period_and_the_other_way_round() {
+        let with = |json: &str| {
+            let resources: Resources =
+                crate::spec::parse("resources", json.as_bytes()).expect("resources");
+            settings(&resources, "20000 50000\n").expect("settings")[0]
+                .value
+                .clone()
+        };
+        assert_eq!(with(r#"{"cpu": {"quota": 10000}}"#), "10000 50000");
+        assert_eq!(with(r#"{"cpu": {"period": 100000}}"#), "20000 100000");
+        assert_eq!(with(r#"{"cpu": {"quota": -1}}"#), "max 50000");
     }
 
     #[test]

@@ -1,0 +1,49 @@
+/** A change of a container's limits while it lives: in the guest, where they act, and in the host's cgroup of its sandbox. */
+import { HuskError } from "../errors.ts";
+import { type CgroupHierarchy, limitCgroups } from "../host/cgroups.ts";
+import { hostLimits } from "../oci/resources.ts";
+import type { Resources } from "../oci/types.ts";
+import type { Container } from "./container.ts";
+
+export interface LimitChange {
+  /** The fields to change alone; judged already (`judgeUpdate`). */
+  readonly resources: Resources;
+  /** How large a virtual machine the new limits ask for; absent: whatever it has. */
+  readonly vm: { readonly vcpus?: number; readonly memoryBytes?: number };
+}
+
+/** What the change meets. */
+export interface LimitedSandbox {
+  readonly vcpus: number;
+  readonly memoryBytes: number;
+  readonly hierarchies: readonly CgroupHierarchy[];
+  readonly cgroupsPath: string;
+}
+
+/**
+ * Applies a change. Throws `unsupported` where the virtual machine is too small for it, before anything is changed; `wrong-state`; the guest's errors; and
+ * `host` where the host's kernel refuses its part.
+ */
+export async function changeLimits(container: Container, sandbox: LimitedSandbox, { resources, vm }: LimitChange): Promise<void> {
+  const { vcpus = 0, memoryBytes = 0 } = vm;
+  if (memoryBytes > sandbox.memoryBytes) {
+    throw tooSmall("memory.limit", `${toMib(memoryBytes)} MiB of memory`, `${toMib(sandbox.memoryBytes)} MiB`);
+  }
+  if (vcpus > sandbox.vcpus) throw tooSmall("cpu.quota", `${vcpus} processors`, String(sandbox.vcpus));
+  await container.update(resources);
+  limitCgroups(sandbox.hierarchies, sandbox.cgroupsPath, hostLimits(resources));
+}
+
+function tooSmall(field: string, needed: string, has: string): HuskError {
+  return new HuskError(
+    "unsupported",
+    `linux.resources.${field}: it needs a virtual machine with ${needed}, and this one was made with ${has}`,
+    {
+      hint: "create the container anew with the higher limit",
+    },
+  );
+}
+
+function toMib(bytes: number): number {
+  return Math.ceil(bytes / 1024 ** 2);
+}
