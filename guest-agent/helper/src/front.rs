@@ -5,15 +5,11 @@ mod arguments;
 mod session;
 mod tail;
 
-use std::convert::Infallible;
-use std::ffi::{CString, OsStr, OsString};
-use std::path::Path;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use nix::unistd::execv;
+use anyhow::Result;
 
-use crate::processes;
 use arguments::Call;
 pub use tail::Tail;
 
@@ -23,17 +19,6 @@ pub fn main(words: &[OsString]) -> Result<ExitCode> {
     if call.is_session() {
         return session::run(&call);
     }
-    let Err(error) = execute(call.node, &call.dist.join("husk.js"), call.words);
+    let Err(error) = call.programs.execute(&[], "husk.js", call.words);
     Err(error)
-}
-
-/// Becomes the program `script`, in Node.
-fn execute(node: &Path, script: &Path, words: &[OsString]) -> Result<Infallible> {
-    let fixed = [node.as_os_str(), script.as_os_str()];
-    let arguments = fixed.into_iter().chain(words.iter().map(OsString::as_os_str)).map(argument).collect::<Result<Vec<CString>>>()?;
-    execv(&arguments[0], &arguments).with_context(|| format!("cannot execute {} (run `npm run setup`)", node.display()))
-}
-
-fn argument(word: &OsStr) -> Result<CString> {
-    processes::argument(word)
 }

@@ -2,6 +2,7 @@
 //! beside this crate is the contract of each face.
 //!
 //! - `front`: what every `husk` call begins with; it starts the supervisor or the command line.
+//! - `shim`: what containerd starts; it finds or starts the server of a container's pod.
 //! - `stand_in`: the process whose PID stands for a container's process. `front` becomes one, or forks one.
 //! - `sandbox`: the namespaces of a sandbox, and PID 1 in them.
 //! - `vsock`: joins a guest's vsock connection with a unix socket.
@@ -20,8 +21,10 @@ mod mount;
 mod namespaces;
 mod network;
 mod processes;
+mod programs;
 mod pump;
 mod sandbox;
+mod shim;
 mod signals;
 mod stand_in;
 mod unix_socket;
@@ -31,7 +34,7 @@ mod words;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: husk-helper front|sandbox|vsock|network ...; it is started by husk, see PROTOCOL.md";
+const USAGE: &str = "usage: husk-helper front|shim|sandbox|vsock|network ...; it is started by husk, see PROTOCOL.md";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let rest = arguments.collect::<Vec<_>>();
     let result = match face.to_str() {
         Some("front") => front::main(&rest),
+        Some("shim") => shim::main(&rest),
         Some("sandbox") => sandbox::main(),
         Some("vsock") => vsock::main(&rest),
         Some("network") => network::main(&rest),

@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use nix::sys::stat::{Mode, umask};
@@ -17,6 +18,21 @@ pub fn dial(path: &Path) -> Result<OwnedFd> {
     with_address(path, |address| connect(socket.as_raw_fd(), address))
         .with_context(|| format!("cannot connect to the socket {}", path.display()))?;
     Ok(socket)
+}
+
+/// Whether somebody listens at `path`; never waits. Who accepts finds a connection that ends at once.
+pub fn is_served(path: &Path) -> Result<bool> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None);
+    let socket = socket.context("cannot open a socket")?;
+    match with_address(path, |address| connect(socket.as_raw_fd(), address)) {
+        Ok(()) => Ok(true),
+        Err(error) => match error.downcast_ref::<Errno>() {
+            // The listener has many that it has not accepted yet.
+            Some(Errno::EAGAIN) => Ok(true),
+            Some(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(false),
+            _ => Err(error.context(format!("cannot connect to the socket {}", path.display()))),
+        },
+    }
 }
 
 /// Makes a stream socket at `path` that nobody but its owner may connect to, and listens there.

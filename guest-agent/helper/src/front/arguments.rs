@@ -1,9 +1,10 @@
 //! The words of a `husk` call, as far as front looks at them: enough to find the verb.
 
 use std::ffi::OsString;
-use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+
+use crate::programs::Programs;
 
 /// Global flags that take a value: `--flag VALUE` or `--flag=VALUE`, with one dash or two.
 const FLAGS_WITH_VALUE: [&str; 4] = ["root", "log", "log-format", "rootless"];
@@ -12,9 +13,7 @@ const FLAGS_WITH_VALUE: [&str; 4] = ["root", "log", "log-format", "rootless"];
 const SESSIONS: [&str; 4] = ["run", "create", "exec", "restore"];
 
 pub struct Call<'a> {
-    pub node: &'a Path,
-    /// The folder of husk's own programs.
-    pub dist: &'a Path,
+    pub programs: Programs<'a>,
     /// What the user wrote after `husk`.
     pub words: &'a [OsString],
 }
@@ -22,12 +21,8 @@ pub struct Call<'a> {
 impl<'a> Call<'a> {
     /// Parses `--node NODE --dist DIR -- WORDS...`.
     pub fn parse(words: &'a [OsString]) -> Result<Self> {
-        match words {
-            [node_flag, node, dist_flag, dist, end, words @ ..] if node_flag == "--node" && dist_flag == "--dist" && end == "--" => {
-                Ok(Call { node: Path::new(node), dist: Path::new(dist), words })
-            }
-            _ => bail!("usage: husk-helper front --node NODE --dist DIR -- WORDS..."),
-        }
+        let (programs, words) = Programs::parse("front", words)?;
+        Ok(Call { programs, words })
     }
 
     /// The first word that is neither a global flag nor the value of one.

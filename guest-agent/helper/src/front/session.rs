@@ -252,7 +252,7 @@ fn execute(call: &Call<'_>, control: &OwnedFd, stderr: &OwnedFd) -> Result<Infal
     descriptors::place(descriptors::raise(control.as_fd(), CONTROL + 1)?.as_fd(), CONTROL)?;
     descriptors::close_at_exec_from(CONTROL + 1)?;
     signals::restore_defaults()?;
-    super::execute(call.node, &call.dist.join(call.script()), call.words)
+    call.programs.execute(&[], call.script(), call.words)
 }
 
 /// Forks the stand-in, a child of the caller's or of whoever reaps for it as soon as front has ended.

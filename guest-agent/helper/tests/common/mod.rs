@@ -3,6 +3,7 @@
 
 pub mod sandbox;
 pub mod session;
+pub mod shim;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
