@@ -1,33 +1,64 @@
 /**
- * Every error that husk raises on purpose, and the one mapping of their codes to exit statuses.
+ * Every error that husk raises on purpose, and the one mapping of their codes to exit statuses and to gRPC's and ttrpc's codes.
  *
  * An error says what failed, on what, why, and what to do, in one line; the cause's text is never repeated in it, since the
  * chain is printed once, by `explain`. Codes are stable: programs may match on them.
  */
 
-/** The stable codes, and the exit status that the command line ends with for each. 125: husk itself failed, as `docker run` has it. */
-export const exitStatusOf = {
-  /** The bundle, the spec or a flag is wrong, or asks what a virtual machine cannot give. */
-  "invalid-argument": 125,
-  unsupported: 125,
-  "not-found": 1,
-  "already-exists": 1,
-  /** The container is in a state that does not allow the operation. */
-  "wrong-state": 1,
-  /** args[0] is there but cannot be executed. */
-  "program-not-executable": 126,
-  "program-not-found": 127,
-  /** The host lacks something: QEMU, a device, memory, disk space. */
-  host: 125,
-  /** QEMU failed, or said no over QMP. */
-  vmm: 125,
-  /** The guest failed, did not answer in time, or answered nonsense. */
-  guest: 125,
-  deadline: 125,
-  internal: 125,
+/** The codes that gRPC and ttrpc answer with: https://grpc.io/docs/guides/status-codes/ */
+export const GrpcCode = {
+  ok: 0,
+  canceled: 1,
+  unknown: 2,
+  invalidArgument: 3,
+  deadlineExceeded: 4,
+  notFound: 5,
+  alreadyExists: 6,
+  permissionDenied: 7,
+  resourceExhausted: 8,
+  failedPrecondition: 9,
+  aborted: 10,
+  outOfRange: 11,
+  unimplemented: 12,
+  internal: 13,
+  unavailable: 14,
+  dataLoss: 15,
+  unauthenticated: 16,
 } as const;
 
-export type ErrorCode = keyof typeof exitStatusOf;
+interface Meaning {
+  /** What the command line ends with. 125: husk itself failed, as `docker run` has it. */
+  readonly exit: number;
+  /**
+   * What containerd is told. It draws conclusions from these: a task that is "unavailable" or "not found" is a task that is gone. So what
+   * says neither stays unknown, and the text speaks.
+   */
+  readonly grpc: number;
+}
+
+/** The stable codes, and what each means to the outside. */
+export const meaningOf = {
+  /** The bundle, the spec or a flag is wrong, or asks what a virtual machine cannot give. */
+  "invalid-argument": { exit: 125, grpc: GrpcCode.invalidArgument },
+  unsupported: { exit: 125, grpc: GrpcCode.unimplemented },
+  "not-found": { exit: 1, grpc: GrpcCode.notFound },
+  "already-exists": { exit: 1, grpc: GrpcCode.alreadyExists },
+  /** The container is in a state that does not allow the operation. */
+  "wrong-state": { exit: 1, grpc: GrpcCode.failedPrecondition },
+  /** args[0] is there but cannot be executed. */
+  "program-not-executable": { exit: 126, grpc: GrpcCode.unknown },
+  "program-not-found": { exit: 127, grpc: GrpcCode.unknown },
+  /** The host lacks something: QEMU, a device, memory, disk space. */
+  host: { exit: 125, grpc: GrpcCode.unknown },
+  /** QEMU failed, or said no over QMP. */
+  vmm: { exit: 125, grpc: GrpcCode.unknown },
+  /** The guest failed, did not answer in time, or answered nonsense. */
+  guest: { exit: 125, grpc: GrpcCode.unknown },
+  deadline: { exit: 125, grpc: GrpcCode.deadlineExceeded },
+  internal: { exit: 125, grpc: GrpcCode.unknown },
+} as const satisfies Readonly<Record<string, Meaning>>;
+
+export type ErrorCode = keyof typeof meaningOf;
 
 export interface ErrorOptions {
   readonly cause?: unknown;
@@ -50,7 +81,19 @@ export class HuskError extends Error {
 
 /** The exit status that stands for an error. */
 export function exitStatus(error: unknown): number {
-  return error instanceof HuskError ? exitStatusOf[error.code] : 125;
+  return error instanceof HuskError ? meaningOf[error.code].exit : 125;
+}
+
+/** The gRPC code that stands for an error; unknown for what was not raised on purpose. */
+export function grpcCode(error: unknown): number {
+  return error instanceof HuskError ? meaningOf[error.code].grpc : GrpcCode.unknown;
+}
+
+/** The error code that a peer's gRPC code stands for; internal where there is none of that meaning. */
+export function errorCodeOf(grpc: number): ErrorCode {
+  if (grpc === GrpcCode.unknown) return "internal"; // shared by many
+  const found = Object.entries(meaningOf).find(([, meaning]) => meaning.grpc === grpc);
+  return found === undefined ? "internal" : (found[0] as ErrorCode);
 }
 
 /** The whole chain of causes in one line, outermost first, then the first hint on the way down. */

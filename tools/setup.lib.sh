@@ -112,7 +112,7 @@ build_agent() {
   local key kept programs=(husk-agent husk-helper) program
   key=$({
     rustc --version
-    find guest-agent proto -path guest-agent/target -prune -o -type f -print0 | sort -z | xargs -0 sha256sum
+    find guest-agent proto/agent -path guest-agent/target -prune -o -type f -print0 | sort -z | xargs -0 sha256sum
   } | sha256sum | cut -c1-16)
   kept=$cache/programs/$key
   local release=guest-agent/target/release words="up to date"

@@ -1,6 +1,6 @@
 /** A client of a supervisor's control socket (control.ts says what goes over it). */
 import { connect, type Socket } from "node:net";
-import { type ErrorCode, exitStatusOf, HuskError } from "../errors.ts";
+import { type ErrorCode, HuskError, meaningOf } from "../errors.ts";
 import { type Deferred, deferred } from "../host/deferred.ts";
 import { readJsonLines, writeJsonLine } from "../host/lines.ts";
 import { hasCode } from "../host/system-error.ts";
@@ -126,7 +126,7 @@ function unreachable(root: string, id: string, cause: unknown): Error {
 }
 
 function errorCode(value: unknown): ErrorCode {
-  return typeof value === "string" && Object.hasOwn(exitStatusOf, value) ? (value as ErrorCode) : "internal";
+  return typeof value === "string" && Object.hasOwn(meaningOf, value) ? (value as ErrorCode) : "internal";
 }
 
 function isObject(value: unknown): value is Params {

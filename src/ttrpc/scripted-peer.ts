@@ -1,0 +1,134 @@
+/** For tests: a service with every kind of method, and the other end of a connection, which does what the test says and nothing else. */
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Any } from "../gen/google/protobuf/any.ts";
+import { Empty } from "../gen/google/protobuf/empty.ts";
+import { Request, Response } from "../gen/ttrpc/ttrpc.ts";
+import { encodeFrame, type Frame, FrameParser, FrameType } from "./frame.ts";
+import { TtrpcServer } from "./server.ts";
+import type { Handlers } from "./service.ts";
+
+/** Its messages are Any, for the text and the bytes in it. */
+export const EchoDefinition = {
+  name: "Echo",
+  fullName: "test.Echo",
+  methods: {
+    one: { name: "One", requestType: Any, requestStream: false, responseType: Any, responseStream: false },
+    none: { name: "None", requestType: Empty, requestStream: false, responseType: Empty, responseStream: false },
+    split: { name: "Split", requestType: Any, requestStream: false, responseType: Any, responseStream: true },
+    join: { name: "Join", requestType: Any, requestStream: true, responseType: Any, responseStream: false },
+    both: { name: "Both", requestType: Any, requestStream: true, responseType: Any, responseStream: true },
+  },
+} as const;
+
+/** A message of the Echo service. */
+export const text = (typeUrl: string): Any => ({ typeUrl, value: Buffer.alloc(0) });
+
+/** What a request frame carries, for a peer that plays the client. */
+export function request(method: string, message: Any = text(""), timeoutNano = 0n): Uint8Array {
+  const payload = Buffer.from(Any.encode(message).finish());
+  return Request.encode({ service: EchoDefinition.fullName, method, payload, timeoutNano, metadata: [] }).finish();
+}
+
+export class ScriptedPeer {
+  readonly socket: Socket;
+  readonly #parser = new FrameParser();
+  readonly #frames: Frame[] = [];
+  #wake: () => void = () => {};
+
+  constructor(socket: Socket) {
+    this.socket = socket;
+    socket.on("error", () => {}); // the other end hangs up on a peer that breaks the protocol
+    socket.on("close", () => this.#wake());
+    socket.on("data", (chunk: Buffer) => {
+      this.#frames.push(...this.#parser.push(chunk));
+      this.#wake();
+    });
+  }
+
+  send(streamId: number, type: number, flags: number, data: Uint8Array = Buffer.alloc(0)): void {
+    this.socket.write(encodeFrame(streamId, type, flags, data));
+  }
+
+  /** The next frame; nothing once the connection has ended. */
+  async receive(): Promise<Frame | undefined> {
+    for (;;) {
+      const frame = this.#frames.shift();
+      if (frame !== undefined || this.socket.destroyed) return frame;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  /** The next frame, which is a response, as stream, code, and the error's or the message's text. */
+  async response(): Promise<[streamId: number, code: number, text: string]> {
+    const frame = await this.receive();
+    if (frame?.type !== FrameType.response || frame.data === undefined) throw new Error(`no response: ${JSON.stringify(frame)}`);
+    const { status, payload } = Response.decode(frame.data);
+    return [frame.streamId, status?.code ?? 0, status?.message ?? Any.decode(payload).typeUrl];
+  }
+}
+
+/** A listening unix socket in a folder of its own. */
+export async function listen(): Promise<{ listener: Server; path: string; [Symbol.dispose]: () => void }> {
+  const folder = mkdtempSync(join(tmpdir(), "husk-ttrpc-"));
+  const path = join(folder, "s");
+  const listener = createServer().listen(path);
+  await once(listener, "listening");
+  const close = (): void => {
+    listener.close();
+    rmSync(folder, { recursive: true });
+  };
+  return { listener, path, [Symbol.dispose]: close };
+}
+
+export async function dial(path: string): Promise<ScriptedPeer> {
+  const socket = connect(path);
+  await once(socket, "connect");
+  return new ScriptedPeer(socket);
+}
+
+/** A server of the Echo service on a socket of its own. */
+export class TestServer {
+  readonly ttrpc: TtrpcServer;
+  readonly path: string;
+  /** What `onFailure` was told. */
+  readonly failures: [what: string, message: string][] = [];
+  readonly #close: () => void;
+
+  private constructor({ listener, path, ...socket }: Awaited<ReturnType<typeof listen>>) {
+    this.path = path;
+    this.#close = socket[Symbol.dispose];
+    const onFailure = (error: unknown, what: string): void =>
+      void this.failures.push([what, error instanceof Error ? error.message : String(error)]);
+    this.ttrpc = new TtrpcServer({ onFailure });
+    this.ttrpc.serve(listener);
+  }
+
+  static async start(): Promise<TestServer> {
+    return new TestServer(await listen());
+  }
+
+  /** A peer that plays the client of a service with these handlers. */
+  serve(handlers: Handlers<typeof EchoDefinition>): Promise<ScriptedPeer> {
+    this.ttrpc.register(EchoDefinition, handlers);
+    return dial(this.path);
+  }
+
+  async stop(): Promise<void> {
+    await this.ttrpc.close(0);
+    this.#close();
+  }
+}
+
+/** Resolves when the signal is aborted. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve());
+  });
+}
