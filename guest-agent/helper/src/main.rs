@@ -3,8 +3,10 @@
 //!
 //! - `front`: what every `husk` call begins with; it starts the supervisor or the command line.
 //! - `shim`: what containerd starts; it finds or starts the server of a container's pod.
-//! - `stand_in`: the process whose PID stands for a container's process. `front` becomes one, or forks one.
+//! - `stand_in`: the process whose PID stands for a container's process. `front` becomes one, or forks one;
+//!   the shim starts them.
 //! - `sandbox`: the namespaces of a sandbox, and PID 1 in them.
+//! - `root_mounts`: a container's root file system, mounted on the host.
 //! - `vsock`: joins a guest's vsock connection with a unix socket.
 //! - `network`: looks at a network namespace, and joins its links with taps.
 //!
@@ -23,6 +25,7 @@ mod network;
 mod processes;
 mod programs;
 mod pump;
+mod root_mounts;
 mod sandbox;
 mod shim;
 mod signals;
@@ -34,7 +37,8 @@ mod words;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: husk-helper front|shim|sandbox|vsock|network ...; it is started by husk, see PROTOCOL.md";
+const USAGE: &str =
+    "usage: husk-helper front|shim|stand-in|sandbox|mount|unmount|vsock|network ...; it is started by husk, see PROTOCOL.md";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -43,6 +47,9 @@ fn main() -> ExitCode {
     let result = match face.to_str() {
         Some("front") => front::main(&rest),
         Some("shim") => shim::main(&rest),
+        Some("stand-in") => stand_in::main(&rest),
+        Some("mount") => root_mounts::mount(&rest),
+        Some("unmount") => root_mounts::unmount(&rest),
         Some("sandbox") => sandbox::main(),
         Some("vsock") => vsock::main(&rest),
         Some("network") => network::main(&rest),

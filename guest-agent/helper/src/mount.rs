@@ -21,13 +21,37 @@ const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 /// Clones the tree of mounts at `path` (a file or a folder, symbolic links followed), with all mounts below it. The clone is
 /// private (no mount of either side reaches the other) and carries `attributes` (MOUNT_ATTR_*) on each of its mounts.
 pub fn clone_tree(path: &Path, attributes: u64) -> Result<OwnedFd> {
+    let tree = clone(path, true)?;
+    change(&tree, Attributes { set: attributes, clear: 0 }, true)?;
+    Ok(tree)
+}
+
+/// Clones the mount at `path`, with all mounts below it where `recursive`. The clone is private.
+pub fn clone(path: &Path, recursive: bool) -> Result<OwnedFd> {
     let name = c_string(path)?;
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as libc::c_uint;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | scope(recursive) as libc::c_uint;
     // SAFETY: the name outlives the call, and the kernel answers a new descriptor or -1.
     let result = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, name.as_ptr(), flags) };
     let tree = descriptor(result)?;
-    set_attributes(&tree, attributes, libc::MS_PRIVATE, libc::AT_RECURSIVE)?;
+    make_private(&tree)?;
     Ok(tree)
+}
+
+/// MOUNT_ATTR_* to set, and to clear before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    pub set: u64,
+    pub clear: u64,
+}
+
+/// Changes the attributes of the mount that `root` is the root of, and of all mounts below where `recursive`.
+pub fn change(root: &OwnedFd, attributes: Attributes, recursive: bool) -> Result<()> {
+    set_attributes(root, attributes, 0, scope(recursive))
+}
+
+/// Lets nothing propagate to or from a mount and all below; EINVAL where `root` is not the root of one.
+pub fn make_private(root: &OwnedFd) -> Result<()> {
+    set_attributes(root, Attributes { set: 0, clear: 0 }, libc::MS_PRIVATE, libc::AT_RECURSIVE)
 }
 
 /// Makes a file system that is attached nowhere yet. Options are what `mount -o` would name.
@@ -60,11 +84,15 @@ pub fn attach(tree: BorrowedFd<'_>, folder: BorrowedFd<'_>, name: &CStr) -> Resu
 
 /// Makes the one mount that `folder` is the root of read-only, not what is mounted below it.
 pub fn make_read_only(folder: &OwnedFd) -> Result<()> {
-    set_attributes(folder, MOUNT_ATTR_RDONLY, 0, 0)
+    change(folder, Attributes { set: MOUNT_ATTR_RDONLY, clear: 0 }, false)
 }
 
-fn set_attributes(mount: &OwnedFd, attributes: u64, propagation: libc::c_ulong, scope: libc::c_int) -> Result<()> {
-    let change = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation, userns_fd: 0 };
+fn scope(recursive: bool) -> libc::c_int {
+    if recursive { libc::AT_RECURSIVE } else { 0 }
+}
+
+fn set_attributes(mount: &OwnedFd, attributes: Attributes, propagation: libc::c_ulong, scope: libc::c_int) -> Result<()> {
+    let change = libc::mount_attr { attr_set: attributes.set, attr_clr: attributes.clear, propagation, userns_fd: 0 };
     let size = size_of::<libc::mount_attr>();
     let flags = libc::AT_EMPTY_PATH | scope;
     // SAFETY: the structure outlives the call and has the size that is passed.

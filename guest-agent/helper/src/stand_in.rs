@@ -6,20 +6,23 @@ mod place;
 mod streams;
 mod terminal;
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
-use nix::unistd::setsid;
+use nix::unistd::{Pid, getsid, setsid};
 
+use crate::flags::Flags;
 use crate::front::Tail;
 use crate::lines::Lines;
 use crate::processes::End;
-use crate::{descriptors, signals, unix_socket, words};
+use crate::{descriptors, processes, signals, unix_socket, words};
 use messages::{Attach, Order, Report};
 use streams::Streams;
 use terminal::Terminal;
@@ -32,6 +35,17 @@ pub enum Outcome {
     Failed { message: String, status: i32 },
     /// The supervisor is gone without having said how the process ended.
     Lost,
+}
+
+/// The exit status of a stand-in that husk itself failed.
+pub const HUSK_FAILED: i32 = 125;
+
+/// `husk-helper stand-in --socket PATH --token T`: a stand-in from the start, without standard streams.
+pub fn main(arguments: &[OsString]) -> Result<ExitCode> {
+    let flags = Flags::parse(arguments, &["--socket", "--token"], &[])?;
+    let stand_in = StandIn::dial(Path::new(flags.text("--socket")?), flags.text("--token")?.to_owned())?;
+    descriptors::silence(&[0, 1, 2])?;
+    stand_in.run_in_background()
 }
 
 pub struct StandIn {
@@ -50,9 +64,28 @@ impl StandIn {
         Ok(StandIn { socket: socket.to_owned(), token, control, null: descriptors::open_null()?, foreground: true })
     }
 
-    /// For a process that has just been forked to be the stand-in: leaves the caller's session, and closes what is not the stand-in's.
-    pub fn detach(mut self) -> Result<StandIn> {
-        setsid().context("cannot make a session")?;
+    /// For a process that shall be nothing but the stand-in: leaves the caller's session, stands in, and ends as it must.
+    pub fn run_in_background(self) -> ! {
+        match self.detach().and_then(|stand_in| stand_in.run(None)) {
+            Ok(Outcome::Ended(end)) => processes::end_like(end),
+            Ok(Outcome::Failed { message, status }) => {
+                words::complain(message);
+                processes::end_like(End::Code(status))
+            }
+            Ok(Outcome::Lost) => processes::end_like(End::Signal(Signal::SIGKILL as i32)),
+            Err(error) => {
+                words::complain(format_args!("{error:#}"));
+                processes::end_like(End::Code(HUSK_FAILED))
+            }
+        }
+    }
+
+    /// Leaves the caller's session, and closes what is not the stand-in's.
+    fn detach(mut self) -> Result<StandIn> {
+        // Whoever started this process may have done so.
+        if getsid(None) != Ok(Pid::this()) {
+            setsid().context("cannot make a session")?;
+        }
         descriptors::close_all_but(3, &[self.control.as_fd().as_raw_fd(), self.null.as_raw_fd()])?;
         self.foreground = false;
         Ok(self)

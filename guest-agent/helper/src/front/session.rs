@@ -19,12 +19,9 @@ use super::arguments::Call;
 use super::tail::Tail;
 use crate::lines::Lines;
 use crate::processes::{self, End};
-use crate::stand_in::{Outcome, StandIn};
+use crate::stand_in::{HUSK_FAILED, Outcome, StandIn};
 use crate::window::WindowSize;
 use crate::{descriptors, signals, window, words};
-
-/// The exit status of a session that husk itself failed.
-const HUSK_FAILED: i32 = 125;
 
 /// The descriptor of the conversation in the program that serves the session.
 const CONTROL: i32 = 3;
@@ -260,18 +257,7 @@ fn fork_stand_in(stand_in: StandIn) -> Result<()> {
     if processes::fork()?.is_some() {
         return Ok(());
     }
-    match stand_in.detach().and_then(|stand_in| stand_in.run(None)) {
-        Ok(Outcome::Ended(end)) => processes::end_like(end),
-        Ok(Outcome::Failed { message, status }) => {
-            words::complain(message);
-            processes::end_like(End::Code(status))
-        }
-        Ok(Outcome::Lost) => processes::end_like(End::Signal(Signal::SIGKILL as i32)),
-        Err(error) => {
-            words::complain(format_args!("{error:#}"));
-            processes::end_like(End::Code(HUSK_FAILED))
-        }
-    }
+    stand_in.run_in_background()
 }
 
 fn exit_code(status: i32) -> ExitCode {
