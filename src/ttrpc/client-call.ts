@@ -45,6 +45,12 @@ export function streamedAnswers(name: string, type: MethodDefinition["responseTy
   return { receive: (frame) => reading(name, () => receive(frame)), fail: (reason) => answers.end(reason) };
 }
 
+/** A call whose answers nobody waits for. */
+export const discarded: ClientCall = {
+  receive: ({ type, flags }) => type === FrameType.response || (flags & Flag.remoteClosed) !== 0,
+  fail: () => {},
+};
+
 /** The payload of a response; throws the error that the server answered with. */
 function readResponse(frame: Frame): Buffer {
   const { status, payload } = WireResponse.decode(dataOf(frame));

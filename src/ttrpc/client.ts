@@ -9,7 +9,7 @@ import { connect } from "node:net";
 import type { Duplex } from "node:stream";
 import { GrpcCode } from "../errors.ts";
 import { Request as WireRequest } from "../gen/ttrpc/ttrpc.ts";
-import { type ClientCall, singleAnswer, streamedAnswers } from "./client-call.ts";
+import { type ClientCall, discarded, singleAnswer, streamedAnswers } from "./client-call.ts";
 import { Flag, type Frame, FrameType, maxDataBytes, tooLong } from "./frame.ts";
 import { FrameConnection } from "./frame-connection.ts";
 import { MessageQueue } from "./message-queue.ts";
@@ -41,6 +41,7 @@ export class TtrpcClient implements AsyncDisposable {
   /** Resolves with the reason when the connection has ended, by whatever it was; never rejects. */
   readonly closed: Promise<TtrpcError>;
   readonly #connection: FrameConnection;
+  /** By stream: the calls that the server has not ended; of those that were given up, only the ones that may have to be told an end. */
   readonly #calls = new Map<number, ClientCall>();
   #nextStreamId = 1;
   /** Why the connection ended. */
@@ -100,14 +101,15 @@ export class TtrpcClient implements AsyncDisposable {
     options.signal?.throwIfAborted();
     const { name, definition } = find(service, method);
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
-    const streamId = this.#open(service, definition, input, options, singleAnswer(name, definition.responseType, { resolve, reject }));
+    const call = singleAnswer(name, definition.responseType, { resolve, reject });
+    const streamId = this.#open(service, definition, input, options, call);
     const forget = limit(options, name, reject);
-    if (definition.requestStream) void this.#send(streamId, definition, input as AsyncIterable<unknown>);
+    if (definition.requestStream) void this.#send(streamId, call, definition, input as AsyncIterable<unknown>);
     try {
       return (await promise) as Response<S["methods"][K]>;
     } finally {
       forget();
-      this.#calls.delete(streamId);
+      this.#leave(streamId, definition);
     }
   }
 
@@ -124,14 +126,15 @@ export class TtrpcClient implements AsyncDisposable {
     options.signal?.throwIfAborted();
     const { name, definition } = find(service, method);
     const answers = new MessageQueue<Response<S["methods"][K]>>(() => this.#connection.hold());
-    const streamId = this.#open(service, definition, input, options, streamedAnswers(name, definition.responseType, answers));
+    const call = streamedAnswers(name, definition.responseType, answers);
+    const streamId = this.#open(service, definition, input, options, call);
     const forget = limit(options, name, (reason) => answers.end(reason));
-    if (definition.requestStream) void this.#send(streamId, definition, input as AsyncIterable<unknown>);
+    if (definition.requestStream) void this.#send(streamId, call, definition, input as AsyncIterable<unknown>);
     try {
       yield* answers;
     } finally {
       forget();
-      this.#calls.delete(streamId);
+      this.#leave(streamId, definition);
     }
   }
 
@@ -166,19 +169,27 @@ export class TtrpcClient implements AsyncDisposable {
     return streamId;
   }
 
-  /** Sends a stream of requests, as fast as the server reads, as long as the call is going on. */
-  async #send(streamId: number, { requestType }: MethodDefinition, requests: AsyncIterable<unknown>): Promise<void> {
+  /** Nobody waits for the call any more: the server has answered, or it was given up. */
+  #leave(streamId: number, { requestStream }: MethodDefinition): void {
+    if (requestStream && this.#calls.has(streamId)) this.#calls.set(streamId, discarded);
+    else this.#calls.delete(streamId);
+  }
+
+  /**
+   * Sends a stream of requests, as fast as the server reads, as long as somebody waits for the answer, and then the stream's end. Where the
+   * server has ended the stream, nothing is sent on it any more: Go's ttrpc up to 1.2.7, and so containerd as a whole, dies of that.
+   */
+  async #send(streamId: number, call: ClientCall, { requestType }: MethodDefinition, requests: AsyncIterable<unknown>): Promise<void> {
     try {
       for await (const request of requests) {
-        if (!this.#calls.has(streamId)) break;
+        if (this.#calls.get(streamId) !== call) break;
         this.#connection.send(streamId, FrameType.data, 0, encodePartial(requestType, request));
         await this.#connection.ready();
       }
     } catch (error) {
-      this.#calls.get(streamId)?.fail(error instanceof Error ? error : new Error(String(error)));
+      call.fail(error instanceof Error ? error : new Error(String(error)));
     }
-    // Also where the call is over: the server's handler may still be reading.
-    this.#connection.send(streamId, FrameType.data, Flag.remoteClosed | Flag.noData, empty);
+    if (this.#calls.has(streamId)) this.#connection.send(streamId, FrameType.data, Flag.remoteClosed | Flag.noData, empty);
   }
 
   #receive(frame: Frame): void {
