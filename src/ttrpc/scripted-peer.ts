@@ -98,13 +98,17 @@ export class TestServer {
   readonly path: string;
   /** What `onFailure` was told. */
   readonly failures: [what: string, message: string][] = [];
+  /** The errors themselves. */
+  readonly errors: unknown[] = [];
   readonly #close: () => void;
 
   private constructor({ listener, path, ...socket }: Awaited<ReturnType<typeof listen>>) {
     this.path = path;
     this.#close = socket[Symbol.dispose];
-    const onFailure = (error: unknown, what: string): void =>
-      void this.failures.push([what, error instanceof Error ? error.message : String(error)]);
+    const onFailure = (error: unknown, what: string): void => {
+      this.errors.push(error);
+      this.failures.push([what, error instanceof Error ? error.message : String(error)]);
+    };
     this.ttrpc = new TtrpcServer({ onFailure });
     this.ttrpc.serve(listener);
   }

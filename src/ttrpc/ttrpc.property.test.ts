@@ -50,6 +50,7 @@ test("a server serves the next client", async () => {
     }),
     { numRuns: 300 },
   );
+  expect(server.errors.filter((error) => !(error instanceof TtrpcError))).toEqual([]); // defects of the server are answered too
   await server.stop();
 });
 
