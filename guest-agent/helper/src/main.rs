@@ -57,6 +57,11 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code,
+        // containerd puts words of its own behind what its shim says.
+        Err(error) if face == "shim" => {
+            words::say(&format!("husk: {error:#}"));
+            ExitCode::FAILURE
+        }
         Err(error) => {
             words::complain(format_args!("{error:#}"));
             ExitCode::from(if face == "front" { 125 } else { 1 })

@@ -210,7 +210,7 @@ fn the_answer_is_in_the_form_that_the_caller_understands() {
     assert_eq!(answer, json!({"version": 3, "address": address, "protocol": "ttrpc"}));
     assert_eq!(outcome(shims.start_command("c1").env("HUSK_SHIM_API", "2")).1, address);
     let (status, _, error) = outcome(shims.start_command("c1").env("HUSK_SHIM_API", "4"));
-    assert_eq!((status, error.as_str()), (1, "husk: HUSK_SHIM_API: expected 2 or 3\n"));
+    assert_eq!((status, error.as_str()), (1, "husk: HUSK_SHIM_API: expected 2 or 3"));
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn bootstrap_parameters_are_obeyed_and_answered() {
 
     let (status, _, error) = start(params, &["-namespace", "ns", "-id", "c2", "start"]);
     assert_eq!(status, 1);
-    assert_eq!(error, "husk: standard input is for another shim: -id is \"c2\" here and \"c1\" there\n");
+    assert_eq!(error, "husk: standard input is for another shim: -id is \"c2\" here and \"c1\" there");
     // Options alone, as older versions write them.
     let options = b"\x0a\x1acontainerd.runc.v1.Options\x12\x06\x32\x04runc";
     assert_eq!(start(options, &["-namespace", "ns", "-address", "/g.soc", "-id", "c1", "start"]).0, 0);
@@ -257,16 +257,16 @@ fn a_start_that_fails_says_why_in_a_line_and_leaves_nothing() {
     let huge = json!({"io.containerd.runc.v2.group": "x".repeat(1 << 20)});
     let deep = format!("{{\"annotations\":{}", "[".repeat(100_000));
     for (id, config, message) in [
-        ("none", None, "husk: cannot open the bundle's config.json: No such file or directory (os error 2)\n"),
-        ("text", Some("hello".into()), "husk: config.json cannot be understood: expected value at line 1 column 1\n"),
-        ("list", Some(json!({"annotations": no_text}).to_string()), "husk: the annotation io.kubernetes.cri.sandbox-id is no text\n"),
+        ("none", None, "husk: cannot open the bundle's config.json: No such file or directory (os error 2)"),
+        ("text", Some("hello".into()), "husk: config.json cannot be understood: expected value at line 1 column 1"),
+        ("list", Some(json!({"annotations": no_text}).to_string()), "husk: the annotation io.kubernetes.cri.sandbox-id is no text"),
         (
             "huge",
             Some(json!({"annotations": huge}).to_string()),
-            "husk: the annotation io.containerd.runc.v2.group is longer than 256 characters\n",
+            "husk: the annotation io.containerd.runc.v2.group is longer than 256 characters",
         ),
         ("deep", Some(deep), "husk: config.json cannot be understood: "),
-        ("large", Some(" ".repeat((4 << 20) + 1)), "husk: config.json is larger than 4 MiB\n"),
+        ("large", Some(" ".repeat((4 << 20) + 1)), "husk: config.json is larger than 4 MiB"),
     ] {
         let bundle = shims.bundle_with(id, config.as_deref().unwrap_or(""));
         if config.is_none() {
@@ -282,27 +282,26 @@ fn a_start_that_fails_says_why_in_a_line_and_leaves_nothing() {
     let fifo = shims.bundle("fifo", json!({}));
     fs::remove_file(fifo.join("config.json")).expect("remove");
     mkfifo(&fifo.join("config.json"), Mode::from_bits_truncate(0o600)).expect("make a fifo");
-    assert_eq!(shims.failure("fifo"), "husk: config.json is no file\n");
+    assert_eq!(shims.failure("fifo"), "husk: config.json is no file");
 
     // The bundle's address cannot be written, and Node cannot be started: the socket is gone again.
     let bundle = shims.bundle("full", json!({}));
     fs::create_dir(bundle.join("address")).expect("make a folder");
-    assert_eq!(shims.failure("full"), "husk: cannot write the bundle's address: Is a directory (os error 21)\n");
+    assert_eq!(shims.failure("full"), "husk: cannot write the bundle's address: Is a directory (os error 21)");
     assert_eq!((names(SOCKETS).len(), names(&bundle)), (0, vec!["address".to_owned(), "config.json".into()]));
     let bundle = shims.bundle("c1", json!({}));
     fs::set_permissions(shims.folder.path("node"), fs::Permissions::from_mode(0o644)).expect("make it no program");
-    let message =
-        format!("husk: cannot execute {} (run `npm run setup`): EACCES: Permission denied\n", shims.folder.path("node").display());
+    let message = format!("husk: cannot execute {} (run `npm run setup`): EACCES: Permission denied", shims.folder.path("node").display());
     assert_eq!(shims.failure("c1"), message);
     assert_eq!((names(SOCKETS).len(), names(&bundle)), (0, vec!["config.json".to_owned()]));
     fs::remove_file(&dist).expect("remove");
-    assert_eq!(shims.failure("c1"), format!("husk: {} is missing (run `npm run setup`)\n", dist.display()));
+    assert_eq!(shims.failure("c1"), format!("husk: {} is missing (run `npm run setup`)", dist.display()));
 
     // Something else is where the socket would be.
     shims.folder.file("shim.js", "exit 1");
     let socket = shims.folder.file("in-the-way", "");
     let words = ["-namespace", "ns", "-id", "c1", "-socket", socket.to_str().expect("text"), "start"];
-    let message = format!("husk: {} is in the way: it is no socket\n", socket.display());
+    let message = format!("husk: {} is in the way: it is no socket", socket.display());
     assert_eq!(outcome(shims.command(&words).current_dir(&bundle)), (1, String::new(), message));
     assert!(socket.exists());
 }
@@ -317,7 +316,7 @@ fn an_answer_that_nobody_takes_undoes_the_start() {
     let mut process = Process::start(command.stdin(Stdio::null()).stdout(full).stderr(stderr));
     drop(command);
     assert_eq!(process.wait(), 1);
-    assert_eq!(read_text(reader), "husk: cannot print the answer: No space left on device (os error 28)\n");
+    assert_eq!(read_text(reader), "husk: cannot print the answer: No space left on device (os error 28)");
     assert_eq!((names(SOCKETS).len(), names(&bundle)), (0, vec!["config.json".to_owned()]));
 }
 
@@ -331,12 +330,12 @@ fn other_calls_are_passed_on_or_answered() {
     let version = format!("containerd-shim-husk-v2: version {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(outcome(&mut shims.command(&["-v"])), (0, version, String::new()));
     for (words, message) in [
-        (&[][..], "husk: no action, expected start or delete; containerd starts this program\n"),
-        (&["-x", "start"], "husk: unknown flag -x\n"),
-        (&["-id", "c1", "delete"], "husk: -namespace is missing\n"),
+        (&[][..], "husk: no action, expected start or delete; containerd starts this program"),
+        (&["-x", "start"], "husk: unknown flag -x"),
+        (&["-id", "c1", "delete"], "husk: -namespace is missing"),
     ] {
         assert_eq!(outcome(&mut shims.command(words)), (1, String::new(), message.into()));
     }
-    let usage = "husk: usage: husk-helper shim --node NODE --dist DIR -- WORDS...\n";
+    let usage = "husk: usage: husk-helper shim --node NODE --dist DIR -- WORDS...";
     assert_eq!(outcome(std::process::Command::new(common::HELPER).arg("shim")), (1, String::new(), usage.into()));
 }

@@ -127,10 +127,12 @@ impl Shims {
 
 impl Drop for Shims {
     fn drop(&mut self) {
-        for name in super::names(&self.folder.0) {
-            if let Some(pid) = name.strip_prefix("server.").and_then(|pid| pid.parse().ok()) {
-                // Some have ended.
+        // Every server is in its bundle, whether or not it has said anything yet.
+        for pid in super::names("/proc").into_iter().filter_map(|name| name.parse().ok()) {
+            if fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&self.folder.0)) {
+                // It may be ending by itself.
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                super::eventually("a server has ended", || fs::read_link(format!("/proc/{pid}/cwd")).is_err());
             }
         }
     }
