@@ -5,7 +5,7 @@
 import { chmod, mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { build } from "esbuild";
 
-const programs = { husk: "src/cli/main.ts", supervisor: "src/cli/supervisor.ts" };
+const programs = { husk: "src/cli/main.ts", supervisor: "src/cli/supervisor.ts", shim: "src/shim/main.ts" };
 
 const staging = `dist.${process.pid}`;
 await rm(staging, { recursive: true, force: true });

@@ -1,6 +1,7 @@
 /** `husk delete`. */
 
 import { helperPath } from "../host/installation.ts";
+import { throughHelper } from "../sandbox/give-back.ts";
 import { deleteContainer, type RemovalOptions } from "../sandbox/removal.ts";
 import type { Invocation } from "./command-line.ts";
 import type { Log } from "./log.ts";
@@ -9,13 +10,7 @@ export async function deleteVerb({ globals, flags, operands: [id = ""] }: Invoca
   await deleteContainer(globals.root, id, flags.force, removalOptions(log));
 }
 
-/** How the command line gives back what is not its own: taps through the helper. */
+/** How the command line gives back what is not its own. */
 export function removalOptions(log: Log): RemovalOptions {
-  return {
-    warn: log.warning,
-    detachTap: async (netns, link, tap) => {
-      const { detachTap } = await import("../network/namespace.ts");
-      await detachTap(helperPath(), netns, link, tap);
-    },
-  };
+  return { warn: log.warning, ...throughHelper(helperPath()) };
 }

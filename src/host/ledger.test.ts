@@ -11,7 +11,10 @@ import { giveBack, type LedgerEntry, noteInLedger, readLedger } from "./ledger.t
 
 let work: string;
 let ledger: string;
-const noTaps = { detachTap: () => Promise.reject(new Error("no tap was expected")) };
+const noTaps = {
+  detachTap: () => Promise.reject(new Error("no tap was expected")),
+  unmount: () => Promise.reject(new Error("no mount was expected")),
+};
 
 beforeEach(() => {
   work = mkdtempSync(join(tmpdir(), "husk-ledger-"));
@@ -80,7 +83,7 @@ describe("giveBack", () => {
       return tap === "husk1" ? Promise.reject(new Error(`no way into ${netns} for ${link}`)) : Promise.resolve();
     };
     const tap = (name: string): LedgerEntry => ({ kind: "tap", netns: "/run/netns/x", link: "eth0", tap: name });
-    const failures = await giveBack([tap("husk0"), tap("husk1"), tap("husk2")], { detachTap });
+    const failures = await giveBack([tap("husk0"), tap("husk1"), tap("husk2")], { ...noTaps, detachTap });
     expect(asked).toEqual(["husk2", "husk1", "husk0"]);
     expect(failures.map(explain)).toEqual(["cannot give back the tap husk1 of eth0 in /run/netns/x: no way into /run/netns/x for eth0"]);
   });

@@ -15,6 +15,8 @@ export type LedgerEntry =
   /** A folder, with all that is in it. */
   | { readonly kind: "folder"; readonly path: string }
   | { readonly kind: "file"; readonly path: string }
+  /** Whatever is mounted at a folder of ours, and below it. */
+  | { readonly kind: "mount"; readonly path: string }
   /** A tap in a network namespace that others own, and its link's traffic control. */
   | { readonly kind: "tap"; readonly netns: string; readonly link: string; readonly tap: string };
 
@@ -50,9 +52,10 @@ export function readLedger(path: string): LedgerEntry[] {
   });
 }
 
-/** How a tap is taken away; in the network's folder, which stands above this one. */
+/** What the helper does, by the folders that stand above this one. */
 export interface GiveBackOptions {
   readonly detachTap: (netns: string, link: string, tap: string) => Promise<void>;
+  readonly unmount: (path: string) => Promise<void>;
 }
 
 /**
@@ -84,6 +87,8 @@ async function giveBackOne(entry: LedgerEntry, options: GiveBackOptions): Promis
       return removeFolder(entry.path);
     case "file":
       return rmSync(entry.path, { force: true });
+    case "mount":
+      return await options.unmount(entry.path);
     case "tap":
       return await options.detachTap(entry.netns, entry.link, entry.tap);
     default:
@@ -115,5 +120,5 @@ function parseEntry(line: string): LedgerEntry | undefined {
   }
   // A relative path, or one with "..", is none that we wrote.
   if (typeof path !== "string" || !isAbsolute(path) || normalize(path) !== path || path === "/") return undefined;
-  return kind === "cgroup" || kind === "folder" || kind === "file" ? { kind, path } : undefined;
+  return kind === "cgroup" || kind === "folder" || kind === "file" || kind === "mount" ? { kind, path } : undefined;
 }

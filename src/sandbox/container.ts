@@ -1,10 +1,10 @@
 /** A container in a sandbox: its states, its processes, and what is asked of it while it lives. */
 import { exitStatus, explain, HuskError } from "../errors.ts";
-import type { ListProcessesResponse, StatsContainerResponse, Storage } from "../gen/agent/v1/agent.ts";
+import type { ListProcessesResponse, StatsContainerResponse, Stdio, Storage } from "../gen/agent/v1/agent.ts";
 import { encodeForAgent, guestResources } from "../oci/guest-spec.ts";
 import { become, demand } from "../oci/state.ts";
 import type { Resources } from "../oci/types.ts";
-import { GuestProcess, type ProcessOutcome } from "./guest-process.ts";
+import { GuestProcess, type JoinedProcess, type ProcessOutcome, type ProcessStreams } from "./guest-process.ts";
 import { moreMemoryKills } from "./memory-kills.ts";
 import type { ContainerStatus } from "./record.ts";
 import type { Sandbox } from "./sandbox.ts";
@@ -34,14 +34,24 @@ export interface ExecSpec {
   readonly ignorePaused: boolean;
 }
 
+/** A further process: what it is, and which of its streams somebody has. */
+export interface ProcessSpec {
+  /** The spec's process object, as JSON. */
+  readonly processJson: string;
+  readonly terminal: boolean;
+  readonly size: WindowSize | null;
+  readonly ignorePaused: boolean;
+  readonly streams: readonly StreamName[];
+}
+
 interface Exec {
   readonly process: GuestProcess;
   /** Resolves to the stand-in's PID once the program runs. */
   readonly running: Promise<number>;
 }
 
-/** An output that a terminal does not have. */
-function streamsOf(terminal: boolean): StreamName[] {
+/** The streams of a process whose stand-in carries them all: a terminal has one output. */
+export function streamsOf(terminal: boolean): StreamName[] {
   return terminal ? ["stdin", "stdout"] : ["stdin", "stdout", "stderr"];
 }
 
@@ -50,6 +60,7 @@ export class Container {
   readonly #sandbox: Sandbox;
   readonly #spec: ContainerSpec;
   readonly #onStatus: (status: ContainerStatus) => void;
+  readonly #processes = new Map<string, GuestProcess>();
   readonly #execs = new Map<string, Exec>();
   #status: ContainerStatus = "creating";
   #place: StandInPlace = { netns: null, rootfs: null, cgroups: [] };
@@ -72,37 +83,39 @@ export class Container {
 
   /** The stand-in that dials with this token, of init or of an exec. */
   findStandIn(token: string): StandIn | undefined {
-    return [this.init, ...[...this.#execs.values()].map((exec) => exec.process)]
-      .map((process) => process.standIn)
-      .find((s) => s.token === token);
-  }
-
-  /** Sends init's stand-in to its place; execs' stand-ins will follow it there. Its dialling is the caller's business. */
-  async placeStandIn(place: StandInPlace, consoleSocket: string | null): Promise<void> {
-    this.#place = place;
-    const { terminal, consoleSize } = this.#spec;
-    await this.init.standIn.place({ ...place, terminal, consoleSocket, size: consoleSize, streams: streamsOf(terminal) });
+    return [this.init, ...this.#processes.values()].map(({ standIn }) => standIn).find((standIn) => standIn.token === token);
   }
 
   /**
-   * Makes the container in the guest. The promise in the answer resolves when init has ended and its output is out; the container is stopped then.
-   * Throws the guest's errors, `program-not-found` among them.
+   * Sends init's stand-in to its place; those of further processes will follow it there. `streams`: those that it carries. Its dialling is the caller's
+   * business.
    */
-  async create(): Promise<{ readonly ended: Promise<ProcessOutcome> }> {
+  async placeStandIn(place: StandInPlace, consoleSocket: string | null, streams: readonly StreamName[]): Promise<void> {
+    this.#place = place;
+    const { terminal, consoleSize } = this.#spec;
+    await this.init.standIn.place({ ...place, terminal: terminal && streams.length > 0, consoleSocket, size: consoleSize, streams });
+  }
+
+  /**
+   * Makes the container in the guest, and joins `streams` to its init; the container is stopped as soon as that has ended. Throws the guest's errors,
+   * `program-not-found` among them.
+   */
+  async create(streams: ProcessStreams): Promise<JoinedProcess> {
     const { id, specJson, rootfs, storages, terminal, consoleSize } = this.#spec;
     await this.#sandbox.agent.call("createContainer", {
       containerId: id,
       specJson: Buffer.from(specJson),
       rootfs,
       storages: [...storages],
-      stdio: { terminal, stdin: true, stdout: true, stderr: !terminal, ...(consoleSize === null ? {} : { size: consoleSize }) },
+      stdio: guestStdio(terminal, Object.keys(streams), consoleSize),
     });
     this.#setStatus("created");
-    const ended = this.init.follow(this.init.standIn.streams(streamsOf(terminal))).then((outcome) => {
+    const { ended, flushed } = this.init.join(streams);
+    const stopped = ended.then((outcome) => {
       this.#setStatus("stopped");
       return outcome;
     });
-    return { ended };
+    return { ended: stopped, flushed };
   }
 
   /** Runs the container's program. Throws `wrong-state` unless it is created. */
@@ -155,25 +168,39 @@ export class Container {
   }
 
   /**
-   * Makes a further process, which runs as soon as a stand-in has dialled with the token in the answer. Throws `wrong-state`, and the guest's errors.
+   * Makes a further process in the guest, which waits for its start. `processId`: unique in the container. Throws `wrong-state`, and the guest's errors.
    */
-  async exec(exec: ExecSpec): Promise<{ readonly token: string; readonly execId: string }> {
-    if (!(this.#status === "paused" && exec.ignorePaused)) demand("exec", this.#spec.id, this.#status);
-    const execId = `exec-${this.#nextExec++}`;
-    const target = { containerId: this.#spec.id, processId: execId };
+  async addProcess(processId: string, spec: ProcessSpec): Promise<GuestProcess> {
+    if (!(this.#status === "paused" && spec.ignorePaused)) demand("exec", this.#spec.id, this.#status);
+    const target = { containerId: this.#spec.id, processId };
+    const process = new GuestProcess(this.#sandbox, target);
     await this.#sandbox.agent.call("createProcess", {
       ...target,
-      processJson: Buffer.from(exec.processJson),
-      stdio: {
-        terminal: exec.terminal,
-        stdin: true,
-        stdout: true,
-        stderr: !exec.terminal,
-        ...(exec.size === null ? {} : { size: exec.size }),
-      },
-      ignorePaused: exec.ignorePaused,
+      processJson: Buffer.from(spec.processJson),
+      stdio: guestStdio(spec.terminal, spec.streams, spec.size),
+      ignorePaused: spec.ignorePaused,
     });
-    const process = new GuestProcess(this.#sandbox, target);
+    this.#processes.set(processId, process);
+    return process;
+  }
+
+  /** Sends a further process's stand-in beside init's. Resolves to its terminal's size where it has one. */
+  placeProcess(process: GuestProcess, placement: Omit<Placement, keyof StandInPlace>): Promise<WindowSize | null> {
+    return process.standIn.place({ ...this.#place, ...placement });
+  }
+
+  /** Lets the agent forget an ended process, or one that never ran. A guest that is gone has forgotten everything. */
+  async forgetProcess({ target }: GuestProcess): Promise<void> {
+    this.#processes.delete(target.processId);
+    await this.#sandbox.agent.call("deleteProcess", target).catch(() => {});
+  }
+
+  /**
+   * Makes a further process, which runs as soon as a stand-in has dialled with the token in the answer. Throws as `addProcess` does.
+   */
+  async exec(exec: ExecSpec): Promise<{ readonly token: string; readonly execId: string }> {
+    const execId = `exec-${this.#nextExec++}`;
+    const process = await this.addProcess(execId, { ...exec, streams: streamsOf(exec.terminal) });
     const running = this.#runExec(process, exec);
     running.catch(() => {}); // told to the stand-in, and to whoever asks by execStarted
     this.#execs.set(execId, { process, running });
@@ -202,13 +229,8 @@ export class Container {
     try {
       const pid = await standIn.pid;
       const streams = streamsOf(exec.terminal);
-      const size = await standIn.place({
-        ...this.#place,
-        terminal: exec.terminal,
-        consoleSocket: exec.consoleSocket,
-        size: exec.size,
-        streams,
-      });
+      const { terminal, consoleSocket } = exec;
+      const size = await this.placeProcess(process, { terminal, consoleSocket, size: exec.size, streams });
       if (size !== null && exec.terminal) await process.resize(size);
       const ended = process.follow(standIn.streams(streams));
       await process.start();
@@ -217,24 +239,30 @@ export class Container {
     } catch (error) {
       standIn.fail(explain(error), exitStatus(error));
       this.#execs.delete(target.processId);
-      await this.#forget(process);
+      await this.forgetProcess(process);
       throw error;
     }
   }
 
   async #endExec(process: GuestProcess, end: ProcessOutcome["end"]): Promise<void> {
-    await this.#forget(process);
+    await this.forgetProcess(process);
     this.#execs.delete(process.target.processId);
     process.standIn.exit(end);
-  }
-
-  /** The agent's copy of an ended process. A guest that is gone has forgotten everything. */
-  async #forget(process: GuestProcess): Promise<void> {
-    await this.#sandbox.agent.call("deleteProcess", process.target).catch(() => {});
   }
 
   #setStatus(status: ContainerStatus): void {
     this.#status = become(this.#status, status);
     this.#onStatus(status);
   }
+}
+
+/** What the guest's process is to have as its standard streams. */
+function guestStdio(terminal: boolean, streams: readonly string[], size: WindowSize | null): Stdio {
+  return {
+    terminal,
+    stdin: streams.includes("stdin"),
+    stdout: streams.includes("stdout"),
+    stderr: !terminal && streams.includes("stderr"),
+    size: size ?? undefined,
+  };
 }

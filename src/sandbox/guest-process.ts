@@ -1,8 +1,8 @@
 /** One process in the guest together with the stand-in on the host that is its PID here. */
-import type { Socket } from "node:net";
+import type { Readable, Writable } from "node:stream";
 import { withDeadline } from "../host/deadline.ts";
 import type { Sandbox } from "./sandbox.ts";
-import { type ProcessEnd, StandIn, type StreamName, type WindowSize } from "./stand-in.ts";
+import { type ProcessEnd, StandIn, type WindowSize } from "./stand-in.ts";
 import { type ProcessTarget, pumpOutput, pumpStdin } from "./stdio.ts";
 
 /** How a process ended, when, and why where it was not its own doing. */
@@ -13,7 +13,19 @@ export interface ProcessOutcome {
 }
 
 /** What a process's streams are joined to, each as soon as it is open; a stream that is not named is /dev/null in the guest. */
-export type ProcessStreams = Readonly<Partial<Record<StreamName, Promise<Socket>>>>;
+export interface ProcessStreams {
+  readonly stdin?: Promise<Readable>;
+  readonly stdout?: Promise<Writable>;
+  readonly stderr?: Promise<Writable>;
+}
+
+/** A process whose streams are joined: neither promise rejects. */
+export interface JoinedProcess {
+  /** Its end, or the VM's. */
+  readonly ended: Promise<ProcessOutcome>;
+  /** Resolves when the last byte of its output has left. */
+  readonly flushed: Promise<void>;
+}
 
 /** The signal that stands for the death of everything at once. */
 const SIGKILL = 9;
@@ -54,15 +66,19 @@ export class GuestProcess {
   }
 
   /** As `follow`, with the process's end and its last byte told apart: who has nobody to read the output need not wait for it. Neither rejects. */
-  join(streams: ProcessStreams): { readonly ended: Promise<ProcessOutcome>; readonly flushed: Promise<void> } {
+  join(streams: ProcessStreams): JoinedProcess {
     this.#created = true;
     const { agent, died } = this.#sandbox;
     const wait = agent.waitProcess(this.target);
-    const pumps = Object.entries(streams).map(async ([name, opening]) => {
-      const socket = await opening;
-      if (name === "stdin") return void pumpStdin(agent, this.target, socket);
-      return pumpOutput(agent, this.target, name === "stdout" ? "stdout" : "stderr", socket);
-    });
+    const { stdin, stdout, stderr } = streams;
+    stdin?.then(
+      (source) => void pumpStdin(agent, this.target, source),
+      () => {}, // there is nobody to read from
+    );
+    const pump = async (name: "stdout" | "stderr", sink: Promise<Writable>): Promise<void> =>
+      pumpOutput(agent, this.target, name, await sink);
+    const pumps = [...(stdout ? [pump("stdout", stdout)] : []), ...(stderr ? [pump("stderr", stderr)] : [])];
+    const flushed = Promise.allSettled(pumps).then(() => {}); // a stream that never opened has nobody to write to
     const outcome = wait.answer.then(
       ({ end, oomKilled, endedUnixNs }): ProcessOutcome => ({
         end: end?.$case === "signal" ? { signal: end.value } : { code: end?.value ?? 255 },
@@ -76,7 +92,7 @@ export class GuestProcess {
       },
     );
     const ended = Promise.race([outcome, died.then((reason): ProcessOutcome => ({ end: { signal: SIGKILL }, at: new Date(), reason }))]);
-    return { ended, flushed: Promise.allSettled(pumps).then(() => {}) };
+    return { ended, flushed };
   }
 
   /** Lets the created process execute its program. Throws `program-not-found` and its like where execve fails. */

@@ -18,6 +18,7 @@ let warnings: string[];
 let children: ChildProcess[];
 const options = {
   detachTap: () => Promise.reject(new Error("no tap was expected")),
+  unmount: () => Promise.reject(new Error("no mount was expected")),
   warn: (message: string) => void warnings.push(message),
 };
 

@@ -8,7 +8,7 @@
 import { existsSync } from "node:fs";
 import { explain, HuskError } from "../errors.ts";
 import { runHooks } from "../host/hooks.ts";
-import { giveBack, type LedgerEntry, readLedger } from "../host/ledger.ts";
+import { type GiveBackOptions, giveBack, type LedgerEntry, readLedger } from "../host/ledger.ts";
 import { isAlive, type ProcessIdentity, signalProcess } from "../host/process-identity.ts";
 import { demand } from "../oci/state.ts";
 import { type ContainerRecord, readRecord } from "./record.ts";
@@ -26,8 +26,7 @@ const vanishWithinMs = 2_000;
 /** Between two looks at a process that is no child of ours, in milliseconds: nothing tells of its end (Node has no pidfd). */
 const lookIntervalMs = 5;
 
-export interface RemovalOptions {
-  readonly detachTap: (netns: string, link: string, tap: string) => Promise<void>;
+export interface RemovalOptions extends GiveBackOptions {
   /** Told what goes wrong but keeps nothing from being removed: a poststop hook that fails. */
   readonly warn: (message: string) => void;
 }

@@ -116,6 +116,11 @@ export class Sandbox {
     return this.#process.mount(mount);
   }
 
+  /** Takes away what `mount` showed. */
+  unmount(target: string): Promise<void> {
+    return this.#process.unmount(target);
+  }
+
   /**
    * Ends the sandbox. Where the guest still answers it is first asked to write back what it holds; it gets `graceMs` for that. Afterwards no process
    * and no mount of the sandbox is left.

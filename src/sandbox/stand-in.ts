@@ -45,7 +45,7 @@ export class StandIn {
   readonly #streams: Record<StreamName, Deferred<Socket>> = { stdin: deferred(), stdout: deferred(), stderr: deferred() };
   readonly #events: StandInEvents;
   #control: Socket | undefined;
-  #released = false;
+  #lastWord: object | undefined;
 
   constructor(events: StandInEvents) {
     this.#events = events;
@@ -64,6 +64,7 @@ export class StandIn {
   /** Takes over a connection that showed this stand-in's token. */
   attach(stream: "control" | StreamName, socket: Socket, pid: number | undefined): void {
     if (stream !== "control") {
+      if (stream !== "stdin") watchReader(socket);
       this.#streams[stream].resolve(socket);
       return;
     }
@@ -80,6 +81,7 @@ export class StandIn {
       () => this.#onEnd(),
     );
     this.#pid.resolve(pid);
+    if (this.#lastWord !== undefined) this.#sendLastWord(this.#lastWord);
   }
 
   /** Sends it to its place. Resolves to the terminal's size where it has one. Throws `host` where it cannot get there. */
@@ -122,8 +124,13 @@ export class StandIn {
   }
 
   #release(message: object): void {
-    if (this.#released) return;
-    this.#released = true;
+    if (this.#lastWord !== undefined) return;
+    this.#lastWord = message;
+    this.#sendLastWord(message);
+  }
+
+  /** One that has not dialled yet hears it when it does. */
+  #sendLastWord(message: object): void {
     this.#send(message);
     this.#control?.end();
   }
@@ -144,8 +151,16 @@ export class StandIn {
     const gone = new HuskError("host", "the stand-in process is gone");
     this.#placed.reject(gone);
     for (const stream of Object.values(this.#streams)) stream.reject(gone);
-    if (!this.#released) this.#events.lost();
+    if (this.#lastWord === undefined) this.#events.lost();
   }
+}
+
+/** Closes an output's socket once the stand-in ends its side, on which it sends nothing: then nobody reads the output any more. */
+function watchReader(socket: Socket): void {
+  socket.on("error", () => {}); // `close` follows
+  socket.on("end", () => socket.destroy());
+  if (socket.readableEnded) socket.destroy();
+  else socket.resume();
 }
 
 /** A window size from a message, or null where it is none. */

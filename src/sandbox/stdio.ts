@@ -1,8 +1,8 @@
 /**
- * The standard streams of one process, between its stand-in's sockets and the agent's streams. Each direction has its own flow control from
- * end to end: whoever is slow slows down the other end of that stream, and nothing else.
+ * The standard streams of one process, between what the host has for them (a stand-in's socket, a FIFO) and the agent's streams. Each direction has
+ * its own flow control from end to end: whoever is slow slows down the other end of that stream, and nothing else.
  */
-import type { Socket } from "node:net";
+import type { Readable, Writable } from "node:stream";
 import type { AgentClient } from "../agent/agent-client.ts";
 import { OutputKind, type ReadOutputRequest } from "../gen/agent/v1/agent.ts";
 
@@ -14,51 +14,50 @@ export interface ProcessTarget {
 }
 
 /**
- * Carries what `socket` reads to the process's standard input; the socket's end is the end of file. Where the process closed its input, the
- * socket is destroyed, which tells the stand-in. Resolves when nothing more will be carried; never rejects, since a lost input is the
+ * Carries what `source` reads to the process's standard input; the source's end is the end of file. Where the process closed its input, the
+ * source is destroyed, which tells whoever writes. Resolves when nothing more will be carried; never rejects, since a lost input is the
  * process's end or the channel's, and both are reported by others.
  */
-export function pumpStdin(agent: AgentClient, target: ProcessTarget, socket: Socket): Promise<void> {
+export function pumpStdin(agent: AgentClient, target: ProcessTarget, source: Readable): Promise<void> {
   return new Promise((resolve) => {
     const call = agent.writeStdin(() => {
-      socket.destroy();
+      source.destroy();
       resolve();
     });
     call.on("error", () => {}); // told to the callback above
     call.write({ ...target, data: Buffer.alloc(0) });
-    socket.on("data", (data: Buffer) => {
-      if (!call.write({ containerId: "", processId: "", data })) socket.pause();
+    source.on("data", (data: Buffer) => {
+      if (!call.write({ containerId: "", processId: "", data })) source.pause();
     });
-    call.on("drain", () => socket.resume());
-    socket.on("end", () => call.end());
-    socket.on("error", () => call.end());
-    socket.on("close", () => call.end());
-    if (socket.readableEnded || socket.destroyed) call.end(); // it ended before anybody listened
+    call.on("drain", () => source.resume());
+    source.on("end", () => call.end());
+    source.on("error", () => call.end());
+    source.on("close", () => call.end());
+    if (source.readableEnded || source.destroyed) call.end(); // it ended before anybody listened
   });
 }
 
 /**
- * Carries one output of the process to `socket`, and ends it after the last byte. Where nobody reads the socket any more, the process's
- * writing end breaks as a pipe does (SIGPIPE). Resolves when every byte has left for the stand-in, or nobody wants them; never rejects.
+ * Carries one output of the process to `sink`, and ends it after the last byte. Where nobody reads it any more, which its close tells, the process's
+ * writing end breaks as a pipe does (SIGPIPE). Resolves when every byte has left, or nobody wants them; never rejects.
  */
-export function pumpOutput(agent: AgentClient, target: ProcessTarget, output: "stdout" | "stderr", socket: Socket): Promise<void> {
+export function pumpOutput(agent: AgentClient, target: ProcessTarget, output: "stdout" | "stderr", sink: Writable): Promise<void> {
   const kind = output === "stdout" ? OutputKind.OUTPUT_KIND_STDOUT : OutputKind.OUTPUT_KIND_STDERR;
   const request: ReadOutputRequest = { ...target, output: kind };
   return new Promise((resolve) => {
     const call = agent.readOutput(request);
     call.on("data", ({ data }: { data: Buffer }) => {
-      if (!socket.write(data)) call.pause();
+      if (!sink.write(data)) call.pause();
     });
-    socket.on("drain", () => call.resume());
-    call.on("end", () => socket.end(resolve));
-    call.on("error", () => socket.end(resolve)); // the channel's end; what came until then is kept
-    socket.on("error", () => {}); // a reader that went away: `close` follows
-    socket.on("close", () => {
+    sink.on("drain", () => call.resume());
+    call.on("end", () => sink.end(resolve));
+    call.on("error", () => sink.end(resolve)); // the channel's end; what came until then is kept
+    sink.on("error", () => {}); // a reader that went away: `close` follows
+    const onClose = (): void => {
       call.cancel();
       resolve();
-    });
-    socket.on("end", () => socket.destroy()); // the stand-in sends nothing here: its end means that nobody reads
-    if (socket.readableEnded) socket.destroy();
-    else socket.resume();
+    };
+    sink.on("close", onClose);
+    if (sink.destroyed) onClose(); // nobody read from the beginning
   });
 }

@@ -9,22 +9,19 @@
  * Whatever fails, everything taken so far is given back before the error is reported.
  */
 import { exitStatus, explain, HuskError } from "../errors.ts";
-import { type CgroupHierarchy, type CgroupLimits, limitCgroups, makeCgroups, moveBeside } from "../host/cgroups.ts";
+import { type CgroupHierarchy, type CgroupLimits, moveBeside } from "../host/cgroups.ts";
 import { deferred } from "../host/deferred.ts";
 import { type HostHook, runHooks } from "../host/hooks.ts";
-import { giveBack, type LedgerEntry, noteInLedger, readLedger } from "../host/ledger.ts";
 import { identify } from "../host/process-identity.ts";
-import { mirrorNetwork } from "../network/mirror.ts";
-import { detachTap } from "../network/namespace.ts";
 import { demand } from "../oci/state.ts";
-import { Container, type ContainerSpec } from "./container.ts";
+import { Container, type ContainerSpec, streamsOf } from "./container.ts";
 import { type ControlServer, serveControl } from "./control.ts";
 import { serveContainer } from "./control-calls.ts";
 import type { ProcessOutcome } from "./guest-process.ts";
+import { giveBackLedger, HostedSandbox } from "./hosted-sandbox.ts";
 import { changeLimits, type LimitChange } from "./limits.ts";
 import { type ContainerRecord, type ContainerStatus, claimContainer, writeRecord } from "./record.ts";
 import { type RunFolder, removeRunFolder } from "./run-folder.ts";
-import { Sandbox } from "./sandbox.ts";
 import type { SandboxSpec } from "./sandbox-plan.ts";
 import type { Trace } from "./trace.ts";
 
@@ -70,7 +67,7 @@ export class Supervisor {
   readonly #trace: Trace;
   readonly #folder: RunFolder;
   #record: ContainerRecord;
-  #sandbox: Sandbox | undefined;
+  #hosted: HostedSandbox | undefined;
   #container: Container | undefined;
   #control: ControlServer | undefined;
   #ended: Promise<ProcessOutcome> | undefined;
@@ -97,7 +94,7 @@ export class Supervisor {
 
   /** Gives up: the VM is ended, everything given back, and the stand-in let go. */
   async abandon(error: unknown): Promise<void> {
-    await this.#sandbox?.close(0);
+    await this.#hosted?.sandbox.close(0);
     await this.#ended?.catch(() => {});
     await this.remove();
     const standIn = this.#container?.init.standIn;
@@ -125,16 +122,12 @@ export class Supervisor {
 
   /** Mirrors the network and runs the program. Throws `wrong-state` unless the container is created. */
   async start(): Promise<void> {
-    const { sandbox, hooks } = this.#input;
-    const [vm, container] = [this.#liveSandbox(), this.#liveContainer()];
+    const { hooks } = this.#input;
+    const [hosted, container] = [this.#live(), this.#liveContainer()];
     demand("start", this.#record.id, this.#starting ? "running" : container.status);
     this.#starting = true;
     try {
-      const netns = await vm.netns();
-      const beforeTap = (link: string, tap: string): void => {
-        if (sandbox.netns !== null) this.#take({ kind: "tap", netns: sandbox.netns, link, tap });
-      };
-      await mirrorNetwork({ helper: sandbox.programs.helper, netns, owner: vm.user, vhost: sandbox.vhostNet, beforeTap }, vm.vm, vm.agent);
+      await hosted.mirrorNetwork();
       this.#trace.mark("network mirrored");
       await container.start();
       this.#trace.mark("program runs");
@@ -162,11 +155,7 @@ export class Supervisor {
     await this.#control?.close();
     // In the foreground the stand-in outlives what it stood for: it must not keep the cgroup.
     if (this.#standInPid !== 0) moveBeside(this.#standInPid, this.#input.hierarchies);
-    const { helper } = this.#input.sandbox.programs;
-    const failures = await giveBack(readLedger(this.#folder.ledger), {
-      detachTap: (netns, link, tap) => detachTap(helper, netns, link, tap),
-    });
-    if (failures[0] !== undefined) throw failures[0];
+    await giveBackLedger(this.#folder.ledger, this.#input.sandbox.programs.helper);
     removeRunFolder(this.#folder);
   }
 
@@ -189,10 +178,13 @@ export class Supervisor {
 
   async #create(): Promise<void> {
     const { input, folder } = { input: this.#input, folder: this.#folder };
-    const cgroups = makeCgroups(input.hierarchies, input.cgroupsPath, (path) => this.#take({ kind: "cgroup", path }));
-    limitCgroups(input.hierarchies, input.cgroupsPath, input.cgroupLimits);
-    const sandbox = Sandbox.launch({ ...input.sandbox, cgroups, agentSocket: folder.agentSocket, consoleLog: folder.console });
-    this.#sandbox = sandbox;
+    const hosted = HostedSandbox.launch({
+      ...input,
+      sandbox: { ...input.sandbox, agentSocket: folder.agentSocket, consoleLog: folder.console },
+      ledger: folder.ledger,
+    });
+    this.#hosted = hosted;
+    const { sandbox } = hosted;
     this.#trace.mark("VM launched");
     const onStatus = (status: ContainerStatus): void => this.#update({ status });
     const container = new Container(sandbox, input.container, onStatus, (signal) => this.#onEarlySignal(signal));
@@ -203,22 +195,23 @@ export class Supervisor {
       serveContainer(container, { start: () => this.start(), state: () => this.#record, update }),
     );
     this.#starter.attach(folder.socket, container.init.standIn.token);
-    await Promise.all([this.#prepareHost(sandbox, container, cgroups), this.#connect(sandbox)]);
-    const { ended } = await container.create();
+    await Promise.all([this.#prepareHost(hosted, container), this.#connect(hosted)]);
+    const { ended, flushed } = await container.create(container.init.standIn.streams(streamsOf(this.#input.container.terminal)));
     this.#trace.mark("container created");
-    this.#ended = this.#afterEnd(ended);
+    this.#ended = this.#afterEnd(flushed.then(() => ended));
     this.#ended.catch(() => {}); // whoever calls `ended` gets it
   }
 
-  async #connect(sandbox: Sandbox): Promise<void> {
-    await sandbox.connect();
+  async #connect(hosted: HostedSandbox): Promise<void> {
+    await hosted.connect();
     this.#trace.mark("guest's agent answers");
   }
 
   /** The host's side of the container: its stand-in in place, and the hooks that want to meet it. */
-  async #prepareHost(sandbox: Sandbox, container: Container, cgroups: readonly string[]): Promise<void> {
+  async #prepareHost({ sandbox, cgroups }: HostedSandbox, container: Container): Promise<void> {
     const { standInRootfs, consoleSocket, hooks } = this.#input;
-    await container.placeStandIn({ netns: await sandbox.netns(), rootfs: standInRootfs, cgroups }, consoleSocket);
+    const streams = streamsOf(this.#input.container.terminal);
+    await container.placeStandIn({ netns: await sandbox.netns(), rootfs: standInRootfs, cgroups }, consoleSocket, streams);
     const identity = identify(await container.init.standIn.pid);
     if (identity === undefined) throw new HuskError("host", "the stand-in process is gone");
     this.#standInPid = identity.pid;
@@ -236,7 +229,7 @@ export class Supervisor {
     const vmDied = outcome.reason !== undefined && outcome.reason !== "out of memory";
     // A disk is left as after a shutdown, and not as after a power cut: without a journal to replay, it can be mounted read-only next time.
     if (!vmDied && this.#input.sandbox.disks.length > 0) await this.#liveContainer().unmount(this.#input.stopMs);
-    await this.#liveSandbox().close(vmDied ? 0 : this.#input.stopMs);
+    await this.#live().sandbox.close(vmDied ? 0 : this.#input.stopMs);
     await this.#control?.close();
     const { end, at, reason } = outcome;
     this.#update({
@@ -252,10 +245,6 @@ export class Supervisor {
     if (endingSignals.has(signal)) this.#signalled.reject(new HuskError("host", `interrupted by signal ${signal}`));
   }
 
-  #take(entry: LedgerEntry): void {
-    noteInLedger(this.#folder.ledger, entry);
-  }
-
   /** Writes the record's change to disk. "stopped" is written once all is said of the end, and not before. */
   #update(change: Partial<ContainerRecord> & { status?: ContainerStatus }): void {
     if (change.status === "stopped" && change.exit === undefined) return;
@@ -263,9 +252,9 @@ export class Supervisor {
     writeRecord(this.#folder, this.#record);
   }
 
-  #liveSandbox(): Sandbox {
-    if (this.#sandbox === undefined) throw new HuskError("internal", "the sandbox was never launched");
-    return this.#sandbox;
+  #live(): HostedSandbox {
+    if (this.#hosted === undefined) throw new HuskError("internal", "the sandbox was never launched");
+    return this.#hosted;
   }
 
   #liveContainer(): Container {

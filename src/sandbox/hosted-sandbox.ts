@@ -1,0 +1,67 @@
+/** A sandbox together with what it takes of the host outside its namespaces: cgroups, and taps in a network namespace of others. All of it is in a ledger. */
+import { type CgroupHierarchy, type CgroupLimits, limitCgroups, makeCgroups } from "../host/cgroups.ts";
+import { giveBack, type LedgerEntry, noteInLedger, readLedger } from "../host/ledger.ts";
+import { mirrorNetwork } from "../network/mirror.ts";
+import { throughHelper } from "./give-back.ts";
+import { type GuestIdentity, Sandbox } from "./sandbox.ts";
+import type { SandboxSpec } from "./sandbox-plan.ts";
+
+export interface HostedSandboxSpec {
+  readonly sandbox: Omit<SandboxSpec, "cgroups">;
+  /** Where the ledger is kept. */
+  readonly ledger: string;
+  readonly hierarchies: readonly CgroupHierarchy[];
+  /** Seen from each hierarchy's root. */
+  readonly cgroupsPath: string;
+  readonly cgroupLimits: CgroupLimits;
+}
+
+export class HostedSandbox {
+  readonly sandbox: Sandbox;
+  /** The folders that everything of the sandbox joins. */
+  readonly cgroups: readonly string[];
+  readonly #spec: HostedSandboxSpec;
+  #connected: Promise<GuestIdentity> | undefined;
+
+  /** Makes the cgroups and starts the VM; `connect` waits for it. What was taken when it throws, the ledger knows. */
+  static launch(spec: HostedSandboxSpec): HostedSandbox {
+    const cgroups = makeCgroups(spec.hierarchies, spec.cgroupsPath, (path) => noteInLedger(spec.ledger, { kind: "cgroup", path }));
+    limitCgroups(spec.hierarchies, spec.cgroupsPath, spec.cgroupLimits);
+    return new HostedSandbox(spec, cgroups);
+  }
+
+  private constructor(spec: HostedSandboxSpec, cgroups: readonly string[]) {
+    this.#spec = spec;
+    this.cgroups = cgroups;
+    this.sandbox = Sandbox.launch({ ...spec.sandbox, cgroups });
+  }
+
+  /** Waits until the guest's agent answers, however often it is asked. Throws as `Sandbox.connect`. */
+  connect(): Promise<GuestIdentity> {
+    this.#connected ??= this.sandbox.connect();
+    return this.#connected;
+  }
+
+  /** Mirrors the network namespace's links into the guest, as they are now. Throws `host`, `vmm` or `guest`, with every tap taken away again. */
+  async mirrorNetwork(): Promise<void> {
+    const { sandbox, ledger } = this.#spec;
+    const netns = await this.sandbox.netns();
+    const beforeTap = (link: string, tap: string): void => {
+      // The taps in a namespace of the sandbox's own end with it.
+      if (sandbox.netns !== null) noteInLedger(ledger, { kind: "tap", netns: sandbox.netns, link, tap });
+    };
+    const { helper } = sandbox.programs;
+    await mirrorNetwork(
+      { helper, netns, owner: this.sandbox.user, vhost: sandbox.vhostNet, beforeTap },
+      this.sandbox.vm,
+      this.sandbox.agent,
+    );
+  }
+}
+
+/** Gives back all that the ledger names; `helper` takes taps and mounts away. Throws `host` at the first thing that could not be given back, after the others. */
+export async function giveBackLedger(ledger: string, helper: string): Promise<void> {
+  const entries: readonly LedgerEntry[] = readLedger(ledger);
+  const [failure] = await giveBack(entries, throughHelper(helper));
+  if (failure !== undefined) throw failure;
+}

@@ -1,0 +1,66 @@
+/**
+ * `delete`: cleans up after a task whose shim is gone, and says how it ended. containerd runs it after every task, with its shim alive or dead; nothing of the
+ * shim, the guest or QEMU is needed for it.
+ */
+import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { DeleteResponse } from "../gen/containerd/task/v2/task.ts";
+import { helperPath } from "../host/installation.ts";
+import { unmountAll } from "../host/mounts.ts";
+import { giveBackLedger } from "../sandbox/hosted-sandbox.ts";
+import { timestamp } from "../task/timestamp.ts";
+import type { ShimCall } from "./arguments.ts";
+import { shimFolder } from "./shim-folder.ts";
+
+/** Killed: all that can be said of a task nobody has seen the end of. */
+const killed = 137;
+
+export async function deleteShim({ id, bundle }: ShimCall): Promise<void> {
+  const helper = helperPath();
+  const address = readAddress(bundle);
+  if (address !== undefined) {
+    const folder = shimFolder(address);
+    if (await isServed(address)) await giveBackTask(join(folder, "tasks", `${id}.jsonl`), helper);
+    else await giveBackAll(folder, helper);
+  }
+  const rootfs = join(bundle, "rootfs");
+  if (existsSync(rootfs)) await unmountAll(helper, rootfs);
+  const answer = { pid: 0, exitStatus: killed, exitedAt: timestamp(new Date()) };
+  process.stdout.write(DeleteResponse.encode(answer).finish());
+}
+
+/** A task of a sandbox that goes on: where its own ledger is still there, its Create never ended, or it was not deleted. */
+async function giveBackTask(ledger: string, helper: string): Promise<void> {
+  await giveBackLedger(ledger, helper);
+  rmSync(ledger, { force: true });
+}
+
+/** Everything of a shim that is dead. */
+async function giveBackAll(folder: string, helper: string): Promise<void> {
+  if (!existsSync(folder)) return;
+  const tasks = join(folder, "tasks");
+  for (const name of existsSync(tasks) ? readdirSync(tasks) : []) await giveBackLedger(join(tasks, name), helper);
+  await giveBackLedger(join(folder, "sandbox.jsonl"), helper);
+  rmSync(folder, { recursive: true, force: true });
+}
+
+function readAddress(bundle: string): string | undefined {
+  try {
+    return readFileSync(join(bundle, "address"), "utf8").trim();
+  } catch {
+    return undefined; // its `start` never got so far
+  }
+}
+
+/** Whether somebody still listens there. */
+function isServed(address: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect({ path: address.replace(/^unix:\/\//, "") });
+    socket.once("connect", () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once("error", () => resolve(false));
+  });
+}

@@ -1,0 +1,53 @@
+/** The server: one sandbox's Task API on the socket that the front bound, until containerd says that it is over. */
+import { readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { loadConfig } from "../config/config.ts";
+import { explain } from "../errors.ts";
+import { TaskDefinition as TaskV2 } from "../gen/containerd/task/v2/task.ts";
+import { TaskDefinition as TaskV3 } from "../gen/containerd/task/v3/task.ts";
+import { findHierarchies } from "../host/cgroups.ts";
+import { helperPath } from "../host/installation.ts";
+import { EventPublisher } from "../task/events.ts";
+import { Pod } from "../task/pod.ts";
+import { TaskService } from "../task/task-service.ts";
+import { TtrpcServer } from "../ttrpc/server.ts";
+import type { ShimCall } from "./arguments.ts";
+import { openShimLog } from "./log.ts";
+import { shimFolder } from "./shim-folder.ts";
+
+/** Where the front leaves the listening socket. */
+const socketDescriptor = 3;
+
+/** How long calls in flight may take at the end, in milliseconds. */
+const graceMs = 1_000;
+
+export async function serve(call: ShimCall): Promise<void> {
+  const log = openShimLog(call);
+  const { config } = await loadConfig({ env: process.env, flags: {} });
+  const folder = shimFolder(call.socket);
+  const pod = await Pod.open({
+    folder,
+    config,
+    hierarchies: findHierarchies(readFileSync("/proc/self/mountinfo", "utf8")),
+    helper: helperPath(),
+    log,
+  });
+  const events = new EventPublisher(process.env["TTRPC_ADDRESS"] ?? "", call.namespace, log);
+  const server = new TtrpcServer({ onFailure: (error, what) => log.info(`${what}: ${explain(error)}`) });
+  const over = Promise.withResolvers<void>();
+  const tasks = new TaskService({ namespace: call.namespace, pod, events, onShutdown: over.resolve });
+  server.register(TaskV2, tasks.handlers());
+  server.register<typeof TaskV3>(TaskV3, tasks.handlers());
+  const listener = createServer();
+  server.serve(listener);
+  listener.listen({ fd: socketDescriptor });
+  process.on("SIGTERM", () => {}); // as containerd's own shim: its end is Shutdown, or SIGKILL
+  process.on("SIGINT", () => {});
+
+  await over.promise;
+  await events.close();
+  rmSync(call.socket.replace(/^unix:\/\//, ""), { force: true });
+  await server.close(graceMs);
+  await pod.close();
+  rmSync(folder, { recursive: true, force: true });
+}

@@ -1,0 +1,187 @@
+/**
+ * The sandbox that a shim's tasks share: launched with the first of them, and ended once all of them have ended. Most have one task; a pod's has its pause
+ * container and all others.
+ */
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import type { Config } from "../config/config.ts";
+import { HuskError } from "../errors.ts";
+import type { CgroupHierarchy } from "../host/cgroups.ts";
+import type { Bundle } from "../oci/bundle.ts";
+import { type ControlServer, serveControl } from "../sandbox/control.ts";
+import { giveBackLedger, HostedSandbox } from "../sandbox/hosted-sandbox.ts";
+import type { ContainerPlan } from "../sandbox/plan-container.ts";
+import { planVm } from "../sandbox/plan-vm.ts";
+import type { StandIn } from "../sandbox/stand-in.ts";
+import type { Logger } from "./logger.ts";
+
+export interface PodOptions {
+  /** The shim's run folder: mode 0700, its own. */
+  readonly folder: string;
+  readonly config: Config;
+  readonly hierarchies: readonly CgroupHierarchy[];
+  readonly helper: string;
+  readonly log: Logger;
+}
+
+/** What a task has of the sandbox. */
+export interface Membership {
+  readonly hosted: HostedSandbox;
+  /** Whether the sandbox was launched for it: then its cgroup is the sandbox's. */
+  readonly isLead: boolean;
+}
+
+export class Pod {
+  readonly helper: string;
+  readonly hierarchies: readonly CgroupHierarchy[];
+  readonly config: Config;
+  readonly log: Logger;
+  readonly #folder: string;
+  readonly #control: ControlServer;
+  /** Those whose stand-ins may dial, each with a way to find one by its token. */
+  readonly #standIns = new Set<(token: string) => StandIn | undefined>();
+  /** Those that keep the sandbox alive. */
+  readonly #members = new Set<object>();
+  #hosted: Promise<HostedSandbox> | undefined;
+  #network: Promise<void> | undefined;
+  #closing: Promise<void> | undefined;
+
+  /** Makes the run folder, and serves the stand-ins. Throws `host`. */
+  static async open(options: PodOptions): Promise<Pod> {
+    mkdirSync(join(options.folder, "tasks"), { recursive: true, mode: 0o700 });
+    const standIns = new Set<(token: string) => StandIn | undefined>();
+    const control = await serveControl(join(options.folder, "sock"), {
+      call: () => {
+        throw new HuskError("unsupported", "a shim is called by ttrpc");
+      },
+      attach: ({ token, stream, pid }, socket) => {
+        for (const find of standIns) {
+          const standIn = find(token);
+          if (standIn !== undefined) return standIn.attach(stream, socket, pid);
+        }
+        socket.destroy();
+      },
+    });
+    return new Pod(options, control, standIns);
+  }
+
+  private constructor(options: PodOptions, control: ControlServer, standIns: Set<(token: string) => StandIn | undefined>) {
+    this.helper = options.helper;
+    this.hierarchies = options.hierarchies;
+    this.config = options.config;
+    this.log = options.log;
+    this.#folder = options.folder;
+    this.#control = control;
+    this.#standIns = standIns;
+  }
+
+  /** Where stand-ins dial. */
+  get controlSocket(): string {
+    return join(this.#folder, "sock");
+  }
+
+  /** The ledger of a task: what it took of the host besides the sandbox. */
+  taskLedger(id: string): string {
+    return join(this.#folder, "tasks", `${id}.jsonl`);
+  }
+
+  /** Lets the stand-ins that `find` knows dial, until the returned function is called. */
+  admit(find: (token: string) => StandIn | undefined): () => void {
+    this.#standIns.add(find);
+    return () => this.#standIns.delete(find);
+  }
+
+  /**
+   * Makes `member` one of those for whom the sandbox is there, launching it where there is none. `plan`: the member's container; what it needs shown is shown
+   * when this resolves, though the guest may still be booting (`connected`). Throws `host`, `vmm` or `unsupported`.
+   */
+  async join(member: object, id: string, bundle: Bundle, plan: ContainerPlan): Promise<Membership> {
+    await this.#closing;
+    this.#members.add(member);
+    try {
+      if (this.#hosted === undefined) {
+        this.#hosted = this.#launch(id, bundle, plan);
+        this.#hosted.catch(() => {
+          this.#hosted = undefined;
+        });
+        return { hosted: await this.#hosted, isLead: true };
+      }
+      const hosted = await this.#hosted;
+      if (plan.disks.length > 0) {
+        throw new HuskError("unsupported", "a root file system on a block device can only be that of a sandbox's first container");
+      }
+      for (const shown of plan.shown) await hosted.sandbox.mount(shown);
+      return { hosted, isLead: false };
+    } catch (error) {
+      await this.leave(member);
+      throw error;
+    }
+  }
+
+  /** Mirrors the network into the guest, once: engines put the interfaces there between Create and Start. */
+  mirrorNetwork(hosted: HostedSandbox): Promise<void> {
+    this.#network ??= hosted.mirrorNetwork().catch((error: unknown) => {
+      this.#network = undefined;
+      throw error;
+    });
+    return this.#network;
+  }
+
+  /** `member` has ended: the sandbox ends with the last of them. Resolves when it has, where it does. */
+  async leave(member: object): Promise<void> {
+    if (!this.#members.delete(member) || this.#members.size > 0) return this.#closing;
+    const hosted = this.#hosted;
+    this.#hosted = undefined;
+    this.#network = undefined;
+    if (hosted === undefined) return;
+    const closing = this.#end(hosted).finally(() => {
+      if (this.#closing === closing) this.#closing = undefined;
+    });
+    this.#closing = closing;
+    await closing;
+  }
+
+  /** Whether that sandbox is still there, for others. */
+  async isLive(hosted: HostedSandbox): Promise<boolean> {
+    return (await this.#hosted?.catch(() => undefined)) === hosted;
+  }
+
+  /** Ends whatever is left. */
+  async close(): Promise<void> {
+    for (const member of this.#members) await this.leave(member);
+    await this.#closing;
+    await this.#control.close();
+  }
+
+  get #ledger(): string {
+    return join(this.#folder, "sandbox.jsonl");
+  }
+
+  async #end(hosted: Promise<HostedSandbox>): Promise<void> {
+    const live = await hosted.catch(() => undefined); // who launched it was told
+    await live?.sandbox.close(this.config.deadlines.stopMs);
+    await giveBackLedger(this.#ledger, this.helper);
+  }
+
+  async #launch(id: string, bundle: Bundle, plan: ContainerPlan): Promise<HostedSandbox> {
+    const { vm, accelerator, cgroupLimits } = await planVm(bundle.spec, this.config);
+    this.log.info(accelerator.reason);
+    return HostedSandbox.launch({
+      sandbox: {
+        ...vm,
+        id,
+        netns: plan.netns,
+        shares: true,
+        mounts: plan.shown,
+        disks: plan.disks,
+        remains: [],
+        agentSocket: join(this.#folder, "agent.sock"),
+        consoleLog: join(this.#folder, "console.log"),
+      },
+      ledger: this.#ledger,
+      hierarchies: this.hierarchies,
+      cgroupsPath: plan.cgroupsPath,
+      cgroupLimits,
+    });
+  }
+}

@@ -1,0 +1,87 @@
+/** One process of a task, as the Task API sees it: its state, its end, and what is asked of it. */
+import { HuskError } from "../errors.ts";
+import { type Deferred, deferred } from "../host/deferred.ts";
+import type { ProcessOutcome } from "../sandbox/guest-process.ts";
+import type { WindowSize } from "../sandbox/stand-in.ts";
+import type { StdioNames } from "./stdio.ts";
+
+export interface TaskExit {
+  /** The program's own, or 128 and the signal that killed it. */
+  readonly status: number;
+  readonly at: Date;
+}
+
+export type TaskProcessStatus = "created" | "running" | "stopped";
+
+export abstract class TaskProcess {
+  /** The exec's id; "" is the task's init. */
+  readonly id: string;
+  readonly names: StdioNames;
+  readonly #exited: Deferred<TaskExit> = deferred();
+  #exit: TaskExit | undefined;
+  #status: TaskProcessStatus = "created";
+
+  protected constructor(id: string, names: StdioNames) {
+    this.id = id;
+    this.names = names;
+  }
+
+  /** The stand-in's PID; 0 where there is none yet. */
+  abstract readonly pid: number;
+
+  get status(): TaskProcessStatus {
+    return this.#status;
+  }
+
+  get exit(): TaskExit | undefined {
+    return this.#exit;
+  }
+
+  /** Resolves at its end, once its output has left; rejects where it was deleted without ever having been started. */
+  get exited(): Promise<TaskExit> {
+    return this.#exited.promise;
+  }
+
+  /** Runs the program. Throws `wrong-state`, and the guest's errors. */
+  async start(): Promise<void> {
+    if (this.#status !== "created") throw new HuskError("wrong-state", `cannot start a process that is ${this.#status}`);
+    await this.run();
+    if (this.#exit === undefined) this.#status = "running";
+  }
+
+  /** Sends a signal; `all`: to every process of the container. Throws `not-found` where it has ended. */
+  async kill(signal: number, all: boolean): Promise<void> {
+    if (this.#status === "stopped") throw new HuskError("not-found", "process already finished");
+    await this.signal(signal, all);
+  }
+
+  abstract resize(size: WindowSize): Promise<void>;
+
+  /** No client will write to its standard input any more. */
+  abstract closeStdin(): void;
+
+  /** Gives back what it holds. It must have ended, or never been started. */
+  abstract release(): Promise<void>;
+
+  protected abstract run(): Promise<void>;
+
+  protected abstract signal(signal: number, all: boolean): Promise<void>;
+
+  protected finish(exit: TaskExit): void {
+    if (this.#exit !== undefined) return;
+    this.#status = "stopped";
+    this.#exit = exit;
+    this.#exited.resolve(exit);
+  }
+
+  /** It will never run. */
+  protected forsake(error: HuskError): void {
+    this.#status = "stopped";
+    this.#exited.reject(error);
+  }
+}
+
+/** A guest process's end in the Task API's words. */
+export function exitOf({ end, at }: ProcessOutcome): TaskExit {
+  return { status: "code" in end ? end.code : 128 + end.signal, at };
+}

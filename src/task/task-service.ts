@@ -1,0 +1,250 @@
+/**
+ * containerd's Task API, versions 2 and 3, in front of a sandbox. Calls are carried out as they come: a State is answered while a Create still boots.
+ * https://github.com/containerd/containerd/blob/main/api/runtime/task/v3/shim.proto
+ */
+import { GrpcCode, grpcCode, HuskError } from "../errors.ts";
+import { Metrics } from "../gen/containerd/cgroups/v2/metrics.ts";
+import {
+  TaskCreate,
+  TaskDelete,
+  TaskExecAdded,
+  TaskExecStarted,
+  TaskExit,
+  TaskPaused,
+  TaskResumed,
+  TaskStart,
+} from "../gen/containerd/events/task.ts";
+import { ProcessDetails } from "../gen/containerd/runc/v1/options.ts";
+import type {
+  CreateTaskRequest,
+  DeleteRequest,
+  ExecProcessRequest,
+  ResizePtyRequest,
+  StateResponse,
+  TaskDefinition,
+} from "../gen/containerd/task/v2/task.ts";
+import { Status } from "../gen/containerd/types/task.ts";
+import type { Any } from "../gen/google/protobuf/any.ts";
+import { parseProcess, parseResources } from "../oci/validate.ts";
+import { packAny } from "../ttrpc/any.ts";
+import type { Handlers } from "../ttrpc/service.ts";
+import { TtrpcError } from "../ttrpc/ttrpc-error.ts";
+import type { EventPublisher } from "./events.ts";
+import { metricsOf } from "./metrics.ts";
+import type { Pod } from "./pod.ts";
+import { Task } from "./task.ts";
+import type { TaskProcess } from "./task-process.ts";
+import { never, timestamp } from "./timestamp.ts";
+
+export interface TaskServiceOptions {
+  readonly namespace: string;
+  readonly pod: Pod;
+  readonly events: EventPublisher;
+  /** Called when containerd has no more use for the shim. */
+  readonly onShutdown: () => void;
+}
+
+/** The largest process or resources document. */
+const maxDocumentBytes = 4 * 1024 * 1024;
+
+export class TaskService {
+  readonly #options: TaskServiceOptions;
+  /** A task is here from the beginning of its Create on; undefined while that lasts. */
+  readonly #tasks = new Map<string, Task | undefined>();
+  /** Starts that go on: a process's end is told after its start. */
+  readonly #starting = new Map<TaskProcess, Promise<void>>();
+
+  constructor(options: TaskServiceOptions) {
+    this.#options = options;
+  }
+
+  /** The Task service's methods, those of version 2 and of version 3, which are the same. */
+  handlers(): Handlers<typeof TaskDefinition> {
+    return {
+      create: (request) => this.#create(request),
+      start: ({ id, execId }) => this.#start(id, execId),
+      state: ({ id, execId }) => this.#state(id, execId),
+      delete: (request) => this.#delete(request),
+      pids: ({ id }) => ({ processes: this.#pids(this.#task(id)) }),
+      pause: async ({ id }) => {
+        await this.#task(id).pause();
+        this.#publish("/tasks/paused", packAny(TaskPaused, { containerId: id }));
+      },
+      resume: async ({ id }) => {
+        await this.#task(id).resume();
+        this.#publish("/tasks/resumed", packAny(TaskResumed, { containerId: id }));
+      },
+      checkpoint: () => {
+        throw new TtrpcError(GrpcCode.unimplemented, "checkpoint");
+      },
+      kill: ({ id, execId, signal, all }) => this.#task(id).process(execId).kill(signal, all),
+      exec: (request) => this.#exec(request),
+      resizePty: (request) => this.#resize(request),
+      closeIO: ({ id, execId, stdin }) => {
+        if (stdin) this.#task(id).process(execId).closeStdin();
+      },
+      update: ({ id, resources }) => this.#task(id).update(parseResources(document(resources), "the resources").value),
+      wait: ({ id, execId }) => this.#wait(id, execId),
+      stats: async ({ id }) => ({ stats: packAny(Metrics, metricsOf(await this.#task(id).stats())) }),
+      connect: ({ id }) => ({ shimPid: process.pid, taskPid: this.#tasks.get(id)?.init.pid ?? 0, version: "3" }),
+      shutdown: ({ now }) => {
+        if (this.#tasks.size === 0 || now) this.#options.onShutdown();
+      },
+    };
+  }
+
+  /** Whether a PID is that of a stand-in of ours. */
+  #ownsPid(pid: number): boolean {
+    return [...this.#tasks.values()].some((task) => task !== undefined && task.init.pid === pid);
+  }
+
+  async #create(request: CreateTaskRequest): Promise<{ pid: number }> {
+    const { id, bundle, rootfs, terminal, stdin, stdout, stderr, checkpoint } = request;
+    if (checkpoint !== "") throw new TtrpcError(GrpcCode.invalidArgument, "a checkpoint cannot be restored: it is not implemented");
+    if (this.#tasks.has(id)) throw new HuskError("already-exists", `container "${id}" already exists`);
+    this.#tasks.set(id, undefined);
+    let task: Task;
+    try {
+      task = await Task.create(this.#options.pod, {
+        namespace: this.#options.namespace,
+        id,
+        bundle,
+        rootfs,
+        names: { terminal, stdin, stdout, stderr },
+        isSandboxPid: (pid) => this.#ownsPid(pid),
+      });
+    } catch (error) {
+      this.#tasks.delete(id);
+      // "Not implemented" would have containerd 2 try again with the API's older version.
+      throw grpcCode(error) === GrpcCode.unimplemented ? new TtrpcError(GrpcCode.invalidArgument, (error as Error).message) : error;
+    }
+    this.#tasks.set(id, task);
+    const io = { terminal, stdin, stdout, stderr };
+    this.#publish("/tasks/create", packAny(TaskCreate, { containerId: id, bundle, rootfs, io, checkpoint, pid: task.init.pid }));
+    this.#tellExit(task, task.init);
+    return { pid: task.init.pid };
+  }
+
+  async #start(id: string, execId: string): Promise<{ pid: number }> {
+    const task = this.#task(id);
+    const process = task.process(execId);
+    const told = Promise.withResolvers<void>();
+    this.#starting.set(process, told.promise);
+    try {
+      await task.start(execId);
+      const { pid } = process;
+      if (execId === "") this.#publish("/tasks/start", packAny(TaskStart, { containerId: id, pid }));
+      else this.#publish("/tasks/exec-started", packAny(TaskExecStarted, { containerId: id, execId, pid }));
+      return { pid };
+    } finally {
+      told.resolve();
+      this.#starting.delete(process);
+    }
+  }
+
+  async #exec({ id, execId, terminal, stdin, stdout, stderr, spec }: ExecProcessRequest): Promise<void> {
+    const task = this.#task(id);
+    if (!/^[\w+.-]{1,128}$/.test(execId))
+      throw new HuskError("invalid-argument", `exec id ${JSON.stringify(execId.slice(0, 128))} is no plain name`);
+    await task.exec(execId, parseProcess(document(spec), "the process").value, { terminal, stdin, stdout, stderr });
+    this.#publish("/tasks/exec-added", packAny(TaskExecAdded, { containerId: id, execId }));
+    this.#tellExit(task, task.process(execId));
+  }
+
+  #state(id: string, execId: string): Partial<StateResponse> {
+    const task = this.#task(id);
+    const process = task.process(execId);
+    const { terminal, stdin, stdout, stderr } = process.names;
+    return {
+      id: execId === "" ? id : execId,
+      bundle: task.bundle.path,
+      pid: process.pid,
+      status: statusOf(process, task),
+      stdin,
+      stdout,
+      stderr,
+      terminal,
+      exitStatus: process.exit?.status ?? 0,
+      exitedAt: process.exit === undefined ? never : timestamp(process.exit.at),
+      execId,
+    };
+  }
+
+  async #delete({ id, execId }: DeleteRequest): Promise<{ pid: number; exitStatus: number; exitedAt: typeof never }> {
+    const task = this.#task(id);
+    const process = task.process(execId);
+    if (execId === "") {
+      await task.delete();
+      this.#tasks.delete(id);
+    } else {
+      await task.deleteExec(execId);
+    }
+    const { pid } = process;
+    const exitStatus = process.exit?.status ?? 0;
+    const exitedAt = process.exit === undefined ? never : timestamp(process.exit.at);
+    if (execId === "") this.#publish("/tasks/delete", packAny(TaskDelete, { containerId: id, pid, exitStatus, exitedAt, id: "" }));
+    return { pid, exitStatus, exitedAt };
+  }
+
+  #pids(task: Task): { pid: number; info?: Any }[] {
+    const execs = task.execs.filter(({ status }) => status === "running");
+    const init = task.init.status === "stopped" ? [] : [{ pid: task.init.pid }];
+    return [...init, ...execs.map(({ pid, id }) => ({ pid, info: packAny(ProcessDetails, { execId: id }) }))];
+  }
+
+  async #resize({ id, execId, width, height }: ResizePtyRequest): Promise<void> {
+    await this.#task(id).process(execId).resize({ rows: height, columns: width });
+  }
+
+  async #wait(id: string, execId: string): Promise<{ exitStatus: number; exitedAt: typeof never }> {
+    const { status, at } = await this.#task(id).process(execId).exited;
+    return { exitStatus: status, exitedAt: timestamp(at) };
+  }
+
+  #task(id: string): Task {
+    const task = this.#tasks.get(id);
+    if (task === undefined) throw new HuskError("not-found", `container "${id}" not created`);
+    return task;
+  }
+
+  /** Tells of a process's end, once, and after its start where it was started. */
+  #tellExit(task: Task, process: TaskProcess): void {
+    process.exited.then(
+      async ({ status, at }) => {
+        await this.#starting.get(process);
+        const id = process.id === "" ? task.id : process.id;
+        const exit = { containerId: task.id, id, pid: process.pid, exitStatus: status, exitedAt: timestamp(at) };
+        this.#publish("/tasks/exit", packAny(TaskExit, exit));
+      },
+      () => {}, // it was deleted before it ran: there is no end to tell of
+    );
+  }
+
+  #publish(topic: string, event: Any): void {
+    this.#options.events.publish(topic, event);
+  }
+}
+
+function statusOf(process: TaskProcess, task: Task): Status {
+  switch (process.status) {
+    case "created":
+      return Status.CREATED;
+    case "running":
+      return task.isPaused ? Status.PAUSED : Status.RUNNING;
+    case "stopped":
+      return Status.STOPPED;
+    default:
+      return process.status satisfies never;
+  }
+}
+
+/** The JSON text in a request's Any. */
+function document(any: Any | undefined): string {
+  if (any === undefined) throw new HuskError("invalid-argument", "the request lacks its document");
+  if (any.value.length > maxDocumentBytes) throw new HuskError("invalid-argument", `a document of more than ${maxDocumentBytes} bytes`);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(any.value);
+  } catch (cause) {
+    throw new HuskError("invalid-argument", "the document is not UTF-8", { cause });
+  }
+}

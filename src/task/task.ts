@@ -1,0 +1,304 @@
+/** A task: one container of a sandbox, with its further processes, from Create to Delete. */
+
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import { HuskError } from "../errors.ts";
+import type { ListProcessesResponse, StatsContainerResponse } from "../gen/agent/v1/agent.ts";
+import { makeCgroups } from "../host/cgroups.ts";
+import { runHooks } from "../host/hooks.ts";
+import { noteInLedger } from "../host/ledger.ts";
+import { type HostMount, mountAll } from "../host/mounts.ts";
+import { startStandIn } from "../host/stand-in-process.ts";
+import { type Bundle, loadBundle } from "../oci/bundle.ts";
+import { encodeForAgent, guestProcess } from "../oci/guest-spec.ts";
+import { judgeProcess, judgeUpdate, refuseUnsupported } from "../oci/support.ts";
+import type { Process, Resources } from "../oci/types.ts";
+import { Container } from "../sandbox/container.ts";
+import { giveBackLedger, type HostedSandbox } from "../sandbox/hosted-sandbox.ts";
+import { type ContainerPlan, planContainer } from "../sandbox/plan-container.ts";
+import { StandIn } from "../sandbox/stand-in.ts";
+import { ExecProcess } from "./exec-process.ts";
+import { InitProcess } from "./init-process.ts";
+import { PauseProcess } from "./pause-process.ts";
+import type { Membership, Pod } from "./pod.ts";
+import { isPause } from "./pod-annotations.ts";
+import { type StdioNames, TaskStdio } from "./stdio.ts";
+import type { TaskProcess } from "./task-process.ts";
+
+export interface TaskOptions {
+  readonly namespace: string;
+  readonly id: string;
+  readonly bundle: string;
+  /** To be stacked on the bundle's root file system; none where the engine has done that. */
+  readonly rootfs: readonly HostMount[];
+  readonly names: StdioNames;
+  /** PIDs of the sandbox's stand-ins, whose namespaces a container may name as its own. */
+  readonly isSandboxPid: (pid: number) => boolean;
+}
+
+export class Task {
+  readonly id: string;
+  readonly bundle: Bundle;
+  readonly #pod: Pod;
+  readonly #options: TaskOptions;
+  readonly #plan: ContainerPlan;
+  readonly #stdio: TaskStdio;
+  readonly #execs = new Map<string, ExecProcess>();
+  #membership: Membership | undefined;
+  #container: Container | undefined;
+  #init: TaskProcess | undefined;
+  #standIn: StandIn | undefined;
+  #standInEnded: Promise<void> = Promise.resolve();
+  #dismiss: (() => void) | undefined;
+  #poststart = false;
+
+  /** Makes the container; it waits for its start. Throws with everything given back. */
+  static async create(pod: Pod, options: TaskOptions): Promise<Task> {
+    const ledger = pod.taskLedger(options.id);
+    let task: Task | undefined;
+    try {
+      if (options.rootfs.length > 0) {
+        const target = join(options.bundle, "rootfs");
+        noteInLedger(ledger, { kind: "mount", path: target });
+        await mountAll(pod.helper, target, options.rootfs);
+      }
+      const bundle = await loadBundle(options.bundle);
+      const isSandboxNamespace = ({ path = "" }: { path?: string }): boolean => {
+        const pid = /^\/proc\/(\d+)\/ns\/\w+$/.exec(path)?.[1];
+        return pid !== undefined && options.isSandboxPid(Number(pid));
+      };
+      const plan = await planContainer(bundle, { id: options.id, size: null, isSandboxNamespace }, pod.config.allow);
+      for (const note of plan.notes) pod.log.info(note);
+      const stdio = await TaskStdio.open(options.names, options);
+      task = new Task(pod, options, bundle, plan, stdio);
+      await task.#create();
+      return task;
+    } catch (error) {
+      if (task === undefined) await giveBackTask(pod, options.id);
+      else await task.#discard();
+      throw error;
+    }
+  }
+
+  private constructor(pod: Pod, options: TaskOptions, bundle: Bundle, plan: ContainerPlan, stdio: TaskStdio) {
+    this.id = options.id;
+    this.bundle = bundle;
+    this.#pod = pod;
+    this.#options = options;
+    this.#plan = plan;
+    this.#stdio = stdio;
+  }
+
+  get init(): TaskProcess {
+    if (this.#init === undefined) throw new HuskError("not-found", `container "${this.id}" was not created`);
+    return this.#init;
+  }
+
+  get isPaused(): boolean {
+    return this.#container?.status === "paused";
+  }
+
+  get execs(): readonly TaskProcess[] {
+    return [...this.#execs.values()];
+  }
+
+  /** Its init (""), or one of its execs. Throws `not-found`. */
+  process(execId: string): TaskProcess {
+    const found = execId === "" ? this.init : this.#execs.get(execId);
+    if (found === undefined) throw new HuskError("not-found", `process ${execId} of container "${this.id}" does not exist`);
+    return found;
+  }
+
+  /** Runs init, or an exec. */
+  async start(execId: string): Promise<TaskProcess> {
+    const process = this.process(execId);
+    await process.start();
+    if (execId === "" && !this.#poststart) {
+      this.#poststart = true;
+      await runHooks("poststart", this.#plan.hooks.poststart, this.#hookState("running"), this.bundle.path);
+    }
+    return process;
+  }
+
+  /** Makes an exec known; it is made in the guest when it starts. Throws `already-exists`, `wrong-state`, `unsupported`. */
+  async exec(execId: string, process: Process, names: StdioNames): Promise<void> {
+    const container = this.#guest("exec");
+    if (this.#execs.has(execId)) throw new HuskError("already-exists", `process ${execId} of container "${this.id}" already exists`);
+    if (this.init.status === "stopped") throw new HuskError("wrong-state", `cannot exec in a stopped container: ${this.id}`);
+    for (const note of refuseUnsupported(judgeProcess(process), "the process")) this.#pod.log.info(note);
+    const stdio = await TaskStdio.open(names, { namespace: this.#options.namespace, id: execId });
+    const exec = new ExecProcess({
+      id: execId,
+      container,
+      processJson: Buffer.from(encodeForAgent(guestProcess({ ...process, terminal: names.terminal }))).toString(),
+      names,
+      stdio,
+      helper: this.#pod.helper,
+      controlSocket: this.#pod.controlSocket,
+    });
+    this.#execs.set(execId, exec);
+  }
+
+  /** Forgets an exec that has ended, or never ran. */
+  async deleteExec(execId: string): Promise<TaskProcess> {
+    const exec = this.process(execId);
+    await exec.release();
+    this.#execs.delete(execId);
+    return exec;
+  }
+
+  async pause(): Promise<void> {
+    await this.#guest("pause").pause();
+  }
+
+  async resume(): Promise<void> {
+    await this.#guest("resume").resume();
+  }
+
+  async update(resources: Resources): Promise<void> {
+    for (const note of refuseUnsupported(judgeUpdate(resources), "the resources")) this.#pod.log.info(note);
+    await this.#container?.update(resources);
+  }
+
+  /** The guest's cgroup files; none for a pause container. */
+  async stats(): Promise<StatsContainerResponse | undefined> {
+    return this.#container?.stats();
+  }
+
+  async processes(): Promise<ListProcessesResponse> {
+    return this.#container === undefined ? { processes: [] } : this.#container.processes();
+  }
+
+  /** Gives back everything. Init must have ended, or never been started. Throws `wrong-state`, `host`. */
+  async delete(): Promise<void> {
+    await this.init.release();
+    for (const exec of this.#execs.values()) await exec.release();
+    await this.#discard();
+    await runHooks("poststop", this.#plan.hooks.poststop, this.#hookState("stopped"), this.bundle.path).catch((error: unknown) =>
+      this.#pod.log.warn(`container "${this.id}": ${String(error)}`),
+    );
+  }
+
+  async #create(): Promise<void> {
+    const { pod, plan } = { pod: this.#pod, plan: this.#plan };
+    const membership = await pod.join(this, this.id, this.bundle, plan);
+    this.#membership = membership;
+    const { hosted } = membership;
+    const cgroups = this.#cgroups(membership);
+    if (isPause(this.bundle.spec.annotations)) {
+      await this.#createPause(hosted, cgroups);
+      return;
+    }
+    const container = new Container(
+      hosted.sandbox,
+      plan.container,
+      () => {},
+      () => {},
+    );
+    this.#container = container;
+    this.#standIn = container.init.standIn;
+    this.#dismiss = pod.admit((token) => container.findStandIn(token));
+    const { failed, ended } = startStandIn(pod.helper, pod.controlSocket, container.init.standIn.token);
+    this.#standInEnded = ended;
+    const prepare = async (): Promise<number> => {
+      await container.placeStandIn({ netns: await hosted.sandbox.netns(), rootfs: plan.standInRootfs, cgroups }, null, []);
+      const pid = await container.init.standIn.pid;
+      await this.#runCreateHooks(pid);
+      return pid;
+    };
+    const [pid] = await Promise.all([Promise.race([prepare(), failed]), hosted.connect()]);
+    const joined = await container.create(this.#stdio.streams);
+    this.#init = new InitProcess({
+      container,
+      joined,
+      names: this.#options.names,
+      stdio: this.#stdio,
+      pid,
+      beforeStart: () => pod.mirrorNetwork(hosted),
+      onReason: (reason) => pod.log.warn(`container "${this.id}" ended: ${reason}`),
+    });
+    this.#leaveAtTheEnd();
+  }
+
+  async #createPause(hosted: HostedSandbox, cgroups: readonly string[]): Promise<void> {
+    const pod = this.#pod;
+    const lost = Promise.withResolvers<void>();
+    const standIn = new StandIn({ signal: () => {}, resize: () => {}, lost: lost.resolve });
+    this.#dismiss = pod.admit((token) => (token === standIn.token ? standIn : undefined));
+    const { failed, ended } = startStandIn(pod.helper, pod.controlSocket, standIn.token);
+    this.#standIn = standIn;
+    this.#standInEnded = ended;
+    const place = async (): Promise<number> => {
+      const netns = await hosted.sandbox.netns();
+      const streams = { terminal: false, consoleSocket: null, size: null, streams: [] };
+      await standIn.place({ netns, rootfs: this.#plan.standInRootfs, cgroups, ...streams });
+      return standIn.pid;
+    };
+    const [pid] = await Promise.all([Promise.race([place(), failed]), hosted.connect()]);
+    const pause = new PauseProcess(this.#options.names, this.#stdio, standIn, pid, hosted.sandbox.died, () => pod.mirrorNetwork(hosted));
+    void lost.promise.then(() => pause.lost());
+    this.#init = pause;
+    this.#leaveAtTheEnd();
+  }
+
+  /** The sandbox is there for those that have not ended. */
+  #leaveAtTheEnd(): void {
+    this.init.exited.then(
+      () => this.#pod.leave(this).catch((error: unknown) => this.#pod.log.warn(String(error))), // Delete tries again, and says so
+      () => {}, // it never ran: it is being deleted
+    );
+  }
+
+  /** The stand-in's cgroups: the sandbox's for the one that it was launched for, its own for others. */
+  #cgroups({ hosted, isLead }: Membership): readonly string[] {
+    if (isLead) return hosted.cgroups;
+    const ledger = this.#pod.taskLedger(this.id);
+    return makeCgroups(this.#pod.hierarchies, this.#plan.cgroupsPath, (path) => noteInLedger(ledger, { kind: "cgroup", path }));
+  }
+
+  async #runCreateHooks(pid: number): Promise<void> {
+    const state = { ...this.#hookState("creating"), pid };
+    for (const kind of ["prestart", "createRuntime"] as const) await runHooks(kind, this.#plan.hooks[kind], state, this.bundle.path);
+  }
+
+  #hookState(status: string): object {
+    const { spec, path } = this.bundle;
+    return {
+      ociVersion: spec.ociVersion,
+      id: this.id,
+      status,
+      pid: this.#init?.pid ?? 0,
+      bundle: path,
+      annotations: spec.annotations ?? {},
+    };
+  }
+
+  /** What runs in the guest. Throws for a pause container, in which nothing does. */
+  #guest(operation: string): Container {
+    if (this.#container === undefined) throw new HuskError("wrong-state", `cannot ${operation}: the pod's pause container runs no program`);
+    return this.#container;
+  }
+
+  /** Gives back what it took, whatever of it there is. */
+  async #discard(): Promise<void> {
+    const { callMs } = this.#pod.config.deadlines;
+    this.#stdio.close();
+    this.#standIn?.abandon(255);
+    await this.#pod.leave(this);
+    const hosted = this.#membership?.hosted;
+    if (hosted !== undefined && (await this.#pod.isLive(hosted))) {
+      await this.#container?.unmount(callMs);
+      for (const { target } of this.#plan.shown) await hosted.sandbox.unmount(target);
+    }
+    this.#dismiss?.();
+    await this.#standInEnded;
+    await giveBackTask(this.#pod, this.id);
+  }
+}
+
+/** Gives back what a task's ledger names, and the ledger. */
+async function giveBackTask(pod: Pod, id: string): Promise<void> {
+  const ledger = pod.taskLedger(id);
+  await giveBackLedger(ledger, pod.helper);
+  rmSync(ledger, { force: true });
+}
