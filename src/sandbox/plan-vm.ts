@@ -1,6 +1,5 @@
 /** From a bundle and the configuration to a virtual machine: its programs, its image, how it runs, how large it is. */
 import { accessSync, closeSync, openSync, readFileSync } from "node:fs";
-import { availableParallelism, totalmem } from "node:os";
 import { dirname } from "node:path";
 import type { Config } from "../config/config.ts";
 import type { CgroupLimits } from "../host/cgroups.ts";
@@ -12,6 +11,7 @@ import { findGuestImage, findQemu, findVirtiofsd, guestImageFolders } from "../v
 import type { GuestImage } from "../vmm/machine.ts";
 import { identifyVirtiofsd } from "../vmm/virtiofsd.ts";
 import type { SandboxSpec } from "./sandbox-plan.ts";
+import { sizeDefaults } from "./size-defaults.ts";
 
 /** What is the machine's own, and not of the containers in it. */
 export type VmSpec = Omit<
@@ -28,14 +28,7 @@ export interface VmPlan {
 
 /** Throws `host` where a program, an image or KVM is wanted and missing. */
 export async function planVm(spec: Spec, config: Config): Promise<VmPlan> {
-  const size = vmSize(spec, {
-    vcpus: config.vm.vcpus,
-    memoryBytes: config.vm.memory,
-    guestOverheadBytes: config.vm.memoryOverhead,
-    hostOverheadBytes: config.vm.hostOverhead,
-    hostCpus: availableParallelism(),
-    hostMemoryBytes: totalmem(),
-  });
+  const size = vmSize(spec, sizeDefaults(config));
   const accelerator = chooseAccelerator(config.vm.accel, config.vm.requireKvm, probeAccelerator(readText, tryOpen));
   return {
     accelerator,
