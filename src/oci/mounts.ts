@@ -3,7 +3,7 @@
  * agent's business.
  */
 import path from "node:path";
-import type { Mount } from "./types.ts";
+import type { Mount, Spec } from "./types.ts";
 
 /** A bind mount, by its type or by its options, as runc has it. */
 export function isBind(mount: Mount): boolean {
@@ -19,6 +19,13 @@ export function isReadonly(mount: Mount): boolean {
 /** Where a mount goes, below "/": the specification lets old tools leave the slash out. */
 export function destinationOf(mount: Mount): string {
   return path.posix.resolve("/", mount.destination);
+}
+
+/** What a root file system must have for the container's set-up: the mount points that are in no other mount, and the working directory. */
+export function mountPoints({ mounts = [], process }: Pick<Spec, "mounts" | "process">): string[] {
+  const destinations = mounts.map(destinationOf);
+  const isBelow = (path: string, other: string): boolean => path !== other && path.startsWith(other === "/" ? other : `${other}/`);
+  return [...destinations, path.posix.resolve("/", process.cwd)].filter((each) => !destinations.some((other) => isBelow(each, other)));
 }
 
 /** The host path of a bind mount's source, which may be relative to the bundle. */

@@ -7,6 +7,7 @@ import type { Config } from "../config/config.ts";
 import { type Bundle, inspectSources } from "../oci/bundle.ts";
 import { guestSpec, type Share } from "../oci/guest-spec.ts";
 import { stringifyJson } from "../oci/json.ts";
+import { mountPoints } from "../oci/mounts.ts";
 import { judge, refuseUnsupported } from "../oci/support.ts";
 import type { Hooks, Namespace } from "../oci/types.ts";
 import { guestPath, type ImageDisk, planBind, planRoot, type ShownPath } from "../storage/container-storage.ts";
@@ -55,7 +56,7 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
     }),
   );
   const terminal = spec.process.terminal === true;
-  const root = planRoot(id, findRootFilesystem(bundle.rootfs), spec.root.readonly === true);
+  const root = planRoot(id, findRootFilesystem(bundle.rootfs), spec.root.readonly === true, mountPoints(spec));
   const planned = (share: Share): ShownPath => planBind(id, share.index, share.hostPath, share.readonly);
   const guest = guestSpec(spec, {
     bundle: bundle.path,

@@ -1,6 +1,6 @@
 /** How a container's root file system and bind mounts reach the guest: what the host shows or plugs in, and what the agent mounts. */
 import type { Storage } from "../gen/agent/v1/agent.ts";
-import { type RootFilesystem, readonlyFilesystems } from "./root-filesystem.ts";
+import { mayLack, type RootFilesystem, readonlyFilesystems } from "./root-filesystem.ts";
 
 /** Where the guest mounts what the host shares, and where it puts containers' root file systems together. */
 export const sharePoint = "/run/husk/shared";
@@ -27,12 +27,16 @@ export interface RootPlan {
   readonly storage: Storage;
 }
 
-/** Plans the root file system. `readonly`: the spec's root.readonly, which then holds on the host as well as in the guest. */
-export function planRoot(containerId: string, root: RootFilesystem, readonly: boolean): RootPlan {
+/**
+ * Plans the root file system. `readonly`: the spec's root.readonly, which then holds on the host as well as in the guest; mount points that such a root lacks
+ * are made in a layer over it, where runc makes them in the root itself. `mountPoints`: absolute, in the container.
+ */
+export function planRoot(containerId: string, root: RootFilesystem, readonly: boolean, mountPoints: readonly string[]): RootPlan {
   const mountPoint = `/run/husk/containers/${containerId}/rootfs`;
+  const covered = readonly && mayLack(root, mountPoints);
   if (root.kind === "folder") {
     const shown = { source: root.path, target: `${containerId}/rootfs`, readonly };
-    const storage = { driver: "virtiofs", source: guestPath(shown), fstype: "", options: [], mountPoint, overlay: false };
+    const storage = { driver: "virtiofs", source: guestPath(shown), fstype: "", options: [], mountPoint, overlay: covered };
     return { shown: [shown], disks: [], storage };
   }
   // Nothing is ever written to an image that cannot be: a container that may write gets a layer of its own, in memory.
@@ -44,7 +48,7 @@ export function planRoot(containerId: string, root: RootFilesystem, readonly: bo
     fstype: root.fstype,
     options: disk.readonly ? ["ro"] : ["rw"],
     mountPoint,
-    overlay: fixed && !readonly,
+    overlay: covered || (fixed && !readonly),
   };
   return { shown: [], disks: [disk], storage };
 }

@@ -2,7 +2,8 @@
  * The root file system of a container: a folder of the host, which the guest sees through virtio-fs, or an image (a block device or a file
  * with a file system in it), which the guest mounts itself from a virtio-blk disk.
  */
-import { closeSync, openSync, readSync, statSync } from "node:fs";
+import { closeSync, lstatSync, openSync, readSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { HuskError } from "../errors.ts";
 
 export type RootFilesystem =
@@ -39,6 +40,21 @@ export function findRootFilesystem(path: string): RootFilesystem {
     throw new HuskError("invalid-argument", `root.path: ${path} holds no file system that the guest can mount (${known})`);
   }
   return { kind: "image", path, isDevice: stat.isBlockDevice(), fstype };
+}
+
+/**
+ * Whether a root file system may lack one of the folders or files that a container's set-up mounts on, so that it would have to be written to. An image is not
+ * looked into, and a symbolic link on the way is not followed: both count as lacking. `paths`: absolute, in the container.
+ */
+export function mayLack(root: RootFilesystem, paths: readonly string[]): boolean {
+  if (root.kind === "image") return true;
+  return paths.some((path) => {
+    const steps = path.split("/").filter(Boolean);
+    return steps.some((_, index) => {
+      const found = lstatSync(join(root.path, ...steps.slice(0, index + 1)), { throwIfNoEntry: false });
+      return found === undefined || found.isSymbolicLink();
+    });
+  });
 }
 
 function probeFilesystem(path: string): string | undefined {

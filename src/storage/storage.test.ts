@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -51,20 +51,31 @@ test("a character device is no root", () => {
 });
 
 test("a read-only root is read-only on the host already", () => {
-  const { shown } = planRoot("c", { kind: "folder", path: "/r" }, true);
+  const { shown } = planRoot("c", { kind: "folder", path: "/r" }, true, []);
   expect(shown).toEqual([{ source: "/r", target: "c/rootfs", readonly: true }]);
+});
+
+test("a read-only root that lacks a mount point gets a layer in which it is made; links are not followed", () => {
+  mkdirSync(join(folder, "a/b"), { recursive: true });
+  symlinkSync("a", join(folder, "link"));
+  const covered = (readonly: boolean, ...paths: string[]) => planRoot("c", findRootFilesystem(folder), readonly, paths).storage.overlay;
+  expect([covered(true, "/a", "/a/b", "/"), covered(true, "/a/c"), covered(true, "/link/b"), covered(false, "/a/c")]).toEqual([
+    false,
+    true,
+    true,
+    false,
+  ]);
 });
 
 test("an image that can be written is, unless the root is read-only", () => {
   const root = { kind: "image", path: "/r.ext4", isDevice: false, fstype: "ext4" } as const;
-  expect(planRoot("c", root, false)).toMatchObject({ disks: [{ readonly: false }], storage: { options: ["rw"], overlay: false } });
-  expect(planRoot("c", root, true)).toMatchObject({ disks: [{ readonly: true }], storage: { options: ["ro"], overlay: false } });
+  expect(planRoot("c", root, false, [])).toMatchObject({ disks: [{ readonly: false }], storage: { options: ["rw"], overlay: false } });
+  expect(planRoot("c", root, true, [])).toMatchObject({ disks: [{ readonly: true }], storage: { options: ["ro"], overlay: true } });
 });
 
 test("an image that cannot be written gets a layer for a container that may", () => {
   const root = { kind: "image", path: "/r.erofs", isDevice: false, fstype: "erofs" } as const;
-  expect(planRoot("c", root, false)).toMatchObject({ disks: [{ readonly: true }], storage: { options: ["ro"], overlay: true } });
-  expect(planRoot("c", root, true)).toMatchObject({ storage: { overlay: false } });
+  expect(planRoot("c", root, false, [])).toMatchObject({ disks: [{ readonly: true }], storage: { options: ["ro"], overlay: true } });
 });
 
 test("the guest finds a bind's source below the share", () => {

@@ -1,0 +1,123 @@
+/** config.json's mounts: the options that are about the mount itself, propagation, and the kernel's file systems. */
+import { mkdirSync, rmdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { expect } from "vitest";
+import { test } from "../harness/host.ts";
+import { isHusk } from "../harness/runtime.ts";
+import { defaultMounts } from "../harness/spec.ts";
+
+test("mounts: the options of a bind mount, and the recursive ones", async ({ host }) => {
+  const shared = host.path("shared");
+  mkdirSync(`${shared}/inner`, { recursive: true });
+  writeFileSync(`${shared}/file`, "text\n");
+  const bind = (destination: string, ...options: string[]) => ({
+    destination,
+    type: "bind",
+    source: shared,
+    options: ["rbind", ...options],
+  });
+  const script = `
+    options() { grep " $1 " /proc/self/mountinfo | head -1 | cut -d" " -f6; }
+    for m in /a /b /c /d /e; do echo $m=$(options $m); done
+    touch /d/inner/x 2>/dev/null; echo inner=$?; cp /bin/busybox /c/true; /c/true 2>/dev/null; echo exec=$?`;
+  const bundle = host.script(script, {
+    mounts: [
+      ...defaultMounts,
+      bind("/a", "nosuid", "nodev", "noexec", "ro"),
+      bind("/b", "noatime", "nodiratime"),
+      bind("/c", "rnoexec", "rnosuid"),
+      bind("/d", "rro"),
+      bind("/e", "ro", "rw", "strictatime"),
+    ],
+  });
+  const { stdout } = await host.run(bundle);
+  expect(stdout.split("\n")).toEqual([
+    "/a=ro,nosuid,nodev,noexec,relatime",
+    "/b=rw,noatime,nodiratime",
+    "/c=rw,nosuid,noexec,relatime",
+    "/d=ro,relatime",
+    "/e=rw",
+    "inner=1",
+    "exec=126",
+    "",
+  ]);
+});
+
+test.runIf(isHusk)("mounts: propagation of the root and of a mount", async ({ host }) => {
+  const shared = host.path("shared");
+  mkdirSync(shared);
+  const script = `
+    kind() { grep " $1 " /proc/self/mountinfo | head -1 | sed "s/ - .*//" | cut -d" " -f7-; }
+    echo root=$(kind / | grep -o "shared"); echo private=$(kind /a); echo tmp=$(kind /b | grep -o shared)`;
+  const bundle = host.script(script, {
+    mounts: [
+      ...defaultMounts,
+      { destination: "/a", type: "bind", source: shared, options: ["bind", "rprivate"] },
+      { destination: "/b", type: "tmpfs", source: "x", options: ["rshared"] },
+    ],
+    linux: { rootfsPropagation: "shared" },
+  });
+  const { stdout } = await host.run(bundle);
+  expect(stdout).toBe("root=shared\nprivate=\ntmp=shared\n");
+});
+
+test("mounts: the kernel's file systems", async ({ host }) => {
+  const script = `
+    type() { awk -v m="$1" "\\$5 == m" /proc/self/mountinfo | sed "s/.* - //" | cut -d" " -f1; }
+    for m in /proc /sys /dev /dev/pts /dev/shm /dev/mqueue; do echo $m=$(type $m); done
+    echo pts=$(stat -c %a /dev/pts/ptmx); touch /dev/mqueue/q && ls /dev/mqueue; stat -f -c %b*%S /dev/shm; [ -e /sys/fs/cgroup/cgroup.procs -o -e /sys/fs/cgroup/memory ] && echo cgroup`;
+  const { stdout } = await host.run(host.script(script));
+  expect(stdout).toBe(
+    "/proc=proc\n/sys=sysfs\n/dev=tmpfs\n/dev/pts=devpts\n/dev/shm=tmpfs\n/dev/mqueue=mqueue\npts=666\nq\n16384*4096\ncgroup\n",
+  );
+});
+
+test("mounts: a tmpfs has the mode, the owner and the files below it that its options say", async ({ host }) => {
+  const bundle = host.script(
+    "stat -c '%a %u %g' /x; ls /etc | grep -c passwd; cat /etc/passwd | head -c 4; touch /etc/new && echo writable",
+    {
+      mounts: [
+        ...defaultMounts,
+        { destination: "/x", type: "tmpfs", source: "x", options: ["mode=0710", "uid=5", "gid=6", "size=64k", "nr_inodes=10"] },
+        { destination: "/etc", type: "tmpfs", source: "etc", options: ["tmpcopyup"] },
+      ],
+      root: { readonly: true },
+    },
+  );
+  expect((await host.run(bundle)).stdout).toBe("710 5 6\n1\nrootwritable\n");
+});
+
+test("mounts: a destination behind a link stays in the root file system, and a file is mounted on a file", async ({ host }) => {
+  const bundle = host.script("cat /inside/x; readlink /link; ls -ld /etc/made | cut -c1", {
+    mounts: [
+      ...defaultMounts,
+      { destination: "/link/x", type: "bind", source: "../single", options: ["bind"] },
+      { destination: "/etc/made", type: "bind", source: "../single", options: ["bind", "ro"] },
+    ],
+  });
+  mkdirSync(`${bundle.rootfs}/inside`);
+  symlinkSync("/inside", `${bundle.rootfs}/link`);
+  writeFileSync(host.path("single"), "single\n");
+  expect((await host.run(bundle)).stdout).toBe("single\n/inside\n-\n");
+});
+
+test.runIf(isHusk)("mounts: what a virtual machine cannot have is refused by name", async ({ host }) => {
+  const refused: [object, RegExp][] = [
+    [{ destination: "/a", type: "bind", source: "/tmp", options: ["bind", "idmap"] }, /mounts\[7\]: an id-mapped mount is not supported/],
+    [{ destination: "/a", type: "bind", source: "/tmp", options: ["rbind", "rshared"] }, /mounts\[7\]: propagation back to the host/],
+    [{ destination: "/a", type: "ext4", source: "/dev/sda1" }, /mounts\[7\]: the file system ext4 cannot be mounted in the guest/],
+    [{ destination: "/a", type: "bind", source: "/not/there", options: ["bind"] }, /mounts\[7\]: source \/not\/there does not exist/],
+  ];
+  for (const [mount, words] of refused) {
+    const { status, stderr } = await host.run(host.bundle({ mounts: [...defaultMounts, mount] }));
+    expect({ status, stderr }).toEqual({ status: 125, stderr: expect.stringMatching(words) });
+  }
+});
+
+test("mounts: a read-only root without the folders to mount on, and without a working directory", async ({ host }) => {
+  const bundle = host.script("pwd; ls /proc/1/comm; touch /new 2>/dev/null; echo $?", {
+    root: { readonly: true },
+    process: { cwd: "/not/there" },
+  });
+  for (const name of ["proc", "sys", "dev"]) rmdirSync(`${bundle.rootfs}/${name}`);
+  expect((await host.run(bundle)).stdout).toBe("/not/there\n/proc/1/comm\n1\n");
+});
