@@ -1,6 +1,7 @@
 import { defineConfig } from "vitest/config";
 
-/** unit: no root, no VM. e2e: real VMs under whatever accelerator the host has. kvm: run inside the project's KVM host. */
+/** unit: no root, no VM. e2e: real VMs under whatever accelerator the host has. engines: likewise, by
+ * way of Docker and Podman. kvm: run inside the project's KVM host. */
 export default defineConfig({
   test: {
     projects: [
@@ -23,6 +24,16 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 180_000,
           hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
+          name: "engines",
+          include: ["test/engines/**/*.test.ts"],
+          environment: "node",
+          fileParallelism: false,
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
         },
       },
       {

@@ -64,6 +64,7 @@ packages() {
   if [ "$mode" = all ]; then
     echo linux-source-6.1 make bc bison flex libelf-dev libssl-dev # our own kernel
     echo runc mmdebstrap e2fsprogs erofs-utils strace procps python3 # the tests and benchmarks
+    echo containerd docker.io podman conmon containernetworking-plugins iptables netavark aardvark-dns # the tests with engines
   fi
 }
 

@@ -2,7 +2,7 @@
  * The one file of this folder that touches the disk: it reads a bundle's config.json, and looks at what its root file system and the
  * sources of its bind mounts are.
  */
-import { constants } from "node:fs";
+import { constants, statSync } from "node:fs";
 import { open, realpath, stat, statfs } from "node:fs/promises";
 import path from "node:path";
 import { HuskError } from "../errors.ts";
@@ -47,6 +47,15 @@ export async function checkRootfs(bundle: Bundle): Promise<void> {
 export async function inspectSources(spec: Spec, bundle: string): Promise<Sources> {
   const binds = (spec.mounts ?? []).map((mount, index) => ({ mount, index })).filter(({ mount }) => isBind(mount));
   return new Map(await Promise.all(binds.map(async ({ mount, index }) => [index, await inspect(bindSource(mount, bundle))] as const)));
+}
+
+/** Whether a path leads to the network namespace of this process or of the host's PID 1. A path of nothing is no matter of this function. */
+export function isHostNetwork(path: string): boolean {
+  const found = statSync(path, { throwIfNoEntry: false });
+  return ["self", "1"].some((process) => {
+    const own = statSync(`/proc/${process}/ns/net`, { throwIfNoEntry: false });
+    return found !== undefined && own?.ino === found.ino && own.dev === found.dev;
+  });
 }
 
 /** Reads and validates the file of `exec --process`. */

@@ -68,7 +68,7 @@ test("no path, label, hook or namespace of the host is left", () => {
   expect(JSON.stringify(guest)).not.toContain("/host/");
   expect(guest.root).toEqual({ path: "/run/c1/rootfs", readonly: true });
   expect(guest.hooks).toEqual({ createContainer: [{ path: "/guest/c" }], startContainer: [{ path: "/guest/d" }] });
-  expect(guest.linux?.namespaces).toEqual([{ type: "pid" }, { type: "ipc" }]);
+  expect(guest.linux?.namespaces).toEqual([{ type: "pid" }, { type: "ipc" }, { type: "cgroup" }]);
   expect(guest.linux?.resources).toEqual({ cpu: { quota: 5 } });
   expect(guest).not.toHaveProperty("vm");
 });
@@ -84,7 +84,7 @@ test("all else is as the bundle has it", () => {
 test("a namespace of the sandbox is the guest's own; one of others is refused", () => {
   const spec: Spec = { ...defaultSpec, linux: { namespaces: [{ type: "ipc", path: "/proc/7/ns/ipc" }] } };
   const joined = guestSpec(spec, { ...options, isSandboxNamespace: ({ type }) => type === "ipc" });
-  expect(joined.spec.linux?.namespaces).toEqual([]);
+  expect(joined.spec.linux?.namespaces).toEqual([{ type: "cgroup" }]);
   expect(() => guestSpec(spec, options)).toThrow("config.json: linux.namespaces: the guest cannot join /proc/7/ns/ipc");
 });
 

@@ -142,13 +142,15 @@ function guestDevices(devices: readonly Device[], privileged: boolean): Device[]
 
 /**
  * All that the container is to have of its own. Not the network's: the guest's own is the sandbox's, which the host mirrors the namespace's links into. Nor
- * those of the sandbox, which the agent gives to containers that have none of their own.
+ * those of the sandbox, which the agent gives to containers that have none of their own. One of cgroups in any case: without one a container shares the host's
+ * with runc, and finds its own limits where cgroup v1 mounts them; the guest's other cgroups are the agent's and other containers'.
  */
 function guestNamespaces(namespaces: readonly Namespace[], { isSandboxNamespace }: GuestSpecOptions): Namespace[] {
-  return namespaces
+  const own = namespaces
     .filter((namespace) => namespace.type !== "network" && isSandboxNamespace?.(namespace) !== true)
     .map((namespace): Namespace => {
       if (namespace.path === undefined || namespace.path === "") return { type: namespace.type };
       throw new HuskError("unsupported", `config.json: linux.namespaces: the guest cannot join ${namespace.path}`);
     });
+  return own.some(({ type }) => type === "cgroup") ? own : [...own, { type: "cgroup" }];
 }

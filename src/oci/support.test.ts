@@ -102,7 +102,7 @@ describe("refused by name", () => {
       namespaces: [{ type: "network", path: "/run/netns/x" }, { type: "ipc", path: "/proc/7/ns/ipc" }, ...namespaces],
     });
     expect(lines(spec)).toEqual([
-      "refused: linux.namespaces[1].path: /proc/7/ns/ipc is no namespace of a sandbox of husk, so the guest cannot join it",
+      "refused: linux.namespaces[1].path: /proc/7/ns/ipc: the container has a virtual machine of its own, which cannot share this namespace with others",
     ]);
     expect(lines(spec, { isSandboxNamespace: ({ path }) => path === "/proc/7/ns/ipc" })).toEqual([]);
   });

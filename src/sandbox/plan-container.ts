@@ -4,7 +4,7 @@
  */
 import { resolve } from "node:path";
 import type { Config } from "../config/config.ts";
-import { type Bundle, inspectSources } from "../oci/bundle.ts";
+import { type Bundle, inspectSources, isHostNetwork } from "../oci/bundle.ts";
 import { guestSpec, type Share } from "../oci/guest-spec.ts";
 import { stringifyJson } from "../oci/json.ts";
 import { mountPoints } from "../oci/mounts.ts";
@@ -50,6 +50,7 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
     judge(spec, {
       bundle: bundle.path,
       sources,
+      isHostNetwork,
       allowVmSection: allow.vmSection,
       allowedAnnotations: allow.annotations,
       ...(isSandboxNamespace === undefined ? {} : { isSandboxNamespace }),

@@ -13,9 +13,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sys::statfs::{FsType, statfs};
 
 use crate::flags::Flags;
 use crate::namespaces;
+
+/// The file system of namespaces (the kernel's include/uapi/linux/magic.h).
+const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 
 /// Carries out `scan|attach|detach --netns PATH ...`.
 pub fn main(words: &[OsString]) -> Result<ExitCode> {
@@ -33,12 +38,24 @@ pub fn main(words: &[OsString]) -> Result<ExitCode> {
         }
         Some("detach") => {
             let flags = Flags::parse(words, &["--netns", "--link", "--tap"], &[])?;
+            // With the namespace went everything in it.
+            if is_gone(Path::new(flags.text("--netns")?))? {
+                return Ok(ExitCode::SUCCESS);
+            }
             enter(&flags)?;
             tap::detach(flags.text("--link")?, flags.text("--tap")?)?;
         }
         _ => bail!("network {}: expected scan, attach or detach", verb.to_string_lossy()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether nothing is at the path any more, or a mere file, on which a namespace was mounted.
+fn is_gone(path: &Path) -> Result<bool> {
+    match statfs(path) {
+        Err(Errno::ENOENT) => Ok(true),
+        found => Ok(found.with_context(|| format!("cannot look at {}", path.display()))?.filesystem_type() != NSFS_MAGIC),
+    }
 }
 
 fn enter(flags: &Flags) -> Result<()> {

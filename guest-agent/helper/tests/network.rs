@@ -190,6 +190,12 @@ fn a_tap_carries_what_arrives_at_the_link_and_back() {
     assert_eq!(network.state(), before);
     assert_eq!(network.helper("detach --link eth0 --tap husk0"), (0, String::new(), String::new()), "what is gone is no error");
     assert_eq!(network.helper("detach --link absent --tap husk0").0, 0);
+
+    // Engines take the namespace away before they have the container deleted; what it was mounted on may still be there.
+    let detach =
+        |netns: &str| outcome(Command::new(HELPER).args(["network", "detach", "--netns", netns, "--link", "eth0", "--tap", "husk0"]));
+    assert_eq!(detach("/run/netns/gone"), (0, String::new(), String::new()));
+    assert_eq!(detach("/etc/hostname"), (0, String::new(), String::new()));
 }
 
 #[test]
@@ -199,7 +205,10 @@ fn an_attachment_that_fails_leaves_nothing() {
     let attach = |words: &str| network.helper(&format!("attach {words}"));
     let refused = |message: &str| (1, String::new(), format!("husk: {message}\n"));
     assert_eq!(attach("--link absent --tap husk0 --owner 1"), refused("there is no link absent"));
-    assert_eq!(attach("--link eth0 --tap eth0 --owner 1"), refused("there is a link eth0 already"));
+    assert_eq!(
+        attach("--link eth0 --tap eth0 --owner 1"),
+        refused("the network namespace has a link eth0 already: its links are those of another virtual machine, and two cannot share them")
+    );
     assert_eq!(attach("--link lo --tap husk0 --owner 1"), refused("lo is no Ethernet link, which is all that a guest can have"));
     assert_eq!(attach("--link eth0 --tap a-name-too-long-for-it --owner 1"), refused("a-name-too-long-for-it is no name for a link"));
     assert_eq!(attach("--link eth0 --tap husk0"), refused("--owner is missing"));

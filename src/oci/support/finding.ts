@@ -13,6 +13,8 @@ export interface Circumstances {
   readonly allowedAnnotations?: readonly string[];
   /** Whether a namespace's path is one of a sandbox that husk runs, so that it can be joined in the guest. */
   readonly isSandboxNamespace?: (namespace: Namespace) => boolean;
+  /** Whether a path leads to the host's own network namespace. */
+  readonly isHostNetwork?: (path: string) => boolean;
 }
 
 export interface Finding {

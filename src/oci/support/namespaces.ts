@@ -15,7 +15,7 @@ const shared: Partial<Record<NamespaceType, string>> = {
   mount: "mounts",
 };
 
-export function judgeNamespaces(spec: Spec, { isSandboxNamespace }: Circumstances): Finding[] {
+export function judgeNamespaces(spec: Spec, { isSandboxNamespace, isHostNetwork }: Circumstances): Finding[] {
   const namespaces = spec.linux?.namespaces ?? [];
   const absent = Object.entries(shared)
     .filter(([type]) => !namespaces.some((namespace) => namespace.type === type))
@@ -25,8 +25,13 @@ export function judgeNamespaces(spec: Spec, { isSandboxNamespace }: Circumstance
     });
   const joined = namespaces.flatMap((namespace, index): Finding[] => {
     const { type, path = "" } = namespace;
-    if (type === "network" || path === "" || isSandboxNamespace?.(namespace)) return [];
-    const reason = `${path} is no namespace of a sandbox of husk, so the guest cannot join it`;
+    if (path === "" || isSandboxNamespace?.(namespace)) return [];
+    if (type === "network" && isHostNetwork?.(path) !== true) return [];
+    // Docker names the host's network by a path.
+    const reason =
+      type === "network"
+        ? `${path} is the host's own network, which a VM cannot share`
+        : `${path}: the container has a virtual machine of its own, which cannot share this namespace with others`;
     return [{ verdict: "refused", path: `linux.namespaces[${index}].path`, reason }];
   });
   return [...absent, ...joined];

@@ -15,7 +15,10 @@ pub fn attach(link: &str, tap: &str, owner: u32, vnet_header: bool) -> Result<()
     let mut netlink = Netlink::open()?;
     let peer = link::named(&mut netlink, link)?.with_context(|| format!("there is no link {link}"))?;
     ensure!(!peer.mac.is_empty(), "{link} is no Ethernet link, which is all that a guest can have");
-    ensure!(link::named(&mut netlink, tap)?.is_none(), "there is a link {tap} already");
+    ensure!(
+        link::named(&mut netlink, tap)?.is_none(),
+        "the network namespace has a link {tap} already: its links are those of another virtual machine, and two cannot share them"
+    );
 
     make(tap, owner, vnet_header)?;
     let index = link::named(&mut netlink, tap)?.with_context(|| format!("the tap {tap} is gone at once"))?.index;
