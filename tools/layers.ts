@@ -11,7 +11,7 @@ const layers: readonly (readonly string[])[] = [
   ["config", "oci", "qmp", "ttrpc"],
   ["host"],
   ["vmm", "agent"],
-  ["storage", "network"],
+  ["storage", "network", "template"],
   ["sandbox"],
   ["task"],
   ["shim", "cli", "platform", "sdk"],

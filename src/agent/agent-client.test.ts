@@ -86,7 +86,7 @@ async function connect(handlers: UntypedServiceImplementation, greet?: (dial: st
 }
 
 const createSandbox = (_: unknown, reply: (error: null, answer: object) => void): void =>
-  reply(null, { agentVersion: "1.2", kernelRelease: "6.1", bootNs: 5n });
+  reply(null, { agentVersion: "1.2", kernelRelease: "6.1", bootNs: 5n, done: ["clock"] });
 
 test("a call is answered over the dialled stream, whatever stale bytes came before", async () => {
   const [client] = await connect(
@@ -94,7 +94,12 @@ test("a call is answered over the dialled stream, whatever stale bytes came befo
     (dial) => `stale bytes\nhusk-accept 1 ${"0".repeat(32)}\n${dial.replace("husk-dial", "husk-accept")}`,
   );
   await client.ready(2000);
-  expect(await client.call("createSandbox", { sandboxId: "a" })).toEqual({ agentVersion: "1.2", kernelRelease: "6.1", bootNs: 5n });
+  expect(await client.call("createSandbox", { sandboxId: "a" })).toEqual({
+    agentVersion: "1.2",
+    kernelRelease: "6.1",
+    bootNs: 5n,
+    done: ["clock"],
+  });
 });
 
 test("an agent of another protocol version is not talked to", async () => {

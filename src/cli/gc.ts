@@ -1,8 +1,10 @@
 /** `husk gc`: removes what nobody else will. */
 import { rmSync, statSync } from "node:fs";
+import { loadConfig } from "../config/config.ts";
 import { explain, HuskError } from "../errors.ts";
 import { describeEntry, readLedger } from "../host/ledger.ts";
 import { isAlive } from "../host/process-identity.ts";
+import { templateStore } from "../sandbox/plan-vm.ts";
 import { type ContainerRecord, listRecords, supervisorDied } from "../sandbox/record.ts";
 import { removeRemains } from "../sandbox/removal.ts";
 import { listLeftovers, runFolder } from "../sandbox/run-folder.ts";
@@ -31,7 +33,8 @@ export async function gc({ globals, flags }: Invocation<"gc">, log: Log): Promis
       failures.push(`container "${record.id}" was not removed: ${explain(error)}`);
     }
   }
-  for (const path of listLeftovers(globals.root).filter(isOld)) {
+  const { config } = await loadConfig({ env: process.env });
+  for (const path of [...listLeftovers(globals.root).filter(isOld), ...templateStore(config).leftovers()]) {
     if (!dryRun) rmSync(path, { recursive: true, force: true });
     print(`${verb} ${path}\n`);
   }

@@ -32,7 +32,7 @@ export interface PrepareOptions {
 export interface Prepared {
   readonly input: SupervisorInput;
   readonly accelerator: AcceleratorChoice;
-  /** ContainerPlan.notes. */
+  /** ContainerPlan.notes and VmPlan.notes. */
   readonly notes: readonly string[];
 }
 
@@ -46,10 +46,10 @@ export async function prepare(options: PrepareOptions, config: Config): Promise<
       "config.json: process.terminal: a container in the background needs --console-socket for its terminal",
     );
   }
-  const { vm, accelerator, cgroupLimits } = await planVm(bundle.spec, config);
+  const { vm, accelerator, cgroupLimits, notes } = await planVm(bundle.spec, config);
   return {
     accelerator,
-    notes: plan.notes,
+    notes: [...plan.notes, ...notes],
     input: {
       root: options.root,
       record: firstRecord(options, bundle),

@@ -69,6 +69,7 @@ async function supervise(call: Call, session: Session, log: Log, trace: Trace): 
 
   const starter = {
     attach: (socket: string, token: string) => session.attach({ socket, token, detach: !foreground }),
+    warn: (message: string) => log.warning(message),
     isStandIn: foreground,
   };
   const supervisor = await Supervisor.create(input, starter, trace, interruption());

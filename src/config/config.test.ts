@@ -43,6 +43,7 @@ describe("where values come from", () => {
         networkPorts: 4,
         tcgTbSize: 128 * MIB,
       },
+      template: { enabled: true, folder: "auto", most: 8 },
       log: { level: "info", guestConsoleBytes: 256 * 1024 },
       deadlines: { bootMs: 60_000, callMs: 30_000, stopMs: 5_000 },
       allow: { vmSection: false, annotations: [] },

@@ -65,6 +65,20 @@ const vm = {
   ),
 } satisfies Record<string, Setting<unknown>>;
 
+const template = {
+  enabled: yesOrNo(
+    true,
+    "Clone sandboxes from templates, booted and paused machines, instead of booting each. The first sandbox of a kind makes its template, which takes some " +
+      "seconds once.",
+  ),
+  folder: wordOrPath(
+    ["auto"],
+    "Where templates are kept, a file of the guest's memory each. It must belong to husk's user alone. auto is /var/lib/husk/templates, or a folder of " +
+      "the user's cache.",
+  ),
+  most: wholeNumber(1, 1000, 8, "How many templates are kept; those that were used last stay."),
+} satisfies Record<string, Setting<unknown>>;
+
 const log = {
   level: choice(["error", "warn", "info", "debug"], "info", "What is logged: this level and those before it."),
   guest_console_bytes: size(
@@ -97,7 +111,7 @@ const allow = {
   ),
 } satisfies Record<string, Setting<unknown>>;
 
-export const settings = { vm, log, deadlines, allow };
+export const settings = { vm, template, log, deadlines, allow };
 
 type Settings = typeof settings;
 

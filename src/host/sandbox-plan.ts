@@ -8,6 +8,8 @@ export interface SandboxPlan {
   readonly listen: readonly { readonly fd: number; readonly path: string }[];
   /** Files and block devices opened in the host's mount namespace. */
   readonly open: readonly { readonly fd: number; readonly path: string; readonly write: boolean }[];
+  /** Memory that programs share under a descriptor's number, all zeroes at first. */
+  readonly memory: readonly { readonly fd: number; readonly bytes: number }[];
   readonly tree: { readonly readonly: readonly string[]; readonly devices: readonly SandboxDevice[] };
   /** Who QEMU runs as. */
   readonly user: { readonly uid: number; readonly gid: number };

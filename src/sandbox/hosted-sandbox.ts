@@ -3,7 +3,7 @@ import { type CgroupHierarchy, type CgroupLimits, limitCgroups, makeCgroups } fr
 import { giveBack, type LedgerEntry, noteInLedger, readLedger } from "../host/ledger.ts";
 import { mirrorNetwork } from "../network/mirror.ts";
 import { throughHelper } from "./give-back.ts";
-import { type GuestIdentity, Sandbox } from "./sandbox.ts";
+import { type GuestIdentity, type LaunchObserver, Sandbox } from "./sandbox.ts";
 import type { SandboxSpec } from "./sandbox-plan.ts";
 
 export interface HostedSandboxSpec {
@@ -14,6 +14,7 @@ export interface HostedSandboxSpec {
   /** Seen from each hierarchy's root. */
   readonly cgroupsPath: string;
   readonly cgroupLimits: CgroupLimits;
+  readonly observer: LaunchObserver;
 }
 
 export class HostedSandbox {
@@ -33,7 +34,7 @@ export class HostedSandbox {
   private constructor(spec: HostedSandboxSpec, cgroups: readonly string[]) {
     this.#spec = spec;
     this.cgroups = cgroups;
-    this.sandbox = Sandbox.launch({ ...spec.sandbox, cgroups });
+    this.sandbox = Sandbox.launch({ ...spec.sandbox, cgroups }, spec.observer);
   }
 
   /** Waits until the guest's agent answers, however often it is asked. Throws as `Sandbox.connect`. */

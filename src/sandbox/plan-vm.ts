@@ -6,6 +6,8 @@ import type { CgroupLimits } from "../host/cgroups.ts";
 import { helperPath, installationFolder } from "../host/installation.ts";
 import { vmSize } from "../oci/resources.ts";
 import type { Spec } from "../oci/types.ts";
+import { TemplateStore } from "../template/store.ts";
+import { obtainTemplate, templateFolder } from "../template/template.ts";
 import { type AcceleratorChoice, chooseAccelerator, probeAccelerator } from "../vmm/accelerator.ts";
 import { findGuestImage, findQemu, findVirtiofsd, guestImageFolders } from "../vmm/host-programs.ts";
 import type { GuestImage } from "../vmm/machine.ts";
@@ -24,30 +26,52 @@ export interface VmPlan {
   readonly accelerator: AcceleratorChoice;
   /** What the sandbox's cgroup on the host may take. */
   readonly cgroupLimits: CgroupLimits;
+  /** What is worth a line in the log: a template that was made, or why there is none. */
+  readonly notes: readonly string[];
 }
 
 /** Throws `host` where a program, an image or KVM is wanted and missing. */
 export async function planVm(spec: Spec, config: Config): Promise<VmPlan> {
   const size = vmSize(spec, sizeDefaults(config));
   const accelerator = chooseAccelerator(config.vm.accel, config.vm.requireKvm, probeAccelerator(readText, tryOpen));
+  const shape = {
+    programs: await findPrograms(config, spec.vm?.hypervisor?.path),
+    image: findImage(config, spec.vm?.kernel?.path),
+    accelerator: accelerator.accelerator,
+    vcpus: size.vcpus,
+    memoryBytes: size.memoryBytes,
+    translationBufferBytes: config.vm.tcgTbSize,
+    networkPorts: config.vm.networkPorts,
+    kernelParameters: spec.vm?.kernel?.parameters ?? [],
+  };
+  const deadlines = { bootMs: config.deadlines.bootMs, callMs: config.deadlines.callMs };
+  const { template, notes } = mayClone(accelerator, config)
+    ? await obtainTemplate(shape, { store: templateStore(config), most: config.template.most, deadlineMs: deadlines.bootMs })
+    : { template: null, notes: [] };
   return {
     accelerator,
     cgroupLimits: size.host,
+    notes,
     vm: {
-      programs: await findPrograms(config, spec.vm?.hypervisor?.path),
-      image: findImage(config, spec.vm?.kernel?.path),
-      accelerator: accelerator.accelerator,
-      channel: chooseChannel(config.vm.channel),
+      ...shape,
+      // A vsock device cannot come from a template: each sandbox has a number of its own.
+      channel: template === null ? chooseChannel(config.vm.channel) : "serial",
+      template,
       vhostNet: canAccess("/dev/vhost-net"),
-      vcpus: size.vcpus,
-      memoryBytes: size.memoryBytes,
-      translationBufferBytes: config.vm.tcgTbSize,
-      networkPorts: config.vm.networkPorts,
       guestConsoleBytes: config.log.guestConsoleBytes,
-      kernelParameters: spec.vm?.kernel?.parameters ?? [],
-      deadlines: { bootMs: config.deadlines.bootMs, callMs: config.deadlines.callMs },
+      deadlines,
     },
   };
+}
+
+/** The store of the configured folder. */
+export function templateStore(config: Config): TemplateStore {
+  return new TemplateStore(templateFolder(config.template.folder, process.env));
+}
+
+/** Under KVM a boot takes a fraction of what it takes under TCG, and templates have not been tried there. */
+function mayClone({ accelerator }: AcceleratorChoice, config: Config): boolean {
+  return config.template.enabled && accelerator === "tcg" && config.vm.channel !== "vsock";
 }
 
 /** `qemu`: the bundle's own choice, which the administrator has allowed (allow.vm_section). */

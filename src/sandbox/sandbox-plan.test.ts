@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import type { Template } from "../template/store.ts";
 import { planSandbox, type SandboxSpec, sharedFolders } from "./sandbox-plan.ts";
 
 const spec: SandboxSpec = {
@@ -7,6 +8,7 @@ const spec: SandboxSpec = {
   image: { flavour: "own", kernel: "/cache/kernel", initramfs: "/cache/initramfs" },
   accelerator: "tcg",
   channel: "serial",
+  template: null,
   vhostNet: false,
   vcpus: 1,
   memoryBytes: 256 * 1024 * 1024,
@@ -44,8 +46,8 @@ test("a disk alone needs no virtiofsd, and is opened for writing only where it m
   const disk = { serial: "root", path: "/images/root.ext4", isDevice: false, readonly: true };
   const plan = planSandbox({ ...spec, shares: false, mounts: [], disks: [disk] }, 1);
   expect(plan.processes.map(({ name }) => name)).toEqual(["qemu"]);
-  expect(plan.open.slice(2)).toEqual([{ fd: 10, path: "/images/root.ext4", write: false }]);
-  expect(plan.processes[0]?.fds).toContain(10);
+  expect(plan.open.slice(2)).toEqual([{ fd: 13, path: "/images/root.ext4", write: false }]);
+  expect(plan.processes[0]?.fds).toContain(13);
   expect(sharedFolders({ ...spec, shares: false })).toEqual([]);
 });
 
@@ -66,4 +68,25 @@ test("QEMU gets the guest image as descriptors, and has no path to it, nor to an
   ]);
   expect(processes.at(-1)?.argv.join(" ")).toContain("-kernel /proc/self/fd/8 -initrd /proc/self/fd/9");
   expect(tree.readonly.some((path) => path.startsWith("/b/") || path.startsWith("/cache"))).toBe(false);
+});
+
+test("a clone copies its template's memory itself, and QEMU sees the copy and the state alone", () => {
+  const template: Template = {
+    key: "k",
+    folder: "/t/k",
+    ram: "/t/k/ram",
+    state: "/t/k/state",
+    manifest: { machine: "m", createdAt: "", ramBytes: spec.memoryBytes, ramChanged: "1", ramSum: "0a0b0c0d", stateSha256: "" },
+  };
+  const { open, memory, processes } = planSandbox({ ...spec, template }, 1);
+  expect(open).toEqual([
+    { fd: 10, path: "/t/k/ram", write: false },
+    { fd: 12, path: "/t/k/state", write: false },
+  ]);
+  expect(memory).toEqual([{ fd: 11, bytes: spec.memoryBytes }]);
+  const [copy, , qemu] = processes;
+  expect(copy?.argv).toEqual(["/opt/husk/helper", "template", "copy", "--from", "10", "--to", "11", "--sum", "0a0b0c0d"]);
+  expect(copy).toMatchObject({ user: "user", fds: [10, 11] });
+  expect(qemu?.fds).toEqual([4, 5, 11, 12, 6]);
+  expect(qemu?.argv.join(" ")).not.toMatch(/-kernel|vhost-user-fs-pci/);
 });

@@ -1,10 +1,13 @@
 /** From what a sandbox is to be, to what the helper makes and QEMU is told: pure, apart from asking which folders exist. */
 import { existsSync } from "node:fs";
-import { dirname } from "node:path";
 import type { SandboxDevice, SandboxMount, SandboxPlan, SandboxProgram } from "../host/sandbox-plan.ts";
 import { firstExtraDescriptor } from "../host/sandbox-process.ts";
 import { type ImageDisk, sharePoint } from "../storage/container-storage.ts";
-import type { Accelerator, AgentChannel, Disk, GuestImage, Machine, Memory } from "../vmm/machine.ts";
+import { type CloneDescriptors, cloneParts } from "../template/clone.ts";
+import { devicePorts } from "../template/shape.ts";
+import type { Template } from "../template/store.ts";
+import { hypervisorTree, hypervisorUser } from "../vmm/confinement.ts";
+import type { Accelerator, AgentChannel, Disk, GuestImage, Machine, Memory, Origin } from "../vmm/machine.ts";
 import { qemuArguments } from "../vmm/qemu/command-line.ts";
 import { type VirtiofsdKind, virtiofsdArguments } from "../vmm/virtiofsd.ts";
 
@@ -20,6 +23,8 @@ export interface SandboxSpec {
   readonly image: GuestImage;
   readonly accelerator: Accelerator;
   readonly channel: "serial" | "vsock";
+  /** What the VM is cloned from; null: it is booted. A clone's channel is serial. */
+  readonly template: Template | null;
   readonly vhostNet: boolean;
   readonly vcpus: number;
   readonly memoryBytes: number;
@@ -46,8 +51,6 @@ export interface SandboxSpec {
 
 const shareTag = "husk";
 
-/** Users that QEMU runs as: one a sandbox, far above any that a distribution gives out. */
-const firstUser = 0x70000000;
 /** vsock context ids, one a sandbox; 0 to 2 are the protocol's own. */
 const firstContextId = 0x10000;
 
@@ -59,23 +62,24 @@ const descriptors = {
   kernel: firstExtraDescriptor + 4,
   initramfs: firstExtraDescriptor + 5,
 };
-const firstDiskDescriptor = firstExtraDescriptor + 6;
+const cloneDescriptors: CloneDescriptors = {
+  source: firstExtraDescriptor + 6,
+  memory: firstExtraDescriptor + 7,
+  state: firstExtraDescriptor + 8,
+};
+const firstDiskDescriptor = firstExtraDescriptor + 9;
 const sharesSocket = "/run/shares.sock";
 
 /** How many socket pairs the plan needs: QMP and the console. */
 export const channelCount = 2;
 
-/** The user that QEMU of the sandbox with this helper PID runs as. PIDs of live processes differ, so the users do. */
-export function sandboxUser(helperPid: number): number {
-  return firstUser + helperPid;
-}
-
 /** The plan for the helper whose PID is `helperPid`. */
 export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
-  const uid = sandboxUser(helperPid);
+  const uid = hypervisorUser(helperPid);
   const contextId = firstContextId + helperPid;
   const machine = planMachine(spec, contextId);
-  const programs: SandboxProgram[] = [];
+  const origin = spec.template === null ? bootParts(spec.image) : restoreParts(spec.template, spec.programs.helper);
+  const programs: SandboxProgram[] = [...origin.programs];
   if (spec.channel === "vsock") programs.push(relay(spec.programs.helper, contextId));
   if (spec.shares) programs.push(virtiofsd(spec.programs));
   const channelDescriptors = spec.channel === "serial" ? [descriptors.agent] : [];
@@ -86,8 +90,7 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
     fds: [
       descriptors.control,
       descriptors.console,
-      descriptors.kernel,
-      descriptors.initramfs,
+      ...origin.forQemu,
       ...channelDescriptors,
       ...machine.disks.map((disk) => disk.descriptor),
     ],
@@ -97,11 +100,11 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
     cgroups: spec.cgroups,
     listen: [{ fd: descriptors.agent, path: spec.agentSocket }],
     open: [
-      { fd: descriptors.kernel, path: spec.image.kernel, write: false },
-      { fd: descriptors.initramfs, path: spec.image.initramfs, write: false },
+      ...origin.open,
       ...spec.disks.map((disk, index) => ({ fd: firstDiskDescriptor + index, path: disk.path, write: !disk.readonly })),
     ],
-    tree: { readonly: readonlyTree(spec), devices: devices(spec) },
+    memory: origin.memory,
+    tree: { readonly: hypervisorTree(spec.programs.qemu, [spec.programs.virtiofsd, spec.programs.helper]), devices: devices(spec) },
     user: { uid, gid: uid },
     mounts: spec.mounts,
     processes: programs,
@@ -109,10 +112,30 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
   };
 }
 
-function planMachine(spec: SandboxSpec, contextId: number): Machine {
-  const memory: Memory = spec.shares
-    ? { kind: "shared", bytes: spec.memoryBytes, folders: [{ tag: shareTag, socket: sharesSocket }] }
-    : { kind: "private", bytes: spec.memoryBytes };
+type OriginParts = Pick<SandboxPlan, "open" | "memory"> & {
+  readonly programs: readonly SandboxProgram[];
+  readonly forQemu: readonly number[];
+};
+
+function bootParts(image: GuestImage): OriginParts {
+  const { kernel, initramfs } = descriptors;
+  const open = [
+    { fd: kernel, path: image.kernel, write: false },
+    { fd: initramfs, path: image.initramfs, write: false },
+  ];
+  return { open, memory: [], programs: [], forQemu: [kernel, initramfs] };
+}
+
+function restoreParts(template: Template, helper: string): OriginParts {
+  const { open, memory, program } = cloneParts(template, helper, cloneDescriptors);
+  return { open, memory, programs: [program], forQemu: [cloneDescriptors.memory, cloneDescriptors.state] };
+}
+
+/** Where QEMU finds the template's state. */
+export const stateDescriptor = cloneDescriptors.state;
+
+/** The machine, with the descriptors that `planSandbox` gives it. */
+export function planMachine(spec: SandboxSpec, contextId: number): Machine {
   const channel: AgentChannel =
     spec.channel === "serial" ? { kind: "serial", descriptor: descriptors.agent } : { kind: "vsock", cid: contextId, port: contextId };
   const disks: Disk[] = spec.disks.map(({ serial, isDevice, readonly }, index) => ({
@@ -124,17 +147,30 @@ function planMachine(spec: SandboxSpec, contextId: number): Machine {
   return {
     accelerator: spec.accelerator,
     vcpus: spec.vcpus,
-    memory,
-    // By descriptor: nothing of the host's folders has to be in QEMU's tree for them.
-    image: { ...spec.image, kernel: `/proc/self/fd/${descriptors.kernel}`, initramfs: `/proc/self/fd/${descriptors.initramfs}` },
+    memory: planMemory(spec),
+    origin: planOrigin(spec),
     channel,
     disks,
     networkPorts: spec.networkPorts,
+    devicePorts: spec.template === null ? 0 : devicePorts,
     controlDescriptor: descriptors.control,
     consoleDescriptor: descriptors.console,
     translationBufferBytes: spec.translationBufferBytes,
     kernelParameters: spec.kernelParameters,
   };
+}
+
+function planMemory({ template, memoryBytes: bytes, shares }: SandboxSpec): Memory {
+  const folders = shares ? [{ tag: shareTag, socket: sharesSocket }] : [];
+  if (template !== null) return { kind: "file", bytes, descriptor: cloneDescriptors.memory, folders };
+  return shares ? { kind: "shared", bytes, folders } : { kind: "private", bytes };
+}
+
+function planOrigin({ template, image }: SandboxSpec): Origin {
+  if (template !== null) return { kind: "restore" };
+  // By descriptor: nothing of the host's folders has to be in QEMU's tree for them.
+  const [kernel, initramfs] = [`/proc/self/fd/${descriptors.kernel}`, `/proc/self/fd/${descriptors.initramfs}`];
+  return { kind: "boot", image: { ...image, kernel, initramfs } };
 }
 
 /** The virtio-fs devices that the agent mounts. */
@@ -164,14 +200,4 @@ function devices(spec: SandboxSpec): SandboxDevice[] {
   if (spec.channel === "vsock") wanted.push("vhost-vsock");
   if (spec.vhostNet) wanted.push("vhost-net");
   return wanted.filter((device) => device !== "net/tun" || existsSync("/dev/net/tun"));
-}
-
-/** What QEMU, virtiofsd and the relay read of the host: their programs, libraries and firmware. */
-function readonlyTree(spec: SandboxSpec): string[] {
-  const system = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives"].filter((path) =>
-    existsSync(path),
-  );
-  const { qemu, virtiofsd, helper } = spec.programs;
-  const outside = [dirname(qemu), virtiofsd, helper].filter((path) => !path.startsWith("/usr/"));
-  return [...system, ...outside];
 }

@@ -1,57 +1,69 @@
 /** One sandbox: a VM on this host, the agent in it, and the one fate they share. */
 import { randomBytes } from "node:crypto";
 import type { AgentClient } from "../agent/agent-client.ts";
-import { HuskError } from "../errors.ts";
+import { explain, HuskError } from "../errors.ts";
 import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
 import type { SandboxMount } from "../host/sandbox-plan.ts";
-import { type ProgramEnd, SandboxProcess } from "../host/sandbox-process.ts";
-import { GuestConsole } from "../vmm/guest-console.ts";
-import { QemuVm } from "../vmm/qemu/qemu-vm.ts";
+import { discardTemplate } from "../template/template.ts";
+import type { QemuVm } from "../vmm/qemu/qemu-vm.ts";
+import { Launch } from "./launch.ts";
 import { shortPath } from "./run-folder.ts";
-import { channelCount, planSandbox, type SandboxSpec, sandboxUser, sharedFolders } from "./sandbox-plan.ts";
+import { type SandboxSpec, sharedFolders } from "./sandbox-plan.ts";
 
 /** What the guest said of itself. */
 export interface GuestIdentity {
   readonly agentVersion: string;
   readonly kernelRelease: string;
+  /** What the agent did to make this guest itself and no other: "clock", "random", "hostname". */
+  readonly done: readonly string[];
+}
+
+/** Who is told of a launch's progress. */
+export interface LaunchObserver {
+  /** A phase of the start has ended. */
+  readonly mark: (phase: string) => void;
+  /** The template could not be used, for this reason; the VM boots instead. */
+  readonly templateFailed: (reason: string) => void;
 }
 
 export class Sandbox {
-  /** Who QEMU runs as. */
-  readonly user: number;
   /** Settles with the reason, in words for a user, when the VM can no longer work; never rejects. */
   readonly died: Promise<string>;
 
   readonly #spec: SandboxSpec;
-  readonly #process: SandboxProcess;
-  readonly #console: GuestConsole;
+  readonly #observer: LaunchObserver;
   readonly #died = deferred<string>();
+  /** Settles when it is decided whether the VM was cloned or is booted, and it runs. */
+  readonly #running: Promise<void>;
+  #launch: Launch;
   #agent: AgentClient | undefined;
   #vm: QemuVm | undefined;
   #closing = false;
 
   /** Starts the VM and returns at once; `connect` waits for it. */
-  static launch(spec: SandboxSpec): Sandbox {
-    return new Sandbox(spec);
+  static launch(spec: SandboxSpec, observer: LaunchObserver): Sandbox {
+    return new Sandbox(spec, observer);
   }
 
-  private constructor(spec: SandboxSpec) {
+  private constructor(spec: SandboxSpec, observer: LaunchObserver) {
     this.#spec = spec;
-    this.#process = SandboxProcess.start(spec.programs.helper, channelCount);
-    this.user = sandboxUser(this.#process.pid);
+    this.#observer = observer;
     this.died = this.#died.promise;
-    const [, consoleStream] = this.#process.channels;
-    if (consoleStream === undefined) throw new HuskError("internal", "the sandbox has no console channel");
-    this.#console = new GuestConsole(consoleStream, spec.consoleLog, spec.guestConsoleBytes);
-    const plan = planSandbox(spec, this.#process.pid);
-    this.#process.launch(plan);
-    for (const { name } of plan.processes) this.#watch(name);
+    this.#launch = new Launch(spec, observer.mark);
+    this.#running = spec.template === null ? this.#run() : this.#runClone();
+    this.#running.catch(() => {}); // whoever awaits it gets it
+  }
+
+  /** Who QEMU runs as. Known for good once `netns` or `connect` has resolved. */
+  get user(): number {
+    return this.#launch.user;
   }
 
   /** The sandbox's network namespace, by a path of the host. Rejects where the sandbox could not be made. */
   async netns(): Promise<string> {
-    return this.#spec.netns ?? `/proc/${await this.#process.initPid}/ns/net`;
+    await this.#running;
+    return this.#spec.netns ?? `/proc/${await this.#launch.initPid}/ns/net`;
   }
 
   /** The agent's client. Throws before `connect` has been awaited. */
@@ -70,55 +82,27 @@ export class Sandbox {
    * guest's console last said, at once where the VM died.
    */
   async connect(): Promise<GuestIdentity> {
-    const { bootMs, callMs } = this.#spec.deadlines;
     const died = this.died.then((reason) => Promise.reject(new HuskError("vmm", `the VM of "${this.#spec.id}" did not start: ${reason}`)));
-    const connecting = async (): Promise<GuestIdentity> => {
-      const [{ AgentClient }] = await Promise.all([import("../agent/agent-client.ts"), this.#process.initPid]);
-      const [qmp] = this.#process.channels;
-      if (qmp === undefined) throw new HuskError("internal", "the sandbox has no QMP channel");
-      // Whatever begins to wait from here on is ended by `close`.
-      if (this.#closing) throw new HuskError("vmm", `the VM of "${this.#spec.id}" is being ended`);
-      const socket = shortPath(this.#spec.agentSocket);
-      try {
-        this.#agent = new AgentClient(socket.path, callMs);
-        const [vm] = await Promise.all([QemuVm.open(qmp, this.#spec.networkPorts, bootMs), this.#agent.ready(bootMs)]);
-        this.#vm = vm;
-      } finally {
-        socket.release();
-      }
-      const agent = this.#agent;
-      const answer = await agent.call(
-        "createSandbox",
-        {
-          sandboxId: this.#spec.id,
-          hostname: "husk",
-          clockUnixNs: BigInt(Date.now()) * 1_000_000n,
-          randomSeed: randomBytes(64),
-          shares: sharedFolders(this.#spec),
-        },
-        bootMs,
-      );
-      return { agentVersion: answer.agentVersion, kernelRelease: answer.kernelRelease };
-    };
     try {
-      return await Promise.race([connecting(), died]);
+      return await Promise.race([this.#connect(), died]);
     } catch (error) {
       // A failure is most often the first sign of the VM's death, whose reason is the better story.
       const reason = await withDeadline(this.died, 500, "the VM").catch(() => undefined);
       if (reason !== undefined) throw new HuskError("vmm", `the VM of "${this.#spec.id}" did not start: ${reason}`);
-      const words = this.#console.lastWords();
+      const words = this.#launch.lastWords();
       throw words === "" ? error : new HuskError("guest", `the guest's console ends with: ${words}`, { cause: error });
     }
   }
 
   /** Shows a further host path to the guest, below the shared folder. */
-  mount(mount: SandboxMount): Promise<void> {
-    return this.#process.mount(mount);
+  async mount(mount: SandboxMount): Promise<void> {
+    await this.#running;
+    return this.#launch.mount(mount);
   }
 
   /** Takes away what `mount` showed. */
   unmount(target: string): Promise<void> {
-    return this.#process.unmount(target);
+    return this.#launch.unmount(target);
   }
 
   /**
@@ -126,8 +110,9 @@ export class Sandbox {
    * and no mount of the sandbox is left.
    */
   async close(graceMs: number): Promise<void> {
-    const alive = !this.#closing;
+    const alive = !this.#closing && !this.#launch.closing;
     this.#closing = true;
+    this.#launch.expectEnd();
     const agent = this.#agent;
     if (alive && agent !== undefined && graceMs > 0) {
       const asked = agent.call("shutdown", {}, graceMs).then(
@@ -137,36 +122,59 @@ export class Sandbox {
       await Promise.race([asked, this.died]);
     }
     agent?.close();
-    await this.#process.kill();
+    await this.#launch.kill();
   }
 
-  /** The first program to end takes the whole sandbox with it. What all of them said is complete only once all are gone. */
-  #watch(name: string): void {
-    const report = async (reason: () => string): Promise<void> => {
-      if (this.#closing) return;
-      this.#closing = true;
-      await this.#process.kill();
-      this.#died.resolve(reason());
-    };
-    this.#process.programEnd(name).then(
-      async (end) => {
-        // A server of QEMU's ends in peace when QEMU hangs up: then it is QEMU's end that tells the story.
-        const consequence = name !== "qemu" && end.code === 0;
-        if (consequence) await withDeadline(this.#process.programEnd("qemu"), 500, "QEMU").catch(() => {});
-        await report(() => this.#describe(end));
+  async #connect(): Promise<GuestIdentity> {
+    const { bootMs, callMs } = this.#spec.deadlines;
+    const [{ AgentClient }] = await Promise.all([import("../agent/agent-client.ts"), this.#running]);
+    // Whatever begins to wait from here on is ended by `close`.
+    this.#refuseWhereClosing();
+    const socket = shortPath(this.#spec.agentSocket);
+    const agent = new AgentClient(socket.path, callMs);
+    this.#agent = agent;
+    try {
+      const [vm] = await Promise.all([this.#launch.vm, agent.ready(bootMs)]);
+      this.#vm = vm;
+    } finally {
+      socket.release();
+    }
+    const answer = await agent.call(
+      "createSandbox",
+      {
+        sandboxId: this.#spec.id,
+        hostname: "husk",
+        clockUnixNs: BigInt(Date.now()) * 1_000_000n,
+        randomSeed: randomBytes(64),
+        shares: sharedFolders(this.#spec),
       },
-      (error: Error) => report(() => error.message),
+      bootMs,
     );
+    return { agentVersion: answer.agentVersion, kernelRelease: answer.kernelRelease, done: answer.done };
   }
 
-  /** Why the VM is dead, from how one of its programs ended and what it and the guest said. */
-  #describe(end: ProgramEnd): string {
-    const program = end.name === "qemu" ? "QEMU" : end.name;
-    const said = this.#process.stderr.lines(4).join(" | ");
-    const suffix = said === "" ? "" : `: ${said}`;
-    if (end.signal !== undefined) return `${program} was killed by signal ${end.signal}${suffix}`;
-    if (end.code !== 0) return `${program} ended with status ${end.code ?? "unknown"}${suffix}`;
-    const words = this.#console.lastWords();
-    return `the guest ended by itself${words === "" ? "" : `: ${words}`}`;
+  /** The launch's fate is the sandbox's. */
+  #run(): Promise<void> {
+    void this.#launch.died.then((reason) => this.#died.resolve(reason));
+    return this.#launch.running;
+  }
+
+  /** A template that cannot be used costs time, and nothing else. */
+  async #runClone(): Promise<void> {
+    try {
+      await this.#launch.running;
+      return await this.#run();
+    } catch (error) {
+      await this.#launch.kill();
+      this.#refuseWhereClosing();
+      this.#observer.templateFailed(explain(error));
+      if (this.#spec.template !== null) discardTemplate(this.#spec.template);
+      this.#launch = new Launch({ ...this.#spec, template: null }, this.#observer.mark);
+      await this.#run();
+    }
+  }
+
+  #refuseWhereClosing(): void {
+    if (this.#closing) throw new HuskError("vmm", `the VM of "${this.#spec.id}" is being ended`);
   }
 }

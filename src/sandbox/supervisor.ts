@@ -48,6 +48,8 @@ export interface SupervisorInput {
 export interface Starter {
   /** Lets the stand-in dial `socket` and show `token`. */
   readonly attach: (socket: string, token: string) => void;
+  /** Takes what is worth a warning in the log. */
+  readonly warn: (message: string) => void;
   /** Whether the caller itself is the stand-in: then what husk has to say is said by the stand-in, and by nobody else. */
   readonly isStandIn: boolean;
 }
@@ -182,6 +184,10 @@ export class Supervisor {
       ...input,
       sandbox: { ...input.sandbox, agentSocket: folder.agentSocket, consoleLog: folder.console },
       ledger: folder.ledger,
+      observer: {
+        mark: (phase) => this.#trace.mark(phase),
+        templateFailed: (reason) => this.#starter.warn(`the template failed, so the VM boots: ${reason}`),
+      },
     });
     this.#hosted = hosted;
     const { sandbox } = hosted;

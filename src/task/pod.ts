@@ -164,8 +164,8 @@ export class Pod {
   }
 
   async #launch(id: string, bundle: Bundle, plan: ContainerPlan): Promise<HostedSandbox> {
-    const { vm, accelerator, cgroupLimits } = await planVm(bundle.spec, this.config);
-    this.log.info(accelerator.reason);
+    const { vm, accelerator, cgroupLimits, notes } = await planVm(bundle.spec, this.config);
+    for (const note of [accelerator.reason, ...notes]) this.log.info(note);
     return HostedSandbox.launch({
       sandbox: {
         ...vm,
@@ -182,6 +182,10 @@ export class Pod {
       hierarchies: this.hierarchies,
       cgroupsPath: plan.cgroupsPath,
       cgroupLimits,
+      observer: {
+        mark: () => {},
+        templateFailed: (reason) => this.log.warn(`the template failed, so the VM boots: ${reason}`),
+      },
     });
   }
 }

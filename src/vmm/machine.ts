@@ -16,12 +16,20 @@ export interface SharedFolder {
 }
 
 /**
+ * Where a machine's life begins. One that is restored has been booted before, as the template's: it waits, paused, for the template's state, and
+ * its folders and disks are plugged in after that, into its device ports.
+ */
+export type Origin = { readonly kind: "boot"; readonly image: GuestImage } | { readonly kind: "restore" };
+
+/**
  * The guest's RAM. A shared folder needs RAM that its daemon can map: over private RAM the mount succeeds and the first access hangs, so
  * the pair cannot be written down.
  */
 export type Memory =
   | { readonly kind: "private"; readonly bytes: number }
-  | { readonly kind: "shared"; readonly bytes: number; readonly folders: readonly SharedFolder[] };
+  | { readonly kind: "shared"; readonly bytes: number; readonly folders: readonly SharedFolder[] }
+  /** In a file that the hypervisor inherits: a template's in the making, or the copy of one that a clone lives in. Daemons can map it. */
+  | { readonly kind: "file"; readonly bytes: number; readonly descriptor: number; readonly folders: readonly SharedFolder[] };
 
 /** A raw block image that the hypervisor inherits, open, as a descriptor; the guest knows the disk by its serial. */
 export interface Disk {
@@ -43,11 +51,13 @@ export interface Machine {
   readonly accelerator: Accelerator;
   readonly vcpus: number;
   readonly memory: Memory;
-  readonly image: GuestImage;
+  readonly origin: Origin;
   readonly channel: AgentChannel;
   readonly disks: readonly Disk[];
   /** How many network devices may be plugged in while it runs. */
   readonly networkPorts: number;
+  /** How many folders and disks together may be plugged in after a restore. */
+  readonly devicePorts: number;
   /** Descriptors of socket pairs that the hypervisor inherits. */
   readonly controlDescriptor: number;
   readonly consoleDescriptor: number;
@@ -59,3 +69,6 @@ export interface Machine {
 
 /** The name of the virtio-serial port that the agent opens. */
 export const agentPortName = "husk.agent";
+
+/** The id of that port in the hypervisor's own words. */
+export const agentPortId = "agent";

@@ -7,6 +7,7 @@
 //!   the shim starts them.
 //! - `sandbox`: the namespaces of a sandbox, and PID 1 in them.
 //! - `root_mounts`: a container's root file system, mounted on the host.
+//! - `template`: copies of a template's memory, for the machines that are cloned from it.
 //! - `vsock`: joins a guest's vsock connection with a unix socket.
 //! - `network`: looks at a network namespace, and joins its links with taps.
 //!
@@ -30,6 +31,7 @@ mod sandbox;
 mod shim;
 mod signals;
 mod stand_in;
+mod template;
 mod unix_socket;
 mod vsock;
 mod window;
@@ -38,7 +40,7 @@ mod words;
 use std::process::ExitCode;
 
 const USAGE: &str =
-    "usage: husk-helper front|shim|stand-in|sandbox|mount|unmount|vsock|network ...; it is started by husk, see PROTOCOL.md";
+    "usage: husk-helper front|shim|stand-in|sandbox|template|mount|unmount|vsock|network ...; it is started by husk, see PROTOCOL.md";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Some("mount") => root_mounts::mount(&rest),
         Some("unmount") => root_mounts::unmount(&rest),
         Some("sandbox") => sandbox::main(),
+        Some("template") => template::main(&rest),
         Some("vsock") => vsock::main(&rest),
         Some("network") => network::main(&rest),
         _ => Err(anyhow::anyhow!(USAGE)),

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Machine } from "../machine.ts";
-import { qemuArguments } from "./command-line.ts";
+import { pluggedDevices, qemuArguments } from "./command-line.ts";
 
 const mebibyte = 1024 * 1024;
 
@@ -8,10 +8,11 @@ const machine: Machine = {
   accelerator: "tcg",
   vcpus: 2,
   memory: { kind: "private", bytes: 256 * mebibyte },
-  image: { flavour: "own", kernel: "/guest/kernel", initramfs: "/guest/initramfs" },
+  origin: { kind: "boot", image: { flavour: "own", kernel: "/guest/kernel", initramfs: "/guest/initramfs" } },
   channel: { kind: "serial", descriptor: 6 },
   disks: [],
   networkPorts: 1,
+  devicePorts: 0,
   controlDescriptor: 4,
   consoleDescriptor: 5,
   translationBufferBytes: 64 * mebibyte,
@@ -79,4 +80,34 @@ test("disks are inherited, by descriptor sets, and known by their serial", () =>
     "driver=raw,node-name=disk1,read-only=off,file.driver=host_device,file.filename=/dev/fdset/2,discard=unmap",
   ]);
   expect(values(args, "-device")).toContain("virtio-blk-pci,drive=disk0,serial=root");
+});
+
+test("a restored machine needs nothing that it was booted from, and gets its devices at ports that the template has", () => {
+  const restored: Machine = {
+    ...machine,
+    origin: { kind: "restore" },
+    memory: { kind: "file", bytes: 256 * mebibyte, descriptor: 12, folders: [{ tag: "husk", socket: "/run/s" }] },
+    disks: [{ serial: "root", descriptor: 8, isDevice: false, readonly: true }],
+    devicePorts: 2,
+  };
+  const args = qemuArguments(restored);
+  expect(args.join(" ")).not.toMatch(/-kernel|-initrd|-append|vhost-user-fs|virtio-blk/);
+  expect(values(args, "-incoming")).toEqual(["defer"]);
+  expect(values(args, "-object")).toEqual([`memory-backend-file,id=ram,size=${256 * mebibyte},share=on,mem-path=/proc/self/fd/12`]);
+  expect(values(args, "-chardev")).toContain("socket,id=fs0,path=/run/s");
+  expect(pluggedDevices(restored)).toEqual([
+    { driver: "vhost-user-fs-pci", chardev: "fs0", tag: "husk", "queue-size": 1024, bus: "device-port0" },
+    { driver: "virtio-blk-pci", drive: "disk0", serial: "root", bus: "device-port1" },
+  ]);
+  expect(() => pluggedDevices({ ...restored, devicePorts: 1 })).toThrow("2 devices were to be plugged into 1 ports");
+});
+
+test("a template's own devices are in the same places as its clones'", () => {
+  const fixed = (args: readonly string[]): string[] => values(args, "-device");
+  const template: Machine = {
+    ...machine,
+    memory: { kind: "file", bytes: 256 * mebibyte, descriptor: 12, folders: [] },
+    devicePorts: 2,
+  };
+  expect(fixed(qemuArguments({ ...template, origin: { kind: "restore" } }))).toEqual(fixed(qemuArguments(template)));
 });

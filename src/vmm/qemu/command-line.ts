@@ -2,13 +2,14 @@
  * QEMU's command line for a machine: pure, and the only place that knows QEMU's words. QEMU 7.2 and later.
  * https://www.qemu.org/docs/master/system/invocation.html
  */
-import { type Accelerator, type AgentChannel, agentPortName, type Disk, type Machine, type Memory } from "../machine.ts";
+import { HuskError } from "../../errors.ts";
+import { type Accelerator, type AgentChannel, agentPortId, agentPortName, type Disk, type Machine, type Memory } from "../machine.ts";
 
 const mebibyte = 1024 * 1024;
 
 /** The arguments after the program's name. */
 export function qemuArguments(machine: Machine): string[] {
-  const { image, vcpus, memory } = machine;
+  const { vcpus, memory } = machine;
   return [
     ["-name", "husk", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
     // Nothing that a container could ask of a broken QEMU: no new programs, no other user, no scheduling, no obsolete calls.
@@ -17,21 +18,61 @@ export function qemuArguments(machine: Machine): string[] {
     ["-machine", "q35,memory-backend=ram,sata=off,smbus=off,usb=off,vmport=off,graphics=off,dump-guest-core=off"],
     ["-accel", accelerator(machine), "-cpu", cpuModel(machine.accelerator), "-smp", String(vcpus)],
     ["-m", `${Math.floor(memory.bytes / mebibyte)}M`, ...memoryArguments(memory)],
-    ["-kernel", image.kernel, "-initrd", image.initramfs, "-append", kernelCommandLine(machine)],
+    originArguments(machine),
     ["-chardev", `socket,id=control,fd=${machine.controlDescriptor}`, "-mon", "chardev=control,mode=control"],
     ["-chardev", `socket,id=console,fd=${machine.consoleDescriptor}`, "-serial", "chardev:console"],
     channelArguments(machine.channel),
-    ...machine.disks.map(diskArguments),
-    ...Array.from({ length: machine.networkPorts }, (_, index) => [
-      "-device",
-      `pcie-root-port,id=${networkPort(index)},chassis=${index + 1}`,
-    ]),
+    ...machine.disks.map(diskBackend),
+    // A restored machine's are plugged in once it is.
+    ...(machine.origin.kind === "boot" ? devices(machine) : []).map((device) => ["-device", deviceArgument(device)]),
+    ...ports(machine).map((id, index) => ["-device", `pcie-root-port,id=${id},chassis=${index + 1}`]),
   ].flat();
 }
 
 /** The id of the bus on which the network device number `index` is plugged. */
 export function networkPort(index: number): string {
   return `net-port${index}`;
+}
+
+/** A device in QEMU's words: its driver, and the properties that it is made with. */
+export type Device = Readonly<Record<string, string | number>> & { readonly driver: string };
+
+/** What is to be plugged into a restored machine, each at its port. Throws `internal` where there are not enough of them. */
+export function pluggedDevices(machine: Machine): Device[] {
+  const plugged = devices(machine);
+  if (plugged.length > machine.devicePorts) {
+    throw new HuskError("internal", `${plugged.length} devices were to be plugged into ${machine.devicePorts} ports`);
+  }
+  return plugged.map((device, index) => ({ ...device, bus: devicePort(index) }));
+}
+
+/** The machine's folders and disks. */
+function devices({ memory, disks }: Machine): Device[] {
+  const folders = memory.kind === "private" ? [] : memory.folders;
+  return [
+    ...folders.map(({ tag }, index) => ({ driver: "vhost-user-fs-pci", chardev: `fs${index}`, tag, "queue-size": 1024 })),
+    ...disks.map(({ serial }, index) => ({ driver: "virtio-blk-pci", drive: `disk${index}`, serial })),
+  ];
+}
+
+function deviceArgument({ driver, ...properties }: Device): string {
+  return [driver, ...Object.entries(properties).map(([name, value]) => `${name}=${value}`)].join(",");
+}
+
+function ports(machine: Machine): string[] {
+  const named = (count: number, name: (index: number) => string): string[] => Array.from({ length: count }, (_, index) => name(index));
+  return [...named(machine.networkPorts, networkPort), ...named(machine.devicePorts, devicePort)];
+}
+
+function devicePort(index: number): string {
+  return `device-port${index}`;
+}
+
+/** Of what a restored machine was booted from, nothing is needed again: all is in its memory. */
+function originArguments(machine: Machine): string[] {
+  const { origin } = machine;
+  if (origin.kind === "restore") return ["-S", "-incoming", "defer"];
+  return ["-kernel", origin.image.kernel, "-initrd", origin.image.initramfs, "-append", kernelCommandLine(machine)];
 }
 
 /** The kernel's command line; images/README.md has what each word saves. */
@@ -61,19 +102,14 @@ function cpuModel(accelerator: Accelerator): string {
 }
 
 function memoryArguments(memory: Memory): string[] {
-  const shared = memory.kind === "shared";
-  const backend = `memory-backend-memfd,id=ram,size=${memory.bytes},share=${shared ? "on" : "off"}`;
-  const folders = shared ? memory.folders : [];
-  return [
-    "-object",
-    backend,
-    ...folders.flatMap(({ tag, socket }, index) => [
-      "-chardev",
-      `socket,id=fs${index},path=${socket}`,
-      "-device",
-      `vhost-user-fs-pci,chardev=fs${index},tag=${tag},queue-size=1024`,
-    ]),
-  ];
+  const folders = memory.kind === "private" ? [] : memory.folders;
+  return ["-object", memoryBackend(memory), ...folders.flatMap(({ socket }, index) => ["-chardev", `socket,id=fs${index},path=${socket}`])];
+}
+
+function memoryBackend(memory: Memory): string {
+  const ram = `id=ram,size=${memory.bytes}`;
+  if (memory.kind === "file") return `memory-backend-file,${ram},share=on,mem-path=/proc/self/fd/${memory.descriptor}`;
+  return `memory-backend-memfd,${ram},share=${memory.kind === "shared" ? "on" : "off"}`;
 }
 
 function channelArguments(channel: AgentChannel): string[] {
@@ -82,13 +118,13 @@ function channelArguments(channel: AgentChannel): string[] {
     "-device",
     "virtio-serial-pci,max_ports=2",
     "-chardev",
-    `socket,id=agent,fd=${channel.descriptor},server=on,wait=off`,
+    `socket,id=${agentPortId},fd=${channel.descriptor},server=on,wait=off`,
     "-device",
-    `virtserialport,chardev=agent,name=${agentPortName},id=agent`,
+    `virtserialport,chardev=${agentPortId},name=${agentPortName},id=${agentPortId}`,
   ];
 }
 
-function diskArguments(disk: Disk, index: number): string[] {
+function diskBackend(disk: Disk, index: number): string[] {
   const readonly = disk.readonly ? "on" : "off";
   const driver = disk.isDevice ? "host_device" : "file";
   return [
@@ -96,7 +132,5 @@ function diskArguments(disk: Disk, index: number): string[] {
     `fd=${disk.descriptor},set=${index + 1}`,
     "-blockdev",
     `driver=raw,node-name=disk${index},read-only=${readonly},file.driver=${driver},file.filename=/dev/fdset/${index + 1},discard=unmap`,
-    "-device",
-    `virtio-blk-pci,drive=disk${index},serial=${disk.serial}`,
   ];
 }

@@ -71,16 +71,20 @@ impl AgentService for Agent {
         request: Request<CreateSandboxRequest>,
     ) -> Answer<CreateSandboxResponse> {
         let request = request.into_inner();
+        let mut done = Vec::new();
         if request.clock_unix_ns != 0 {
             clock::set_unix_ns(request.clock_unix_ns)?;
+            done.push("clock".to_owned());
         }
         if !request.random_seed.is_empty() {
             clock::seed_random(&request.random_seed)?;
+            done.push("random".to_owned());
         }
         if !request.hostname.is_empty() {
             nix::unistd::sethostname(&request.hostname).map_err(|errno| {
                 Failure::invalid(format!("hostname {:?}: {errno}", request.hostname))
             })?;
+            done.push("hostname".to_owned());
         }
         // A container that is given no network has this much of one.
         network::set_loopback_up()?;
@@ -91,6 +95,7 @@ impl AgentService for Agent {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel_release: crate::modules::kernel_release()?,
             boot_ns: self.sandbox.began_ns,
+            done,
         })
     }
 

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::ftruncate;
 
 use super::plan::{Mount, Plan};
 use crate::{descriptors, mount, namespaces, unix_socket};
@@ -39,13 +41,15 @@ impl Sources {
     /// other gets in their place.
     pub fn open(plan: &Plan) -> Result<Sources> {
         // Whatever is opened from here on gets another number.
-        let numbered = plan.listen.iter().map(|listener| listener.fd).chain(plan.open.iter().map(|file| file.fd));
-        descriptors::silence(&numbered.collect::<Vec<_>>())?;
+        descriptors::silence(&plan.opened().collect::<Vec<_>>())?;
         for listener in &plan.listen {
             descriptors::place_owned(unix_socket::listen_at(&listener.path)?, listener.fd)?;
         }
         for file in &plan.open {
             descriptors::place_owned(open_file(&file.path, file.write)?, file.fd)?;
+        }
+        for memory in &plan.memory {
+            descriptors::place_owned(make_memory(memory.bytes)?, memory.fd)?;
         }
         Ok(Sources {
             network: plan.netns.as_ref().map(|path| Ok::<_, anyhow::Error>((namespaces::open_network(path)?, path.clone()))).transpose()?,
@@ -86,6 +90,13 @@ fn device(name: &str) -> Result<(PathBuf, libc::dev_t)> {
     let metadata = fs::metadata(&path).with_context(|| format!("the host has no {}", path.display()))?;
     ensure!(metadata.file_type().is_char_device(), "{} is no character device", path.display());
     Ok((name.into(), metadata.rdev()))
+}
+
+/// Memory without a name: whoever inherits it, and nobody else, can map it. It is gone with the last who does.
+fn make_memory(bytes: u64) -> Result<OwnedFd> {
+    let memory = memfd_create("memory", MFdFlags::MFD_CLOEXEC).context("cannot make a memory file")?;
+    ftruncate(&memory, i64::try_from(bytes)?).with_context(|| format!("cannot make a memory file of {bytes} bytes"))?;
+    Ok(memory)
 }
 
 fn open_file(path: &Path, write: bool) -> Result<OwnedFd> {

@@ -19,6 +19,8 @@ pub struct Plan {
     pub listen: Vec<Listener>,
     #[serde(default)]
     pub open: Vec<OpenFile>,
+    #[serde(default)]
+    pub memory: Vec<Memory>,
     pub tree: Tree,
     pub user: User,
     #[serde(default)]
@@ -44,6 +46,13 @@ pub struct OpenFile {
     pub path: PathBuf,
     #[serde(default)]
     pub write: bool,
+}
+
+/// Memory of the sandbox's own that its processes share, as descriptor `fd`.
+#[derive(Deserialize)]
+pub struct Memory {
+    pub fd: RawFd,
+    pub bytes: u64,
 }
 
 /// What the processes see of the host's files.
@@ -111,11 +120,17 @@ pub enum Operation {
 }
 
 impl Plan {
+    /// The descriptors that the plan itself opens.
+    pub fn opened(&self) -> impl Iterator<Item = RawFd> {
+        let sockets = self.listen.iter().map(|listener| listener.fd);
+        sockets.chain(self.open.iter().map(|file| file.fd)).chain(self.memory.iter().map(|memory| memory.fd))
+    }
+
     /// Checks all that can be checked before anything is made. `inherited`: the descriptors that the supervisor passed. Answers all that
     /// the processes may be given.
     pub fn check(&self, inherited: BTreeSet<RawFd>) -> Result<BTreeSet<RawFd>> {
         let mut available = inherited;
-        for number in self.listen.iter().map(|listener| listener.fd).chain(self.open.iter().map(|file| file.fd)) {
+        for number in self.opened() {
             check_number(number)?;
             ensure!(available.insert(number), "descriptor {number} is to be opened, but is open already");
         }

@@ -1,0 +1,127 @@
+/** One attempt at a sandbox's VM: its processes on the host, from their start to their end, whether it is booted or cloned from a template. */
+import { explain, HuskError } from "../errors.ts";
+import { withDeadline } from "../host/deadline.ts";
+import { deferred } from "../host/deferred.ts";
+import type { SandboxMount } from "../host/sandbox-plan.ts";
+import { type ProgramEnd, SandboxProcess } from "../host/sandbox-process.ts";
+import { copier } from "../template/clone.ts";
+import { hypervisorUser } from "../vmm/confinement.ts";
+import { GuestConsole } from "../vmm/guest-console.ts";
+import { pluggedDevices } from "../vmm/qemu/command-line.ts";
+import { QemuVm } from "../vmm/qemu/qemu-vm.ts";
+import { channelCount, planMachine, planSandbox, type SandboxSpec, stateDescriptor } from "./sandbox-plan.ts";
+
+export class Launch {
+  /** Who QEMU runs as. */
+  readonly user: number;
+  /** Settles with the reason, in words for a user, when the VM can no longer work; never rejects. */
+  readonly died: Promise<string>;
+  /** The VM, as soon as QEMU can be talked to. */
+  readonly vm: Promise<QemuVm>;
+  /** Settles when the guest runs: at once where it is booted, after the restore where it is cloned. */
+  readonly running: Promise<void>;
+
+  readonly #spec: SandboxSpec;
+  readonly #process: SandboxProcess;
+  readonly #console: GuestConsole;
+  readonly #died = deferred<string>();
+  #closing = false;
+
+  constructor(spec: SandboxSpec, mark: (phase: string) => void) {
+    this.#spec = spec;
+    this.#process = SandboxProcess.start(spec.programs.helper, channelCount);
+    this.user = hypervisorUser(this.#process.pid);
+    this.died = this.#died.promise;
+    const [control, consoleStream] = this.#process.channels;
+    if (control === undefined || consoleStream === undefined) throw new HuskError("internal", "the sandbox lacks a channel");
+    this.#console = new GuestConsole(consoleStream, spec.consoleLog, spec.guestConsoleBytes);
+    const plan = planSandbox(spec, this.#process.pid);
+    this.#process.launch(plan);
+    for (const { name } of plan.processes) if (name !== copier) this.#watch(name);
+    this.vm = this.#process.initPid.then(() => QemuVm.open(control, spec.networkPorts, spec.deadlines.bootMs));
+    this.running = spec.template === null ? this.#process.initPid.then(() => {}) : this.#restore(mark);
+    for (const promise of [this.vm, this.running]) promise.catch(() => {}); // whoever awaits it gets it
+  }
+
+  /** The host's PID of the sandbox's PID 1. Rejects where the sandbox could not be made. */
+  get initPid(): Promise<number> {
+    return this.#process.initPid;
+  }
+
+  /** Whether it is being ended, by us or by itself. */
+  get closing(): boolean {
+    return this.#closing;
+  }
+
+  /** What the guest's console last said. */
+  lastWords(): string {
+    return this.#console.lastWords();
+  }
+
+  /** Shows a further host path to the guest, below the shared folder. */
+  mount(mount: SandboxMount): Promise<void> {
+    return this.#process.mount(mount);
+  }
+
+  unmount(target: string): Promise<void> {
+    return this.#process.unmount(target);
+  }
+
+  /** From here on, an end is no death. */
+  expectEnd(): void {
+    this.#closing = true;
+  }
+
+  /** Ends every process of it. */
+  async kill(): Promise<void> {
+    this.#closing = true;
+    await this.#process.kill();
+  }
+
+  async #restore(mark: (phase: string) => void): Promise<void> {
+    const copied = this.#process.programEnd(copier).then(({ code }) => {
+      if (code !== 0)
+        throw new HuskError("host", "the template's memory could not be copied", { cause: this.#process.stderr.lines(1).join("") });
+      mark("template's memory copied");
+    });
+    const died = this.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
+    const opened = this.vm.then((vm) => {
+      mark("QEMU answers");
+      return vm;
+    });
+    const [vm] = await Promise.race([Promise.all([opened, copied]), died]);
+    const devices = pluggedDevices(planMachine(this.#spec, 0));
+    await Promise.race([vm.restore(stateDescriptor, devices, this.#spec.deadlines.bootMs), died]);
+    mark("restored from the template");
+  }
+
+  /** The first program to end takes the whole sandbox with it. What all of them said is complete only once all are gone. */
+  #watch(name: string): void {
+    const report = async (reason: () => string): Promise<void> => {
+      if (this.#closing) return;
+      this.#closing = true;
+      await this.#process.kill();
+      this.#died.resolve(reason());
+    };
+    this.#process.programEnd(name).then(
+      async (end) => {
+        // A server of QEMU's ends in peace when QEMU hangs up: then it is QEMU's end that tells the story.
+        const consequence = name !== "qemu" && end.code === 0;
+        if (consequence) await withDeadline(this.#process.programEnd("qemu"), 500, "QEMU").catch(() => {});
+        await report(() => this.#describe(end));
+      },
+      (error: Error) => report(() => explain(error)),
+    );
+  }
+
+  /** Why the VM is dead, from how one of its programs ended and what it and the guest said. */
+  #describe(end: ProgramEnd): string {
+    const program = end.name === "qemu" ? "QEMU" : end.name;
+    const said = this.#process.stderr.lines(4).join(" | ");
+    const suffix = said === "" ? "" : `: ${said}`;
+    if (end.signal !== undefined) return `${program} was killed by signal ${end.signal}${suffix}`;
+    if (end.code !== 0) return `${program} ended with status ${end.code ?? "unknown"}${suffix}`;
+    const words = this.#console.lastWords();
+    return `the guest ended by itself${words === "" ? "" : `: ${words}`}`;
+  }
+}
