@@ -9,7 +9,7 @@ import { installationFolder } from "../host/installation.ts";
 import { identify } from "../host/process-identity.ts";
 import { type Bundle, loadBundle } from "../oci/bundle.ts";
 import { planContainer } from "../sandbox/plan-container.ts";
-import { planVm } from "../sandbox/plan-vm.ts";
+import { guestHostname, planVm } from "../sandbox/plan-vm.ts";
 import type { WindowSize } from "../sandbox/stand-in.ts";
 import type { SupervisorInput } from "../sandbox/supervisor.ts";
 import type { AcceleratorChoice } from "../vmm/accelerator.ts";
@@ -57,6 +57,7 @@ export async function prepare(options: PrepareOptions, config: Config): Promise<
       sandbox: {
         ...vm,
         id: options.id,
+        hostname: guestHostname,
         netns: plan.netns,
         shares: plan.shown.length > 0,
         mounts: plan.shown,

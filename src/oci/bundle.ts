@@ -49,13 +49,20 @@ export async function inspectSources(spec: Spec, bundle: string): Promise<Source
   return new Map(await Promise.all(binds.map(async ({ mount, index }) => [index, await inspect(bindSource(mount, bundle))] as const)));
 }
 
-/** Whether a path leads to the network namespace of this process or of the host's PID 1. A path of nothing is no matter of this function. */
+/** Whether a path leads to the network namespace of this process or of the host's PID 1, which not everybody may look at. */
 export function isHostNetwork(path: string): boolean {
-  const found = statSync(path, { throwIfNoEntry: false });
-  return ["self", "1"].some((process) => {
-    const own = statSync(`/proc/${process}/ns/net`, { throwIfNoEntry: false });
-    return found !== undefined && own?.ino === found.ino && own.dev === found.dev;
-  });
+  const found = namespaceAt(path);
+  return found !== undefined && ["self", "1"].some((process) => namespaceAt(`/proc/${process}/ns/net`) === found);
+}
+
+/** What tells a namespace apart; undefined where there is none, or it may not be looked at. */
+function namespaceAt(path: string): string | undefined {
+  try {
+    const { dev, ino } = statSync(path);
+    return `${dev}:${ino}`;
+  } catch {
+    return undefined; // whoever enters it will be told why that fails
+  }
 }
 
 /** Reads and validates the file of `exec --process`. */

@@ -6,7 +6,7 @@ import { HuskError } from "../errors.ts";
 import { isSwapFile } from "./guest.ts";
 import { stringifyJson } from "./json.ts";
 import { planMount } from "./mount-plan.ts";
-import { bindSource } from "./mounts.ts";
+import { bindSource, destinationOf } from "./mounts.ts";
 import type { Sources } from "./sources.ts";
 import { guestHasDevice, isPrivileged } from "./support/devices.ts";
 import type { Device, Hooks, Linux, Mount, Namespace, Process, Resources, Spec } from "./types.ts";
@@ -42,13 +42,15 @@ export interface GuestSpec {
 
 export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
   const shares: Share[] = [];
+  const sharesMemory =
+    spec.linux?.namespaces?.some((namespace) => namespace.type === "ipc" && options.isSandboxNamespace?.(namespace)) ?? false;
   const mounts = (spec.mounts ?? []).flatMap((mount, index): Mount[] => {
     const plan = planMount(mount, options.sources.get(index), bindSource(mount, options.bundle));
     switch (plan.action) {
       case "keep":
         return [mount];
       case "replace":
-        return [plan.mount];
+        return [sharesMemory ? sandboxMemory(plan.mount) : plan.mount];
       case "drop":
         return [];
       case "refuse":
@@ -70,6 +72,14 @@ export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
     ...(linux === undefined ? {} : { linux: guestLinux(linux, options) }),
   };
   return { spec: inGuest, shares };
+}
+
+/** Shared memory is for all containers of one IPC namespace: those that have the sandbox's have the guest's own tmpfs. */
+function sandboxMemory(mount: Mount): Mount {
+  const isSharedMemory = destinationOf(mount) === "/dev/shm" && mount.type === "tmpfs";
+  return isSharedMemory
+    ? { destination: mount.destination, type: "bind", source: "/dev/shm", options: ["bind", "nosuid", "nodev", "noexec"] }
+    : mount;
 }
 
 /** A process as the agent gets it: the labels that guard the host are left out, as is the user's name, which on Linux means nothing. */

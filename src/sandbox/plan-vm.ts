@@ -18,8 +18,11 @@ import { sizeDefaults } from "./size-defaults.ts";
 /** What is the machine's own, and not of the containers in it. */
 export type VmSpec = Omit<
   SandboxSpec,
-  "id" | "netns" | "cgroups" | "shares" | "mounts" | "disks" | "remains" | "agentSocket" | "consoleLog"
+  "id" | "hostname" | "netns" | "cgroups" | "shares" | "mounts" | "disks" | "remains" | "agentSocket" | "consoleLog"
 >;
+
+/** What the guest itself is called where no container has its name. */
+export const guestHostname = "husk";
 
 export interface VmPlan {
   readonly vm: VmSpec;

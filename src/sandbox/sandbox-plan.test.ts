@@ -4,6 +4,7 @@ import { planSandbox, type SandboxSpec, sharedFolders } from "./sandbox-plan.ts"
 
 const spec: SandboxSpec = {
   id: "a",
+  hostname: "husk",
   programs: { helper: "/opt/husk/helper", qemu: "/usr/bin/qemu-system-x86_64", virtiofsd: "/usr/lib/qemu/virtiofsd", virtiofsdKind: "c" },
   image: { flavour: "own", kernel: "/cache/kernel", initramfs: "/cache/initramfs" },
   accelerator: "tcg",

@@ -14,6 +14,8 @@ import { type VirtiofsdKind, virtiofsdArguments } from "../vmm/virtiofsd.ts";
 /** Everything that shapes a sandbox. */
 export interface SandboxSpec {
   readonly id: string;
+  /** The guest's own, which containers without a UTS namespace of their own have. */
+  readonly hostname: string;
   readonly programs: {
     readonly helper: string;
     readonly qemu: string;

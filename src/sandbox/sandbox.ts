@@ -143,7 +143,7 @@ export class Sandbox {
       "createSandbox",
       {
         sandboxId: this.#spec.id,
-        hostname: "husk",
+        hostname: this.#spec.hostname,
         clockUnixNs: BigInt(Date.now()) * 1_000_000n,
         randomSeed: randomBytes(64),
         shares: sharedFolders(this.#spec),

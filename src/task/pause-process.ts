@@ -1,8 +1,12 @@
 /**
- * The pause container of a pod, which holds a pod's namespaces together and does nothing else: the sandbox does that, so nothing runs in the guest for it.
- * There is its stand-in, whose PID and network namespace the engine wants, and it ends when it is told to.
+ * What stands for a pod itself: the pause container, which holds a pod's namespaces together and does nothing else. The sandbox does that, so nothing runs in
+ * the guest for it. There is its stand-in, whose PID and network namespace the engine wants, and it ends when it is told to.
  */
-import type { StandIn } from "../sandbox/stand-in.ts";
+import { deferred } from "../host/deferred.ts";
+import { startStandIn } from "../host/stand-in-process.ts";
+import type { HostedSandbox } from "../sandbox/hosted-sandbox.ts";
+import { StandIn } from "../sandbox/stand-in.ts";
+import type { Pod } from "./pod.ts";
 import type { StdioNames, TaskStdio } from "./stdio.ts";
 import { TaskProcess } from "./task-process.ts";
 
@@ -10,45 +14,77 @@ import { TaskProcess } from "./task-process.ts";
 const SIGKILL = 9;
 const endingSignals: ReadonlySet<number> = new Set([2, 15]);
 
+export interface PauseOptions {
+  readonly pod: Pod;
+  readonly hosted: HostedSandbox;
+  /** Of the stand-in: a folder, or null. */
+  readonly rootfs: string | null;
+  readonly cgroups: readonly string[];
+  readonly names: StdioNames;
+  readonly stdio: TaskStdio;
+}
+
 export class PauseProcess extends TaskProcess {
-  readonly #stdio: TaskStdio;
+  readonly #options: PauseOptions;
   readonly #standIn: StandIn;
-  readonly #beforeStart: () => Promise<void>;
+  readonly #standInEnded: Promise<void>;
+  readonly #dismiss: () => void;
   override readonly pid: number;
 
-  /** `died`: settles when the sandbox does. `beforeStart`: done before it counts as running. */
-  constructor(names: StdioNames, stdio: TaskStdio, standIn: StandIn, pid: number, died: Promise<string>, beforeStart: () => Promise<void>) {
-    super("", names);
-    this.#stdio = stdio;
+  /** Starts the stand-in, and waits until it is in its place and the guest answers. Throws `host`, `vmm`, `guest` or `deadline`, with nothing left. */
+  static async create(options: PauseOptions): Promise<PauseProcess> {
+    const { pod, hosted, rootfs, cgroups } = options;
+    const lost = deferred<void>();
+    const standIn = new StandIn({ signal: () => {}, resize: () => {}, lost: () => lost.resolve() });
+    const dismiss = pod.admit((token) => (token === standIn.token ? standIn : undefined));
+    const { failed, ended } = startStandIn(pod.helper, pod.controlSocket, standIn.token);
+    const place = async (): Promise<number> => {
+      const netns = await hosted.sandbox.netns();
+      await standIn.place({ netns, rootfs, cgroups, terminal: false, consoleSocket: null, size: null, streams: [] });
+      return standIn.pid;
+    };
+    try {
+      const [pid] = await Promise.all([Promise.race([place(), failed]), hosted.connect()]);
+      const process = new PauseProcess(options, standIn, pid, ended, dismiss);
+      void Promise.race([lost.promise, hosted.sandbox.died]).then(() => process.#end(128 + SIGKILL));
+      return process;
+    } catch (error) {
+      standIn.abandon(255);
+      await ended;
+      dismiss();
+      throw error;
+    }
+  }
+
+  private constructor(options: PauseOptions, standIn: StandIn, pid: number, standInEnded: Promise<void>, dismiss: () => void) {
+    super("", options.names);
+    this.#options = options;
     this.#standIn = standIn;
     this.pid = pid;
-    this.#beforeStart = beforeStart;
-    void died.then(() => this.#end(128 + SIGKILL));
+    this.#standInEnded = standInEnded;
+    this.#dismiss = dismiss;
   }
 
   override async resize(): Promise<void> {}
 
   override closeStdin(): void {
-    this.#stdio.closeStdin();
+    this.#options.stdio.closeStdin();
   }
 
   override async release(): Promise<void> {
     this.#end(128 + SIGKILL);
-    this.#stdio.close();
+    this.#options.stdio.close();
+    await this.#standInEnded;
+    this.#dismiss();
   }
 
   protected override async run(): Promise<void> {
-    await this.#beforeStart();
+    await this.#options.pod.mirrorNetwork(this.#options.hosted);
   }
 
   protected override async signal(signal: number): Promise<void> {
     if (signal === SIGKILL) this.#end(128 + SIGKILL);
     else if (endingSignals.has(signal)) this.#end(0);
-  }
-
-  /** Somebody killed its stand-in. */
-  lost(): void {
-    this.#end(128 + SIGKILL);
   }
 
   #end(status: number): void {

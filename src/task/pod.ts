@@ -7,13 +7,14 @@ import { join } from "node:path";
 import type { Config } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
 import type { CgroupHierarchy } from "../host/cgroups.ts";
-import type { Bundle } from "../oci/bundle.ts";
+import type { Spec } from "../oci/types.ts";
 import { type ControlServer, serveControl } from "../sandbox/control.ts";
 import { giveBackLedger, HostedSandbox } from "../sandbox/hosted-sandbox.ts";
 import type { ContainerPlan } from "../sandbox/plan-container.ts";
-import { planVm } from "../sandbox/plan-vm.ts";
+import { guestHostname, planVm } from "../sandbox/plan-vm.ts";
 import type { StandIn } from "../sandbox/stand-in.ts";
 import type { Logger } from "./logger.ts";
+import { isPause } from "./pod-annotations.ts";
 
 export interface PodOptions {
   /** The shim's run folder: mode 0700, its own. */
@@ -22,6 +23,13 @@ export interface PodOptions {
   readonly hierarchies: readonly CgroupHierarchy[];
   readonly helper: string;
   readonly log: Logger;
+}
+
+/** What a task needs of the sandbox; of the first one's, the sandbox is made. */
+export interface SandboxNeeds extends Pick<ContainerPlan, "netns" | "shown" | "disks" | "cgroupsPath"> {
+  readonly id: string;
+  /** Whose resources are the virtual machine's size. */
+  readonly spec: Spec;
 }
 
 /** What a task has of the sandbox. */
@@ -92,25 +100,25 @@ export class Pod {
   }
 
   /**
-   * Makes `member` one of those for whom the sandbox is there, launching it where there is none. `plan`: the member's container; what it needs shown is shown
-   * when this resolves, though the guest may still be booting (`connected`). Throws `host`, `vmm` or `unsupported`.
+   * Makes `member` one of those for whom the sandbox is there, launching it where there is none. What it needs shown is shown when this resolves,
+   * though the guest may still be booting (`connected`). Throws `host`, `vmm` or `unsupported`.
    */
-  async join(member: object, id: string, bundle: Bundle, plan: ContainerPlan): Promise<Membership> {
+  async join(member: object, needs: SandboxNeeds): Promise<Membership> {
     await this.#closing;
     this.#members.add(member);
     try {
       if (this.#hosted === undefined) {
-        this.#hosted = this.#launch(id, bundle, plan);
+        this.#hosted = this.#launch(needs);
         this.#hosted.catch(() => {
           this.#hosted = undefined;
         });
         return { hosted: await this.#hosted, isLead: true };
       }
       const hosted = await this.#hosted;
-      if (plan.disks.length > 0) {
+      if (needs.disks.length > 0) {
         throw new HuskError("unsupported", "a root file system on a block device can only be that of a sandbox's first container");
       }
-      for (const shown of plan.shown) await hosted.sandbox.mount(shown);
+      for (const shown of needs.shown) await hosted.sandbox.mount(shown);
       return { hosted, isLead: false };
     } catch (error) {
       await this.leave(member);
@@ -125,6 +133,11 @@ export class Pod {
       throw error;
     });
     return this.#network;
+  }
+
+  /** `next` takes the place of `member`. */
+  replace(member: object, next: object): void {
+    if (this.#members.delete(member)) this.#members.add(next);
   }
 
   /** `member` has ended: the sandbox ends with the last of them. Resolves when it has, where it does. */
@@ -163,24 +176,25 @@ export class Pod {
     await giveBackLedger(this.#ledger, this.helper);
   }
 
-  async #launch(id: string, bundle: Bundle, plan: ContainerPlan): Promise<HostedSandbox> {
-    const { vm, accelerator, cgroupLimits, notes } = await planVm(bundle.spec, this.config);
+  async #launch({ id, spec, netns, shown, disks, cgroupsPath }: SandboxNeeds): Promise<HostedSandbox> {
+    const { vm, accelerator, cgroupLimits, notes } = await planVm(spec, this.config);
     for (const note of [accelerator.reason, ...notes]) this.log.info(note);
     return HostedSandbox.launch({
       sandbox: {
         ...vm,
         id,
-        netns: plan.netns,
+        hostname: isPause(spec.annotations) && spec.hostname ? spec.hostname : guestHostname,
+        netns,
         shares: true,
-        mounts: plan.shown,
-        disks: plan.disks,
+        mounts: shown,
+        disks,
         remains: [],
         agentSocket: join(this.#folder, "agent.sock"),
         consoleLog: join(this.#folder, "console.log"),
       },
       ledger: this.#ledger,
       hierarchies: this.hierarchies,
-      cgroupsPath: plan.cgroupsPath,
+      cgroupsPath,
       cgroupLimits,
       observer: {
         mark: () => {},

@@ -40,6 +40,8 @@ export interface TaskServiceOptions {
   readonly namespace: string;
   readonly pod: Pod;
   readonly events: EventPublisher;
+  /** Whether a PID is that of a pod made by the Sandbox API. */
+  readonly isSandboxPid: (pid: number) => boolean;
   /** Called when containerd has no more use for the shim. */
   readonly onShutdown: () => void;
 }
@@ -111,7 +113,7 @@ export class TaskService {
         bundle,
         rootfs,
         names: { terminal, stdin, stdout, stderr },
-        isSandboxPid: (pid) => this.#ownsPid(pid),
+        isSandboxPid: (pid) => this.#ownsPid(pid) || this.#options.isSandboxPid(pid),
       });
     } catch (error) {
       this.#tasks.delete(id);

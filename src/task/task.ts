@@ -14,14 +14,14 @@ import { encodeForAgent, guestProcess } from "../oci/guest-spec.ts";
 import { judgeProcess, judgeUpdate, refuseUnsupported } from "../oci/support.ts";
 import type { Process, Resources } from "../oci/types.ts";
 import { Container } from "../sandbox/container.ts";
-import { giveBackLedger, type HostedSandbox } from "../sandbox/hosted-sandbox.ts";
+import { giveBackLedger } from "../sandbox/hosted-sandbox.ts";
 import { type ContainerPlan, planContainer } from "../sandbox/plan-container.ts";
-import { StandIn } from "../sandbox/stand-in.ts";
+import type { StandIn } from "../sandbox/stand-in.ts";
 import { ExecProcess } from "./exec-process.ts";
 import { InitProcess } from "./init-process.ts";
 import { PauseProcess } from "./pause-process.ts";
 import type { Membership, Pod } from "./pod.ts";
-import { isPause } from "./pod-annotations.ts";
+import { isPause, podSpec } from "./pod-annotations.ts";
 import { type StdioNames, TaskStdio } from "./stdio.ts";
 import type { TaskProcess } from "./task-process.ts";
 
@@ -181,12 +181,15 @@ export class Task {
 
   async #create(): Promise<void> {
     const { pod, plan } = { pod: this.#pod, plan: this.#plan };
-    const membership = await pod.join(this, this.id, this.bundle, plan);
+    const { spec } = this.bundle;
+    const membership = await pod.join(this, { ...plan, id: this.id, spec: isPause(spec.annotations) ? podSpec(spec) : spec });
     this.#membership = membership;
     const { hosted } = membership;
     const cgroups = this.#cgroups(membership);
     if (isPause(this.bundle.spec.annotations)) {
-      await this.#createPause(hosted, cgroups);
+      const [names, stdio] = [this.#options.names, this.#stdio];
+      this.#init = await PauseProcess.create({ pod, hosted, rootfs: plan.standInRootfs, cgroups, names, stdio });
+      this.#leaveAtTheEnd();
       return;
     }
     const container = new Container(
@@ -217,27 +220,6 @@ export class Task {
       beforeStart: () => pod.mirrorNetwork(hosted),
       onReason: (reason) => pod.log.warn(`container "${this.id}" ended: ${reason}`),
     });
-    this.#leaveAtTheEnd();
-  }
-
-  async #createPause(hosted: HostedSandbox, cgroups: readonly string[]): Promise<void> {
-    const pod = this.#pod;
-    const lost = Promise.withResolvers<void>();
-    const standIn = new StandIn({ signal: () => {}, resize: () => {}, lost: lost.resolve });
-    this.#dismiss = pod.admit((token) => (token === standIn.token ? standIn : undefined));
-    const { failed, ended } = startStandIn(pod.helper, pod.controlSocket, standIn.token);
-    this.#standIn = standIn;
-    this.#standInEnded = ended;
-    const place = async (): Promise<number> => {
-      const netns = await hosted.sandbox.netns();
-      const streams = { terminal: false, consoleSocket: null, size: null, streams: [] };
-      await standIn.place({ netns, rootfs: this.#plan.standInRootfs, cgroups, ...streams });
-      return standIn.pid;
-    };
-    const [pid] = await Promise.all([Promise.race([place(), failed]), hosted.connect()]);
-    const pause = new PauseProcess(this.#options.names, this.#stdio, standIn, pid, hosted.sandbox.died, () => pod.mirrorNetwork(hosted));
-    void lost.promise.then(() => pause.lost());
-    this.#init = pause;
     this.#leaveAtTheEnd();
   }
 

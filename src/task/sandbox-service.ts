@@ -1,0 +1,135 @@
+/**
+ * containerd's Sandbox API: a pod without a pause container, made by itself before its containers (containerd's runtime option sandboxer = "shim").
+ * https://github.com/containerd/containerd/blob/main/api/runtime/sandbox/v1/sandbox.proto
+ */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { HuskError } from "../errors.ts";
+import { Metrics } from "../gen/containerd/cgroups/v2/metrics.ts";
+import type { CreateSandboxRequest, SandboxDefinition, SandboxStatusResponse } from "../gen/containerd/sandbox/v1/sandbox.ts";
+import type { Spec } from "../oci/types.ts";
+import { parseSpec } from "../oci/validate.ts";
+import { packAny } from "../ttrpc/any.ts";
+import type { Handlers } from "../ttrpc/service.ts";
+import { metricsOf } from "./metrics.ts";
+import { PauseProcess } from "./pause-process.ts";
+import type { Pod } from "./pod.ts";
+import { podSpec } from "./pod-annotations.ts";
+import { TaskStdio } from "./stdio.ts";
+import { never, timestamp } from "./timestamp.ts";
+
+interface PodSandbox {
+  readonly process: PauseProcess;
+  readonly createdAt: Date;
+}
+
+const noNames = { stdin: "", stdout: "", stderr: "", terminal: false };
+
+export class SandboxService {
+  readonly #pod: Pod;
+  readonly #onShutdown: () => void;
+  /** undefined while it is being made. */
+  readonly #sandboxes = new Map<string, PodSandbox | undefined>();
+
+  constructor(pod: Pod, onShutdown: () => void) {
+    this.#pod = pod;
+    this.#onShutdown = onShutdown;
+  }
+
+  handlers(): Handlers<typeof SandboxDefinition> {
+    return {
+      createSandbox: (request) => this.#create(request),
+      startSandbox: async ({ sandboxId }) => {
+        const { process, createdAt } = this.#sandbox(sandboxId);
+        await process.start();
+        return { pid: process.pid, createdAt: timestamp(createdAt) };
+      },
+      platform: () => ({ platform: { os: "linux", architecture: "amd64" } }),
+      stopSandbox: async ({ sandboxId }) => {
+        const { process } = this.#sandbox(sandboxId);
+        if (process.status !== "stopped") await process.kill(9, true);
+        await this.#pod.leave(process);
+      },
+      waitSandbox: async ({ sandboxId }) => {
+        const { status, at } = await this.#sandbox(sandboxId).process.exited;
+        return { exitStatus: status, exitedAt: timestamp(at) };
+      },
+      sandboxStatus: ({ sandboxId }) => this.#status(sandboxId),
+      pingSandbox: ({ sandboxId }) => {
+        this.#sandbox(sandboxId);
+      },
+      shutdownSandbox: async ({ sandboxId }) => {
+        const sandbox = this.#sandboxes.get(sandboxId);
+        await sandbox?.process.release();
+        if (sandbox !== undefined) await this.#pod.leave(sandbox.process);
+        this.#sandboxes.delete(sandboxId);
+        if (this.#sandboxes.size === 0) this.#onShutdown();
+      },
+      sandboxMetrics: ({ sandboxId }) => {
+        this.#sandbox(sandboxId);
+        const data = packAny(Metrics, metricsOf(undefined));
+        return { metrics: { timestamp: timestamp(new Date()), id: sandboxId, data } };
+      },
+    };
+  }
+
+  /** Whether a PID is that of a sandbox's stand-in. */
+  ownsPid(pid: number): boolean {
+    return [...this.#sandboxes.values()].some((sandbox) => sandbox?.process.pid === pid);
+  }
+
+  async #create({ sandboxId, bundlePath, netnsPath, annotations }: CreateSandboxRequest): Promise<void> {
+    if (this.#sandboxes.has(sandboxId)) throw new HuskError("already-exists", `sandbox "${sandboxId}" already exists`);
+    this.#sandboxes.set(sandboxId, undefined);
+    const member = {};
+    try {
+      const spec = podSpec(await readPodSpec(bundlePath, annotations));
+      const { hosted } = await this.#pod.join(member, {
+        id: sandboxId,
+        spec,
+        netns: netnsPath === "" ? null : netnsPath,
+        shown: [],
+        disks: [],
+        cgroupsPath: join("/", spec.linux?.cgroupsPath ?? `husk-${sandboxId}`),
+      });
+      const stdio = await TaskStdio.open(noNames, { namespace: "", id: sandboxId });
+      const { cgroups } = hosted;
+      const process = await PauseProcess.create({ pod: this.#pod, hosted, rootfs: null, cgroups, names: noNames, stdio });
+      this.#pod.replace(member, process);
+      this.#sandboxes.set(sandboxId, { process, createdAt: new Date() });
+    } catch (error) {
+      this.#sandboxes.delete(sandboxId);
+      await this.#pod.leave(member);
+      throw error;
+    }
+  }
+
+  #status(sandboxId: string): Partial<SandboxStatusResponse> {
+    const { process, createdAt } = this.#sandbox(sandboxId);
+    return {
+      sandboxId,
+      pid: process.pid,
+      state: process.status === "running" ? "SANDBOX_READY" : "SANDBOX_NOTREADY",
+      createdAt: timestamp(createdAt),
+      exitedAt: process.exit === undefined ? never : timestamp(process.exit.at),
+    };
+  }
+
+  #sandbox(id: string): PodSandbox {
+    const sandbox = this.#sandboxes.get(id);
+    if (sandbox === undefined) throw new HuskError("not-found", `sandbox "${id}" does not exist`);
+    return sandbox;
+  }
+}
+
+/** The pod's own config.json, where there is one: it need not have a program, nor a root file system. */
+async function readPodSpec(bundle: string, annotations: Readonly<Record<string, string>>): Promise<Spec> {
+  const path = join(bundle, "config.json");
+  const text = await readFile(path, "utf8").catch(() => "{}"); // containerd 1.7 writes none
+  const found = JSON.parse(text) as Record<string, unknown>;
+  const program = { cwd: "/", args: ["pause"], user: { uid: 0, gid: 0 } };
+  const whole = { ociVersion: "1.1.0", ...found, process: found["process"] ?? program, root: found["root"] ?? { path: "rootfs" } };
+  const { value } = parseSpec(JSON.stringify(whole), path);
+  const sandbox = { "io.kubernetes.cri.container-type": "sandbox" };
+  return { ...value, annotations: { ...value.annotations, ...annotations, ...sandbox } };
+}
