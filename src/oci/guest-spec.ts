@@ -4,6 +4,7 @@
  */
 import { HuskError } from "../errors.ts";
 import { isSwapFile } from "./guest.ts";
+import type { HookPrograms } from "./hook-programs.ts";
 import { stringifyJson } from "./json.ts";
 import { planMount } from "./mount-plan.ts";
 import { bindSource, destinationOf } from "./mounts.ts";
@@ -11,9 +12,9 @@ import type { Sources } from "./sources.ts";
 import { guestHasDevice, isPrivileged } from "./support/devices.ts";
 import type { Device, Hooks, Linux, Mount, Namespace, Process, Resources, Spec } from "./types.ts";
 
-/** A file or folder of the host that a bind mount needs in the guest. */
+/** A file or folder of the host that a bind mount needs in the guest, or a hook's program. */
 export interface Share {
-  /** Of the mount, in the bundle's list. */
+  /** Of the mount, in the bundle's list; hooks' programs are numbered behind the mounts. */
   readonly index: number;
   /** Absolute, without symbolic links. */
   readonly hostPath: string;
@@ -31,6 +32,8 @@ export interface GuestSpecOptions {
   readonly rootPath: string;
   /** Where the guest finds a share. */
   readonly guestPath: (share: Share) => string;
+  /** From `inspectHookPrograms`. */
+  readonly hookPrograms?: HookPrograms;
   /** See `Circumstances.isSandboxNamespace`. */
   readonly isSandboxNamespace?: (namespace: Namespace) => boolean;
 }
@@ -62,16 +65,21 @@ export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
     shares.push(share);
     return [{ ...mount, type: "bind", source: options.guestPath(share) }];
   });
+  const programs = [...(options.hookPrograms ?? [])].flatMap(([index, program]): Share[] =>
+    program.kind === "static"
+      ? [{ index: (spec.mounts ?? []).length + index, hostPath: program.realPath, readonly: true, isFile: true }]
+      : [],
+  );
   const { vm: _vm, solaris: _solaris, windows: _windows, zos: _zos, freebsd: _freebsd, hooks, linux, ...rest } = spec;
   const inGuest: Spec = {
     ...rest,
     process: firstProcess(spec.process),
     root: { ...spec.root, path: options.rootPath },
     mounts,
-    ...(hooks === undefined ? {} : { hooks: guestHooks(hooks) }),
+    ...(hooks === undefined ? {} : { hooks: guestHooks(hooks, programs, options) }),
     ...(linux === undefined ? {} : { linux: guestLinux(linux, options) }),
   };
-  return { spec: inGuest, shares };
+  return { spec: inGuest, shares: [...shares, ...programs] };
 }
 
 /** Shared memory is for all containers of one IPC namespace: those that have the sandbox's have the guest's own tmpfs. */
@@ -129,8 +137,12 @@ export function encodeForAgent(part: Spec | Process | Resources): Uint8Array {
   return Buffer.from(stringifyJson(part));
 }
 
-function guestHooks({ createContainer, startContainer }: Hooks): Hooks {
-  return { ...(createContainer && { createContainer }), ...(startContainer && { startContainer }) };
+function guestHooks({ createContainer, startContainer }: Hooks, programs: readonly Share[], { guestPath }: GuestSpecOptions): Hooks {
+  const inGuest = createContainer?.map((hook, index) => {
+    const program = programs[index];
+    return program === undefined ? hook : { ...hook, path: guestPath(program), args: hook.args ?? [hook.path] };
+  });
+  return { ...(inGuest && { createContainer: inGuest }), ...(startContainer && { startContainer }) };
 }
 
 function guestLinux(linux: Linux, options: GuestSpecOptions): Linux {

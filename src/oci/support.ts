@@ -7,13 +7,14 @@ import { HuskError } from "../errors.ts";
 import { judgeAnnotations } from "./support/annotations.ts";
 import { judgeDevices } from "./support/devices.ts";
 import type { Circumstances, Finding } from "./support/finding.ts";
+import { judgeHooks } from "./support/hooks.ts";
 import { judgeMounts } from "./support/mounts.ts";
 import { judgeNamespaces } from "./support/namespaces.ts";
 import { type FieldRule, fieldRules } from "./support/rules.ts";
 import type { Process, Resources, Spec } from "./types.ts";
 
 export type { Circumstances, Finding } from "./support/finding.ts";
-export { fieldRules } from "./support/rules.ts";
+export { type FieldRule, fieldRules } from "./support/rules.ts";
 
 /** What a field that is set comes to, by its place in the table; the other places are honoured without a word. */
 const verdicts: Partial<Record<FieldRule["place"], Finding["verdict"]>> = { refused: "refused", boundary: "noted", ignored: "noted" };
@@ -25,6 +26,7 @@ export function judge(spec: Spec, circumstances: Circumstances): Finding[] {
     ...judgeNamespaces(spec, circumstances),
     ...judgeMounts(spec, circumstances),
     ...judgeDevices(spec),
+    ...judgeHooks(spec, circumstances),
     ...judgeVm(spec, circumstances),
     ...judgeAnnotations(spec, circumstances.allowedAnnotations ?? []),
   ];

@@ -6,6 +6,7 @@ import { resolve } from "node:path";
 import type { Config } from "../config/config.ts";
 import { type Bundle, inspectSources, isHostNetwork } from "../oci/bundle.ts";
 import { guestSpec, type Share } from "../oci/guest-spec.ts";
+import { inspectHookPrograms } from "../oci/hook-programs.ts";
 import { stringifyJson } from "../oci/json.ts";
 import { mountPoints } from "../oci/mounts.ts";
 import { judge, refuseUnsupported } from "../oci/support.ts";
@@ -46,10 +47,12 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
   const { spec } = bundle;
   const { id, isSandboxNamespace } = options;
   const sources = await inspectSources(spec, bundle.path);
+  const hookPrograms = inspectHookPrograms(spec.hooks?.createContainer);
   const notes = refuseUnsupported(
     judge(spec, {
       bundle: bundle.path,
       sources,
+      hookPrograms,
       isHostNetwork,
       allowVmSection: allow.vmSection,
       allowedAnnotations: allow.annotations,
@@ -64,6 +67,7 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
     sources,
     rootPath: root.storage.mountPoint,
     guestPath: (share) => guestPath(planned(share)),
+    hookPrograms,
     ...(isSandboxNamespace === undefined ? {} : { isSandboxNamespace }),
   });
   const consoleSize = spec.process.consoleSize;

@@ -1,7 +1,8 @@
 /** Hooks that run on the host: in their order, told of the container, and fatal where they fail before the start. */
-import { existsSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, existsSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { expect } from "vitest";
 import { type Host, test } from "../harness/host.ts";
+import { isHusk } from "../harness/runtime.ts";
 
 /** A hook that writes its name and the state it was given to the file "trace", then does `more`. */
 function hook(host: Host, name: string, more = "true"): { path: string; args: string[]; env: string[] } {
@@ -77,4 +78,26 @@ test("hooks in the container's own namespaces: createContainer and startContaine
     hooks: { startContainer: [{ path: "/bin/sh", args: ["sh", "-c", 'grep -o "\\"id\\": *\\"[^\\"]*\\"" | tr -d " " >/started'] }] },
   });
   expect(await host.run(bundle)).toEqual({ status: 0, stdout: '"id":"c2"\n', stderr: "" });
+});
+
+test("createContainer: a static program of the host runs in the container's namespaces", async ({ host }) => {
+  const program = host.path("static");
+  copyFileSync("/bin/busybox", program);
+  chmodSync(program, 0o755);
+  const script = `read state; bundle=\${state#*\\"bundle\\":\\"}; bundle=\${bundle%%\\"*}
+    [ -d $bundle/rootfs ] && bundle=$bundle/rootfs; echo "$KEY" >$bundle/created`;
+  const args = ["busybox", "sh", "-c", script];
+  const bundle = host.script("cat /created", {
+    hooks: { createContainer: [{ path: program, args, env: ["KEY=value"] }] },
+  });
+  expect(await host.run(bundle)).toEqual({ status: 0, stdout: "value\n", stderr: "" });
+});
+
+test.runIf(isHusk)("createContainer: a program that the guest could not run is refused before anything starts", async ({ host }) => {
+  const bundle = host.script("true", { hooks: { createContainer: [{ path: "/bin/sh" }, hook(host, "createContainer")] } });
+  const { status, stderr } = await host.run(bundle);
+  expect(status).toBe(125);
+  expect(stderr).toMatch(
+    /hooks\.createContainer\[0\]: .*\/bin\/sh is linked dynamically.*hooks\.createContainer\[1\]: .*hook\.sh is a script/,
+  );
 });

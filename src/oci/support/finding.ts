@@ -1,3 +1,4 @@
+import type { HookPrograms } from "../hook-programs.ts";
 import type { Sources } from "../sources.ts";
 import type { Namespace } from "../types.ts";
 
@@ -7,6 +8,8 @@ export interface Circumstances {
   readonly bundle: string;
   /** From `inspectSources`. */
   readonly sources: Sources;
+  /** From `inspectHookPrograms`: of the createContainer hooks. */
+  readonly hookPrograms?: HookPrograms;
   /** The administrator allows the `vm` section (allow.vm_section). */
   readonly allowVmSection?: boolean;
   /** Annotations of husk's own that the administrator allows (allow.annotations). */

@@ -55,7 +55,7 @@ export const fieldRules: readonly FieldRule[] = [
   { field: "mounts", place: "judged" },
   { field: "hooks.prestart", place: "host" },
   { field: "hooks.createRuntime", place: "host" },
-  { field: "hooks.createContainer", place: "guest" },
+  { field: "hooks.createContainer", place: "judged" },
   { field: "hooks.startContainer", place: "guest" },
   { field: "hooks.poststart", place: "host" },
   { field: "hooks.poststop", place: "host" },
