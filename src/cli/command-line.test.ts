@@ -93,3 +93,14 @@ describe("refusals", () => {
     expect(parse("--systemd-cgroup=false", "list")).toMatchObject({ verb: "list" });
   });
 });
+
+describe("refused by name", () => {
+  it.each([
+    [["checkpoint", "box"], '"checkpoint" is not supported'],
+    [["restore", "box"], '"restore" is not supported'],
+    [["ps", "box", "-ef"], '"ps" takes no options of ps(1)'],
+    [["--systemd-cgroup", "list"], "--systemd-cgroup is not supported"],
+  ])("%j", (words, message) => {
+    expect(() => parseCommandLine(parseBeginning(words))).toThrow(message);
+  });
+});

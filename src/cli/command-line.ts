@@ -46,6 +46,11 @@ function parseVerb(name: VerbName, globals: Globals, args: readonly string[]): C
   const table: FlagTable = { ...verb.flags, help: { kind: "switch", short: "h", help: "print this help" } };
   const { flags, operands } = parseFlags(args, table, { verb: name, stopAtOperand: verb.stopAtOperand === true });
   if (flags["help"] === true) return { verb: "help", of: name };
+  if (name === "ps" && operands.length > 1) {
+    throw new HuskError("unsupported", `"ps" takes no options of ps(1): the processes are the guest's`, {
+      hint: `husk exec ${operands[0]} ps ${operands.slice(1).join(" ")}`,
+    });
+  }
   checkCount(name, verb, operands.length);
   // The table is that of the verb, so the values are those of its flags.
   return { verb: name, globals, flags, operands } as unknown as CommandLine;
@@ -54,6 +59,9 @@ function parseVerb(name: VerbName, globals: Globals, args: readonly string[]): C
 function verbName(word: string): VerbName {
   const known = verbNames.find((name) => name === word);
   if (known !== undefined) return known;
+  if (word === "checkpoint" || word === "restore") {
+    throw new HuskError("unsupported", `"${word}" is not supported: a container in a virtual machine cannot be saved by CRIU`);
+  }
   const near = nearest(word, verbNames);
   throw new HuskError(
     "invalid-argument",

@@ -1,4 +1,5 @@
 /** `husk features`: what is supported, in the form of the runtime spec's features.md, which CRI-O and containerd read. */
+import { ownAnnotations } from "../oci/annotations.ts";
 import { print } from "./output.ts";
 import { specVersion, version } from "./version-text.ts";
 
@@ -14,7 +15,7 @@ export function featureReport(): object {
     hooks: ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
     mountOptions: mountOptions(),
     linux: {
-      namespaces: ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
+      namespaces: ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
       capabilities,
       // The container's cgroup is in the guest, where it is version 2; the host's may be either.
       cgroup: { v1: true, v2: true, systemd: false, systemdUser: false, rdma: false },
@@ -23,13 +24,17 @@ export function featureReport(): object {
         actions: ["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "KILL_THREAD", "LOG", "TRACE", "TRAP"].map((name) => `SCMP_ACT_${name}`),
         operators: ["EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE"].map((name) => `SCMP_CMP_${name}`),
         archs: ["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"],
+        knownFlags: ["TSYNC", "LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV"].map((name) => `SECCOMP_FILTER_FLAG_${name}`),
+        supportedFlags: ["TSYNC", "LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV"].map((name) => `SECCOMP_FILTER_FLAG_${name}`),
       },
       apparmor: { enabled: false },
       selinux: { enabled: false },
       intelRdt: { enabled: false },
       mountExtensions: { idmap: { enabled: false } },
+      netDevices: { enabled: false },
     },
     annotations: { "io.husk.version": version },
+    potentiallyUnsafeConfigAnnotations: Object.values(ownAnnotations),
   };
 }
 

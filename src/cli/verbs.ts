@@ -39,7 +39,8 @@ export const verbs = {
   ps: verb({
     summary: "list the processes in a container",
     operands: "<container-id>",
-    count: [1, 1],
+    count: [1, Number.POSITIVE_INFINITY],
+    stopAtOperand: true,
     flags: { format: format("table|json|details") },
     description: `table: the guest's processes, by their PIDs in the guest. details: the same as JSON.
 json: the PIDs on this host, as runc has it; that is the one which stands for the container.`,

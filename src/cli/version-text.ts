@@ -4,7 +4,7 @@
 export const version = "0.1.0";
 
 /** The newest runtime specification of which every field is honoured, subsumed or refused by name. */
-export const specVersion = "1.2.1";
+export const specVersion = "1.3.0";
 
 /** Docker takes the name and the version from the one line that holds the word "version". */
 export function versionText(): string {

@@ -46,6 +46,6 @@ test("no rule and no proof is about a field that the specification does not have
   expect(unknown).toEqual([]);
 });
 
-test("docs/conformance.md is up to date (node tools/conformance/main.ts)", () => {
+test("docs/conformance.md is up to date (node tools/conformance.ts)", () => {
   expect(readFileSync(new URL("docs/conformance.md", root), "utf8")).toBe(conformanceTable());
 });

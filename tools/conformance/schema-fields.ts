@@ -34,7 +34,7 @@ function resolve({ schema, file }: Located): Located {
   const target = name === "" ? file : name;
   const steps = pointer.split("/").filter(Boolean);
   const found = steps.reduce<unknown>((node, step) => (node as Record<string, unknown> | undefined)?.[step], load(target));
-  return resolve({ schema: (found ?? {}) as Schema, file: target });
+  return resolve({ schema: found ?? {}, file: target });
 }
 
 /** The alternatives and parts that a schema is made of. */

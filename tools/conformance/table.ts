@@ -36,7 +36,7 @@ export function conformanceTable(): string {
   return `${[
     `# The runtime specification, field by field
 
-<!-- Written by tools/conformance/main.ts from src/oci/support/rules.ts and tools/conformance/proofs.ts; a test holds it to them. -->
+<!-- Written by tools/conformance.ts from src/oci/support/rules.ts and tools/conformance/proofs.ts; a test holds it to them. -->
 
 Every field of [config.json](https://github.com/opencontainers/runtime-spec/blob/v1.3.0/config.md), 1.2 and 1.3, on Linux and for VMs. A field is **honoured**, in the guest or on
 the host; **subsumed** by the virtual machine's boundary, which the log says once; **without effect**, as the specification or runc has it, which the log says
