@@ -29,7 +29,8 @@ export async function mirrorNetwork(options: MirrorOptions, vm: QemuVm, agent: A
       made.push([link.name, tap]);
       await vm.plugNetwork({ index, tap, mac: link.mac, vhost: options.vhost });
     }
-    await agent.call("configureNetwork", guestNetwork(contents));
+    // A guest begins with its loopback and nothing else: where the namespace has no more, there is nothing to say.
+    if (contents.links.length > 0) await agent.call("configureNetwork", guestNetwork(contents));
   } catch (error) {
     for (const [link, tap] of made) await detachTap(options.helper, options.netns, link, tap);
     throw error;

@@ -85,7 +85,8 @@ async function findPrograms(config: Config, qemu: string | undefined): Promise<V
     helper,
     qemu: findQemu(qemu ?? config.vm.qemu, process.env),
     virtiofsd,
-    virtiofsdKind: await identifyVirtiofsd(virtiofsd),
+    // Husk's own build is asked nothing: that would cost each start the time of a program.
+    virtiofsdKind: dirname(virtiofsd) === dirname(helper) ? "rust" : await identifyVirtiofsd(virtiofsd),
   };
 }
 

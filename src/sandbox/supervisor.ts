@@ -209,8 +209,8 @@ export class Supervisor {
   }
 
   async #connect(hosted: HostedSandbox): Promise<void> {
-    await hosted.connect();
-    this.#trace.mark("guest's agent answers");
+    const { done } = await hosted.connect();
+    this.#trace.mark(`guest's agent answers, having set ${done.join(", ")}`);
   }
 
   /** The host's side of the container: its stand-in in place, and the hooks that want to meet it. */

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use crate::channel::Channel;
 use crate::error::{Context, Result};
-use crate::{clock, console, modules, sandbox::Sandbox, service};
+use crate::{clock, console, modules, network, sandbox::Sandbox, service};
 
 /// Where the image says which modules the guest needs, one name a line; Debian's stock kernel has nearly all as modules.
 const MODULES_LIST: &str = "/etc/husk/modules";
@@ -34,6 +34,8 @@ fn prepare() -> Result<Channel> {
     crate::child::set_own_rlimits()?;
     modules::install_helper();
     modules::load_listed(Path::new(MODULES_LIST));
+    // A container that is given no network has this much of one.
+    network::set_loopback_up()?;
     let command_line = std::fs::read_to_string("/proc/cmdline").context(|| "read /proc/cmdline")?;
     command_line::channel(&command_line)
 }

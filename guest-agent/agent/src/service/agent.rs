@@ -86,8 +86,6 @@ impl AgentService for Agent {
             })?;
             done.push("hostname".to_owned());
         }
-        // A container that is given no network has this much of one.
-        network::set_loopback_up()?;
         for share in request.shares {
             storage::mount_share(share).await?;
         }
