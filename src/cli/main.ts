@@ -59,6 +59,8 @@ async function dispatch(line: CommandLine, log: Log): Promise<number | void> {
       return (await import("./show-config.ts")).showConfig();
     case "gc":
       return (await import("./gc.ts")).gc(line, log);
+    case "template":
+      return (await import("./template.ts")).template(line);
     case "features":
       return (await import("./features.ts")).features();
     case "completion":

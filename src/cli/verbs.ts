@@ -141,6 +141,18 @@ A limit above what the virtual machine was made with is refused.`,
 it is gone. One that has ended in an orderly way is its owner's to delete.`,
     examples: [["Look first", "husk gc --dry-run"]],
   }),
+  template: verb({
+    summary: "list, make, look at or remove the templates that sandboxes are cloned from",
+    operands: "ls|create|inspect|rm [key...]",
+    count: [1, 1000],
+    flags: { all: { kind: "switch", short: "a", help: "with rm: every template" } },
+    description: `create makes the one that a bundle without limits needs, and prints its key; a sandbox that needs another
+makes it itself. A template that is removed is not missed by what was cloned from it.`,
+    examples: [
+      ["Make the first container as fast as the second", "husk template create"],
+      ["Give their room back", "husk template rm --all"],
+    ],
+  }),
   features: verb({
     summary: "print what husk supports of the runtime spec, as JSON",
     operands: "",

@@ -1,5 +1,6 @@
 /** One sandbox: a VM on this host, the agent in it, and the one fate they share. */
 import { randomBytes } from "node:crypto";
+import { rmSync } from "node:fs";
 import type { AgentClient } from "../agent/agent-client.ts";
 import { explain, HuskError } from "../errors.ts";
 import { withDeadline } from "../host/deadline.ts";
@@ -169,6 +170,7 @@ export class Sandbox {
       this.#refuseWhereClosing();
       this.#observer.templateFailed(explain(error));
       if (this.#spec.template !== null) discardTemplate(this.#spec.template);
+      rmSync(this.#spec.agentSocket, { force: true }); // it was bound for the clone
       this.#launch = new Launch({ ...this.#spec, template: null }, this.#observer.mark);
       await this.#run();
     }

@@ -107,21 +107,24 @@ export class TemplateStore {
     }
   }
 
+  /** The keys of all templates, whole or damaged. */
+  keys(): string[] {
+    return this.#names().filter((name) => /^[0-9a-f]{32}$/.test(name));
+  }
+
   /** The templates that are there, the last used first, and what is wrong with those that cannot be used. */
   list(): { readonly templates: readonly (Template & { readonly usedAt: Date })[]; readonly damaged: readonly HuskError[] } {
     const damaged: HuskError[] = [];
-    const templates = this.#names()
-      .filter((name) => /^[0-9a-f]{32}$/.test(name))
-      .flatMap((key) => {
-        try {
-          const template = this.find(key);
-          return template === undefined ? [] : [{ ...template, usedAt: statSync(join(template.folder, "template.json")).mtime }];
-        } catch (error) {
-          if (!(error instanceof HuskError)) throw error;
-          damaged.push(error);
-          return [];
-        }
-      });
+    const templates = this.keys().flatMap((key) => {
+      try {
+        const template = this.find(key);
+        return template === undefined ? [] : [{ ...template, usedAt: statSync(join(template.folder, "template.json")).mtime }];
+      } catch (error) {
+        if (!(error instanceof HuskError)) throw error;
+        damaged.push(error);
+        return [];
+      }
+    });
     return { templates: templates.toSorted((a, b) => b.usedAt.getTime() - a.usedAt.getTime()), damaged };
   }
 

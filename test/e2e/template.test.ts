@@ -1,0 +1,194 @@
+/** Templates: made on first use, cloned from then on, and never the reason why a container does not run. */
+import { createHash } from "node:crypto";
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, utimesSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect } from "vitest";
+import type { Bundle } from "../harness/bundle.ts";
+import { type Host, test } from "../harness/host.ts";
+import { descendants } from "../harness/processes.ts";
+import { isHusk } from "../harness/runtime.ts";
+
+/** A host whose templates are the test's own. */
+class Templates {
+  readonly folder: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly #host: Host;
+
+  constructor(host: Host, memory = "128MiB") {
+    this.#host = host;
+    this.folder = host.path("templates");
+    this.env = host.configuration(`[template]\nfolder = "${this.folder}"\n[vm]\nmemory = "${memory}"\naccel = "tcg"\n`);
+  }
+
+  get names(): string[] {
+    return existsSync(this.folder) ? readdirSync(this.folder).toSorted() : [];
+  }
+
+  /** A file of the one template that there is. */
+  file(name: "ram" | "state" | "template.json"): string {
+    const [only, ...others] = this.names;
+    if (only === undefined || others.length > 0) throw new Error(`expected one template, there are ${this.names.join(", ")}`);
+    return join(this.folder, only, name);
+  }
+
+  /** Runs the bundle; answers what it said, and what husk said of it in its log. */
+  async run(bundle: Bundle): Promise<{ readonly stdout: string; readonly log: string; readonly trace: string }> {
+    const log = this.#host.path(this.#host.name("log"));
+    const args = ["--log", log, "run", "--trace", "--bundle", bundle.path, this.#host.name()];
+    const { status, stdout, stderr } = await this.#host.launch(args, { env: this.env }).ended();
+    expect({ status, stderr }).toEqual({ status: 0, stderr: expect.stringContaining("program runs") });
+    return { stdout, log: readFileSync(log, "utf8"), trace: stderr };
+  }
+}
+
+function sha256(path: string): string {
+  return createHash("sha256").update(readFileSync(path)).digest("hex");
+}
+
+const cloned = "restored from the template";
+
+describe.runIf(isHusk)("a template", () => {
+  test("is made by the first sandbox, and every sandbox is cloned from it", async ({ host }) => {
+    const templates = new Templates(host);
+    const bundle = host.script("echo hello");
+    const first = await templates.run(bundle);
+    expect(first.log).toMatch(/made the template [0-9a-f]{32} in/);
+    const second = await templates.run(bundle);
+    expect(second.log).not.toContain("made the template");
+    for (const { stdout, trace } of [first, second]) expect([stdout, trace.includes(cloned)]).toEqual(["hello\n", true]);
+    expect(templates.names).toHaveLength(1);
+  });
+
+  test("has another one beside it for another size, and none where that is said", async ({ host }) => {
+    const templates = new Templates(host);
+    await templates.run(host.script("true"));
+    await new Templates(host, "192MiB").run(host.script("true"));
+    expect(templates.names).toHaveLength(2);
+    const env = host.configuration(`[template]\nenabled = false\nfolder = "${host.path("none")}"\n`);
+    const { status, stderr } = await host.launch(["run", "--trace", "--bundle", host.script("true").path, host.name()], { env }).ended();
+    expect([status, stderr.includes(cloned), existsSync(host.path("none"))]).toEqual([0, false, false]);
+  });
+
+  test("stays as it is, whatever its clones write", async ({ host }) => {
+    const templates = new Templates(host);
+    const bundle = host.script("dd if=/dev/urandom of=/dev/shm/x bs=1M count=32 2>/dev/null; echo $(stat -c %s /dev/shm/x)");
+    await templates.run(host.script("true"));
+    const before = [sha256(templates.file("ram")), sha256(templates.file("state"))];
+    const outputs = await Promise.all([templates.run(bundle), templates.run(bundle)]);
+    expect(outputs.map(({ stdout }) => stdout)).toEqual([`${32 << 20}\n`, `${32 << 20}\n`]);
+    expect([sha256(templates.file("ram")), sha256(templates.file("state"))]).toEqual(before);
+  });
+
+  test("gives each clone an identity of its own", async ({ host }) => {
+    const templates = new Templates(host);
+    await templates.run(host.script("true"));
+    const bundle = host.script("cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid; date +%s");
+    const [one, other] = [await templates.run(bundle), await templates.run(bundle)];
+    for (const { trace } of [one, other]) expect(trace).toContain("having set clock, random, hostname");
+    const [first, second] = [one.stdout.split("\n"), other.stdout.split("\n")];
+    expect(first[0]).not.toBe(second[0]);
+    expect(first[1]).not.toBe(second[1]);
+    expect(Math.abs(Number(second[2]) - Date.now() / 1000)).toBeLessThan(30);
+  });
+
+  test("that is damaged in its memory costs a boot, and is made anew", async ({ host }) => {
+    const templates = new Templates(host);
+    const bundle = host.script("echo hello");
+    await templates.run(bundle);
+    const ram = templates.file("ram");
+    const { mtime, atime } = statSync(ram);
+    // As a disk's fault would: nothing but the bytes shows it. Far below the kernel, where a guest always has something.
+    patch(ram, "r+", "damage", 17 * 1024 * 1024);
+    utimesSync(ram, atime, mtime);
+    const manifest = templates.file("template.json");
+    writeChangeTime(manifest, ram);
+    const damaged = await templates.run(bundle);
+    expect(damaged.stdout).toBe("hello\n");
+    expect(damaged.log).toMatch(/level=warning msg="the template failed, so the VM boots: .*the template's memory is damaged/);
+    expect(damaged.trace).not.toContain(cloned);
+    expect(templates.names).toEqual([]);
+    expect((await templates.run(bundle)).trace).toContain(cloned);
+  });
+
+  test.for([
+    ["cut off", (templates: Templates) => truncateSync(templates.file("ram"), 4096), "its RAM has 4096 bytes"],
+    ["written to", (templates: Templates) => utimesSync(templates.file("ram"), 1, 1), "its RAM was written to"],
+    ["without its state", (templates: Templates) => rmSync(templates.file("state")), "no such file"],
+    ["with another state", (templates: Templates) => truncateSync(templates.file("state"), 1000), "its state was changed"],
+  ] as const)("that is %s is made anew", async ([, damage, why], { host }) => {
+    const templates = new Templates(host);
+    const bundle = host.script("echo hello");
+    await templates.run(bundle);
+    damage(templates);
+    const { stdout, log, trace } = await templates.run(bundle);
+    expect([stdout, trace.includes(cloned)]).toEqual(["hello\n", true]);
+    expect(log).toMatch(new RegExp(`cannot be used: .*${why}.*it was removed`));
+    expect(log).toContain("made the template");
+  });
+
+  test("can be made ahead, listed, looked at and removed", async ({ host }) => {
+    const templates = new Templates(host);
+    const husk = async (...args: string[]): Promise<string> => {
+      const { status, stdout, stderr } = await host.launch(["template", ...args], { env: templates.env }).ended();
+      expect([status, stderr]).toEqual([0, ""]);
+      return stdout;
+    };
+    const key = (await husk("create")).trim();
+    expect(templates.names).toEqual([key]);
+    expect((await templates.run(host.script("true"))).log).not.toContain("made the template");
+    expect(await husk("ls")).toMatch(new RegExp(`^KEY .*\\n${key} +own kernel, 1 vCPU, 256 MiB, tcg`));
+    expect(JSON.parse(await husk("inspect", key))).toMatchObject({ key, ramBytes: 256 * 1024 * 1024 });
+    expect(await husk("rm", key)).toBe(`${key}\n`);
+    expect(templates.names).toEqual([]);
+    const { status, stderr } = await host.launch(["template", "rm", key], { env: templates.env }).ended();
+    expect([status, stderr]).toEqual([1, `husk: there is no template ${key}\n`]);
+  });
+
+  test("that is removed while a clone runs is not missed by it", async ({ host }) => {
+    const templates = new Templates(host);
+    const bundle = host.script("echo ready; cat");
+    const { id, foreground } = await host.running(bundle, { env: templates.env, stdin: "pipe" });
+    rmSync(templates.folder, { recursive: true });
+    expect(await host.ok("exec", id, "echo", "still here")).toBe("still here\n");
+    foreground.child.stdin?.end("bye\n");
+    expect(await foreground.ended()).toEqual({ status: 0, stdout: "ready\nbye\n", stderr: "" });
+  });
+
+  test("is made by one of two that need it at once; the other boots", async ({ host }) => {
+    const templates = new Templates(host);
+    const bundle = host.script("echo hello");
+    const runs = await Promise.all([templates.run(bundle), templates.run(bundle)]);
+    expect(runs.map(({ stdout }) => stdout)).toEqual(["hello\n", "hello\n"]);
+    expect(runs.filter(({ log }) => log.includes("made the template"))).toHaveLength(1);
+    expect(runs.filter(({ log }) => /boots instead of being cloned from a template: process \d+ is making it/.test(log))).toHaveLength(1);
+    expect(templates.names).toHaveLength(1);
+  });
+
+  test("whose making is killed leaves what gc removes, and nothing that runs", async ({ host }) => {
+    const templates = new Templates(host);
+    const bundle = host.script("echo hello");
+    const started = host.launch(["run", "--bundle", bundle.path, host.name()], { env: templates.env });
+    await host.until(() => templates.names.some((name) => name.endsWith(".making")), 30_000);
+    for (const { pid, name } of descendants(started.child.pid ?? 0))
+      if (name === "node" || name === "MainThread") process.kill(pid, "SIGKILL");
+    expect((await started.ended()).status).not.toBe(0);
+    const [left] = templates.names;
+    expect(left).toMatch(/\.making$/);
+    const { stdout } = await host.launch(["gc"], { env: templates.env }).ended();
+    expect(stdout).toBe(`removed ${join(templates.folder, left ?? "")}\n`);
+    expect(templates.names).toEqual([]);
+    expect((await templates.run(bundle)).stdout).toBe("hello\n");
+  });
+});
+
+/** Makes the manifest agree with the time of the RAM's file, which a test cannot set to the nanosecond. */
+function writeChangeTime(manifest: string, ram: string): void {
+  const text = readFileSync(manifest, "utf8").replace(/"ramChanged": "\d+"/, `"ramChanged": "${statSync(ram, { bigint: true }).mtimeNs}"`);
+  patch(manifest, "w", text, 0);
+}
+
+function patch(path: string, flags: "r+" | "w", text: string, at: number): void {
+  const file = openSync(path, flags);
+  writeSync(file, text, at);
+  closeSync(file);
+}
