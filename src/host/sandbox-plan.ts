@@ -27,6 +27,8 @@ export interface SandboxMount {
   /** Relative to the shared folder. */
   readonly target: string;
   readonly readonly: boolean;
+  /** Not the source itself, but an overlay file system with these options, whose paths are the host's. */
+  readonly overlay?: readonly string[];
 }
 
 export interface SandboxProgram {

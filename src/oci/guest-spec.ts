@@ -6,7 +6,7 @@ import { HuskError } from "../errors.ts";
 import { isSwapFile } from "./guest.ts";
 import type { HookPrograms } from "./hook-programs.ts";
 import { stringifyJson } from "./json.ts";
-import { planMount } from "./mount-plan.ts";
+import { isOverlayOption, planMount } from "./mount-plan.ts";
 import { bindSource, destinationOf } from "./mounts.ts";
 import type { Sources } from "./sources.ts";
 import { guestHasDevice, isPrivileged } from "./support/devices.ts";
@@ -21,6 +21,8 @@ export interface Share {
   readonly readonly: boolean;
   /** A single file; else a folder. */
   readonly isFile: boolean;
+  /** The options of an overlay file system that the host mounts and shows in the place of `hostPath`. */
+  readonly overlay?: readonly string[];
 }
 
 export interface GuestSpecOptions {
@@ -61,9 +63,12 @@ export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
       case "share":
         break;
     }
-    const share = { index, hostPath: plan.hostPath, readonly: plan.readonly, isFile: plan.isFile };
+    const { hostPath, readonly, isFile, overlay } = plan;
+    const share = { index, hostPath, readonly, isFile, ...(overlay === undefined ? {} : { overlay }) };
     shares.push(share);
-    return [{ ...mount, type: "bind", source: options.guestPath(share) }];
+    const bindOptions =
+      overlay === undefined ? mount.options : ["bind", ...(mount.options ?? []).filter((option) => !isOverlayOption(option))];
+    return [{ ...mount, type: "bind", source: options.guestPath(share), ...(bindOptions === undefined ? {} : { options: bindOptions }) }];
   });
   const programs = [...(options.hookPrograms ?? [])].flatMap(([index, program]): Share[] =>
     program.kind === "static"

@@ -164,3 +164,16 @@ describe("refuses", () => {
     expect(plan(bind("/x"), folder("/devel"))).toMatchObject({ action: "share" });
   });
 });
+
+test("an overlay's own options are the host's, the others the mount's; it needs folders by absolute paths", () => {
+  const overlay = (...options: string[]) => planMount({ destination: "/x", type: "overlay", source: "overlay", options }, undefined, "");
+  expect(overlay("ro", "lowerdir=/a:/b", "upperdir=/u", "workdir=/w", "volatile")).toEqual({
+    action: "share",
+    hostPath: "/a",
+    readonly: true,
+    isFile: false,
+    overlay: ["lowerdir=/a:/b", "upperdir=/u", "workdir=/w", "volatile"],
+  });
+  expect(overlay("upperdir=/u")).toEqual({ action: "refuse", reason: "an overlay needs the option lowerdir" });
+  expect(overlay("lowerdir=a")).toEqual({ action: "refuse", reason: "an overlay's folders must be absolute paths, and a is none" });
+});

@@ -11,7 +11,14 @@ export type MountPlan =
   /** As it stands. */
   | { readonly action: "keep"; readonly note?: string }
   /** The host shares the source with the sandbox. */
-  | { readonly action: "share"; readonly hostPath: string; readonly readonly: boolean; readonly isFile: boolean; readonly note?: string }
+  | {
+      readonly action: "share";
+      readonly hostPath: string;
+      readonly readonly: boolean;
+      readonly isFile: boolean;
+      readonly overlay?: readonly string[];
+      readonly note?: string;
+    }
   /** Another mount takes its place; nothing of the host's is in it. */
   | { readonly action: "replace"; readonly mount: Mount; readonly note?: string }
   /** There is nothing to mount. */
@@ -34,9 +41,27 @@ export function planMount(mount: Mount, source: Source | undefined, sourcePath: 
 function planFileSystem(mount: Mount): MountPlan {
   if (mount.type === undefined || mount.type === "") return refuse("it has neither a type nor the option bind");
   if (guestCanMount(mount.type)) return { action: "keep" };
+  if (mount.type === "overlay") return planOverlay(mount);
   return refuse(
     `the file system ${mount.type} cannot be mounted in the guest: what it stands on is the host's; mount it there, and bind the folder`,
   );
+}
+
+/** Podman's volumes with the option O: the host puts the layers together, since they are its folders, and shares the result. */
+function planOverlay(mount: Mount): MountPlan {
+  const overlay = mount.options?.filter(isOverlayOption) ?? [];
+  const folders = overlay.flatMap((option) => /^(?:lower|upper|work)dir=(.*)$/.exec(option)?.[1]?.split(":") ?? []);
+  const [lower] = folders;
+  if (lower === undefined || !overlay.some((option) => option.startsWith("lowerdir=")))
+    return refuse("an overlay needs the option lowerdir");
+  const relative = folders.find((folder) => !folder.startsWith("/"));
+  if (relative !== undefined) return refuse(`an overlay's folders must be absolute paths, and ${relative} is none`);
+  return { action: "share", hostPath: lower, readonly: isReadonly(mount), isFile: false, overlay };
+}
+
+/** Those of overlayfs itself; all others are about the mount. */
+export function isOverlayOption(option: string): boolean {
+  return option.includes("=") || option === "userxattr" || option === "volatile";
 }
 
 function planBind(mount: Mount, source: Source | undefined, sourcePath: string): MountPlan {

@@ -61,7 +61,7 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
   );
   const terminal = spec.process.terminal === true;
   const root = planRoot(id, findRootFilesystem(bundle.rootfs), spec.root.readonly === true, mountPoints(spec));
-  const planned = (share: Share): ShownPath => planBind(id, share.index, share.hostPath, share.readonly);
+  const planned = (share: Share): ShownPath => planBind(id, share.index, share.hostPath, share.readonly, share.overlay);
   const guest = guestSpec(spec, {
     bundle: bundle.path,
     sources,

@@ -11,6 +11,8 @@ export interface ShownPath {
   /** Relative to the shared folder. */
   readonly target: string;
   readonly readonly: boolean;
+  /** See `SandboxMount.overlay`. */
+  readonly overlay?: readonly string[];
 }
 
 /** A block image that becomes a disk of the VM. */
@@ -54,8 +56,8 @@ export function planRoot(containerId: string, root: RootFilesystem, readonly: bo
 }
 
 /** Plans a bind mount's source: shown as number `index` of the container. */
-export function planBind(containerId: string, index: number, source: string, readonly: boolean): ShownPath {
-  return { source, target: `${containerId}/mount${index}`, readonly };
+export function planBind(containerId: string, index: number, source: string, readonly: boolean, overlay?: readonly string[]): ShownPath {
+  return { source, target: `${containerId}/mount${index}`, readonly, ...(overlay === undefined ? {} : { overlay }) };
 }
 
 /** Where the guest finds what is shown. */

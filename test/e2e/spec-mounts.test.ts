@@ -1,5 +1,5 @@
 /** config.json's mounts: the options that are about the mount itself, propagation, and the kernel's file systems. */
-import { mkdirSync, rmdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { expect } from "vitest";
 import { test } from "../harness/host.ts";
 import { isHusk } from "../harness/runtime.ts";
@@ -120,4 +120,17 @@ test("mounts: a read-only root without the folders to mount on, and without a wo
   });
   for (const name of ["proc", "sys", "dev"]) rmdirSync(`${bundle.rootfs}/${name}`);
   expect((await host.run(bundle)).stdout).toBe("/not/there\n/proc/1/comm\n1\n");
+});
+
+test("mounts: an overlay of folders of the host, as Podman's volumes with the option O", async ({ host }) => {
+  for (const name of ["lower", "upper", "work"]) mkdirSync(host.path(name));
+  writeFileSync(`${host.path("lower")}/file`, "from below\n");
+  const options = ["nosuid", `lowerdir=${host.path("lower")}`, `upperdir=${host.path("upper")}`, `workdir=${host.path("work")}`];
+  const bundle = host.script("cat /over/file; echo changed >/over/file; echo new >/over/new; ls /over", {
+    mounts: [...defaultMounts, { destination: "/over", type: "overlay", source: "overlay", options }],
+  });
+  expect((await host.run(bundle)).stdout).toBe("from below\nfile\nnew\n");
+  expect(readFileSync(`${host.path("lower")}/file`, "utf8")).toBe("from below\n");
+  expect(readFileSync(`${host.path("upper")}/file`, "utf8")).toBe("changed\n");
+  rmSync(host.path("work"), { recursive: true });
 });

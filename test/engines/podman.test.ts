@@ -77,6 +77,17 @@ test("run: user, capabilities, limits, mounts, names", async ({ engines }) => {
   expect(
     await podman.ok("run", ...quiet, "--uidmap", "0:100000:5000", engines.image, "sh", "-c", "cat /proc/self/uid_map | tr -s ' '; id -u"),
   ).toBe(" 0 100000 5000\n0\n");
+  const over = await podman.ok(
+    "run",
+    ...quiet,
+    "--volume",
+    `${layered}:/over:O`,
+    engines.image,
+    "sh",
+    "-c",
+    "cat /over/file; echo x >/over/new; ls /over",
+  );
+  expect(over).toBe("from the host\nfile\nnew\n");
   await podman.ok("volume", "create", "v1");
   await podman.ok("run", ...quiet, "--volume", "v1:/data", engines.image, "sh", "-c", "echo kept >/data/f");
   expect(await podman.ok("run", ...quiet, "--volume", "v1:/data:ro", engines.image, "cat", "/data/f")).toBe("kept\n");

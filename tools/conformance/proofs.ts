@@ -66,7 +66,7 @@ export const proofs: readonly Proof[] = [
     file: mounts,
     test: "mounts: the kernel's file systems",
     words:
-      "Honoured in the guest for bind mounts and the kernel's file systems. Refused: other file systems, since what they stand on is the host's",
+      "Honoured in the guest for bind mounts and the kernel's file systems, on the host for overlay. Refused: other file systems, since what they stand on is the host's",
   },
   {
     field: "mounts[].uidMappings",

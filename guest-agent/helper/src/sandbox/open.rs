@@ -1,5 +1,6 @@
 //! What a sandbox needs of the host's files, opened where their paths mean something: in the host's mount namespace.
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -66,7 +67,22 @@ pub fn shared(mount: &Mount) -> Result<Shared> {
     if mount.readonly {
         attributes |= mount::MOUNT_ATTR_RDONLY;
     }
-    clone(&mount.source, attributes).with_context(|| format!("cannot share {}", mount.source.display()))
+    let what = || format!("cannot share {}", mount.source.display());
+    match &mount.overlay {
+        None => clone(&mount.source, attributes).with_context(what),
+        Some(options) => Ok(Shared { tree: overlay(options, attributes).with_context(what)?, folder: true }),
+    }
+}
+
+/// An overlay of folders of the host, whose paths mean something here.
+fn overlay(options: &[String], attributes: u64) -> Result<OwnedFd> {
+    let text = |part: &str| CString::new(part).context("an option has a zero byte in it");
+    let options = options
+        .iter()
+        .map(|option| option.split_once('=').map_or_else(|| Ok((text(option)?, None)), |(key, value)| Ok((text(key)?, Some(text(value)?)))))
+        .collect::<Result<Vec<_>>>()?;
+    let options: Vec<_> = options.iter().map(|(key, value)| (key.as_c_str(), value.as_deref())).collect();
+    mount::new_filesystem(c"overlay", &options, attributes).context("mount the overlay")
 }
 
 fn part(path: &Path) -> Result<Part> {

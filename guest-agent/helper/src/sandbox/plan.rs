@@ -78,6 +78,8 @@ pub struct Mount {
     pub target: PathBuf,
     #[serde(default)]
     pub readonly: bool,
+    /// Not the source itself, but an overlay file system with these options.
+    pub overlay: Option<Vec<String>>,
 }
 
 /// A program of the sandbox.

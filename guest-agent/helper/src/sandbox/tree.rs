@@ -88,7 +88,7 @@ fn add_folders(root: BorrowedFd<'_>) -> Result<()> {
         attach(root, OsStr::new(name), &shared).with_context(what)
     };
     // A program sees no process of another user, and root's programs change no setting of the kernel.
-    add("proc", Ok(mount::new_filesystem(c"proc", &[(c"hidepid", c"2")], DATA_ONLY | MOUNT_ATTR_RDONLY)?))?;
+    add("proc", Ok(mount::new_filesystem(c"proc", &[(c"hidepid", Some(c"2"))], DATA_ONLY | MOUNT_ATTR_RDONLY)?))?;
     add("dev", tmpfs(c"0755", c"64k", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC))?;
     add("shared", tmpfs(c"0700", c"1m", DATA_ONLY))?;
     add("run", tmpfs(c"0700", c"16m", DATA_ONLY))?;
@@ -120,7 +120,7 @@ pub fn give(path: impl AsRef<Path>, user: User) -> Result<()> {
 }
 
 fn tmpfs(mode: &CStr, size: &CStr, attributes: u64) -> Result<OwnedFd> {
-    mount::new_filesystem(c"tmpfs", &[(c"mode", mode), (c"size", size)], attributes).context("cannot make a tmpfs")
+    mount::new_filesystem(c"tmpfs", &[(c"mode", Some(mode)), (c"size", Some(size))], attributes).context("cannot make a tmpfs")
 }
 
 fn unless_exists(result: nix::Result<()>) -> Result<()> {

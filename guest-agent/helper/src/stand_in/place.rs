@@ -82,7 +82,8 @@ fn enter_root(rootfs: Option<&Path>) -> Result<()> {
         }
         None => {
             let attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-            mount::new_filesystem(c"tmpfs", &[(c"mode", c"0555"), (c"size", c"4k")], attributes).context("cannot make an empty root")?
+            mount::new_filesystem(c"tmpfs", &[(c"mode", Some(c"0555")), (c"size", Some(c"4k"))], attributes)
+                .context("cannot make an empty root")?
         }
     };
     namespaces::unshare_mounts()?;
