@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { test as base } from "vitest";
-import { imageName, makeImage } from "./image.ts";
+import { imageName, makeImage, pauseName } from "./image.ts";
 import { Program, type ProgramOptions, type Result } from "./program.ts";
 import { program as runtime } from "./runtime.ts";
 import { compareSnapshots, takeSnapshot } from "./snapshot.ts";
@@ -22,7 +22,7 @@ const givenBackMs = 5_000;
 const daemonMs = 60_000;
 
 /** Where engines keep the cgroups of their containers; they stay until the next boot, and are taken away here. */
-const engineCgroups = ["docker", "libpod_parent"];
+const engineCgroups = ["docker", "libpod_parent", "kubepods"];
 
 const path = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -137,17 +137,24 @@ export class Engines {
     return engine;
   }
 
-  /** Starts containerd, and answers the path of its socket. `programs`: a folder put before PATH, where it looks for shims. */
-  containerd(programs?: string): Promise<string> {
-    this.#containerd ??= this.#startContainerd(programs);
+  /** Starts containerd, and answers the path of its socket. `programs`: a folder put before PATH, where it looks for shims. `network`: a folder of CNI's
+   * configuration, for pods: without one there is no CRI. */
+  containerd(programs?: string, network?: string): Promise<string> {
+    this.#containerd ??= this.#startContainerd(programs, network);
     return this.#containerd;
   }
 
-  async #startContainerd(programs: string | undefined): Promise<string> {
+  /** The archives of the image, and of one that does nothing, for pods. */
+  archives(): string[] {
+    return [this.#archive, makeImage(this.folder, pauseName, ["/bin/sleep", "1000000"])];
+  }
+
+  async #startContainerd(programs: string | undefined, network: string | undefined): Promise<string> {
     const [config, socket] = [join(this.folder, "containerd.toml"), "/run/containerd-test/containerd.sock"];
+    const plugins = network === undefined ? 'disabled_plugins = ["io.containerd.grpc.v1.cri"]' : "";
     writeFileSync(
       config,
-      `version = 2\nroot = "${this.#data}/containerd"\nstate = "/run/containerd-test"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "${socket}"\n`,
+      `version = 2\nroot = "${this.#data}/containerd"\nstate = "/run/containerd-test"\n${plugins}\n[grpc]\naddress = "${socket}"\n${network === undefined ? "" : criConfig(network)}`,
     );
     const env: Record<string, string> = programs === undefined ? {} : { PATH: `${programs}:${path}` };
     await this.#daemon(["containerd", "--config", config], env, ["ctr", "--address", socket, "version"]);
@@ -193,7 +200,7 @@ export class Engines {
   async traces(): Promise<{ readonly machine: ReturnType<typeof takeSnapshot>; readonly inside: readonly string[] }> {
     const links = await this.inside("ip", "-o", "link");
     const mounts = readFileSync(`/proc/${this.#holder.pid}/mountinfo`, "utf8").split("\n");
-    const roots = ["/run/husk", "/run/docker-exec/runtime-runc/moby"].flatMap((root) =>
+    const roots = ["/run/husk", "/run/husk-shim", "/run/containerd/s", "/run/docker-exec/runtime-runc/moby"].flatMap((root) =>
       entries(this.outside(root)).map((id) => `${root}/${id}`),
     );
     const inside = [
@@ -229,10 +236,18 @@ export class Engines {
   }
 }
 
+/** The CRI plugin's part of containerd's configuration. */
+function criConfig(network: string): string {
+  const cri = 'plugins."io.containerd.grpc.v1.cri"';
+  const runtimes = ["husk", "runc"].map((name) => `[${cri}.containerd.runtimes.${name}]\nruntime_type = "io.containerd.${name}.v2"\n`);
+  return `[${cri}]\ndisable_apparmor = true\nrestrict_oom_score_adj = true\nsandbox_image = "docker.io/${pauseName}"
+[${cri}.cni]\nbin_dir = "/usr/lib/cni"\nconf_dir = "${network}"\n${runtimes.join("")}`;
+}
+
 /** What the engines keep for all containers: bridges, their parents' cgroups, and the mounts of their own. */
 function isEngines(line: string): boolean {
   const ours =
-    /(link (docker0|podman\d+|br-[0-9a-f]+)|mount \/run\/netns|mount \S+\/(docker|podman)(\/overlay2?)?|mount \/run\/docker\/netns\/default|mount \S+\/default)$/;
+    /(link (docker0|cni-test|podman\d+|br-[0-9a-f]+)|mount \/run\/netns|mount \S+\/(docker|podman)(\/overlay2?)?|mount \/run\/docker\/netns\/default|mount \S+\/default)$/;
   return (
     ours.test(line) ||
     engineCgroups.some((name) => new RegExp(`cgroup \\S+/${name}(/conmon)?$`).test(line)) ||
