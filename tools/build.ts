@@ -2,7 +2,7 @@
  * Bundles the programs: one file each, so that a start of Node reads one file. CommonJS, because the bundle of grpc-js is,
  * and because V8's code cache wants a plain script.
  */
-import { chmod, mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { build } from "esbuild";
 
 const programs = { husk: "src/cli/main.ts", supervisor: "src/cli/supervisor.ts", shim: "src/shim/main.ts" };
@@ -22,10 +22,11 @@ const options = {
   logLevel: "warning",
 } as const;
 for (const [name, entry] of Object.entries(programs)) {
-  await build({ ...options, entryPoints: [entry], outfile: `${staging}/${name}.js` });
+  await build({ ...options, entryPoints: [entry], outfile: `${staging}/${name}.program.js` });
+  await build({ ...options, entryPoints: ["src/loader.ts"], outfile: `${staging}/${name}.js` });
 }
 // The repository's package.json says "module"; the bundles are CommonJS.
 await writeFile(`${staging}/package.json`, '{ "type": "commonjs" }\n');
-for (const name of Object.keys(programs)) await chmod(`${staging}/${name}.js`, 0o644);
+for (const name of await readdir(staging)) await chmod(`${staging}/${name}`, 0o644);
 await rm("dist", { recursive: true, force: true });
 await rename(staging, "dist");

@@ -1,7 +1,7 @@
 /** Pods for tests, made as a kubelet makes them: containerd's CRI plugin behind a small client, with a bridge network. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { Client, credentials, loadPackageDefinition } from "@grpc/grpc-js";
+import { type Client, credentials, loadPackageDefinition } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { test as base, type Engines } from "../engines.ts";
 import { isHusk } from "../runtime.ts";
