@@ -5,7 +5,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { checkRootfs, inspectSources, loadBundle, loadProcess } from "./bundle.ts";
+import { checkRootfs, inspectSources, isHostNetwork, loadBundle, loadProcess } from "./bundle.ts";
 import { defaultConfigJson, defaultSpec } from "./default-spec.ts";
 
 let folder: string;
@@ -114,4 +114,11 @@ test("inspectSources tells what each source is", async () => {
     [9, { kind: "folder", realPath: "/dev/shm", tmpfsBytes: expect.any(Number) }],
     [10, { kind: "unreadable", reason: expect.stringContaining("ENAMETOOLONG") }],
   ]);
+});
+
+test("isHostNetwork knows the host's network namespace by whatever path, and no other", async () => {
+  const file = path.join(folder, "netns");
+  await symlink("/proc/self/ns/net", file);
+  expect(isHostNetwork(file)).toBe(true);
+  expect([isHostNetwork("/not/there"), isHostNetwork("/proc/self/ns/uts"), isHostNetwork("/etc")]).toEqual([false, false, false]);
 });
