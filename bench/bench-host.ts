@@ -38,10 +38,13 @@ export class BenchHost implements AsyncDisposable {
     return `bench-${process.pid}-${this.#count}`;
   }
 
-  /** Calls husk; `flavour` is the guest's kernel, own or debian. */
-  husk(flavour: string, args: readonly string[], options: ProgramOptions = {}): Promise<Timing> {
-    const config = join(this.folder, `${flavour}.toml`);
-    writeFileSync(config, `[vm]\nkernel = "${flavour}"\n`);
+  /** Calls husk; `flavour` is the guest's kernel, own or debian; `templates`: whether the machine is cloned from one, kept in the bench's own folder. */
+  husk(flavour: string, args: readonly string[], options: ProgramOptions = {}, templates = false): Promise<Timing> {
+    const config = join(this.folder, `${flavour}${templates ? "-templates" : ""}.toml`);
+    writeFileSync(
+      config,
+      `[vm]\nkernel = "${flavour}"\n[template]\nenabled = ${templates}\nfolder = "${join(this.folder, "templates")}"\n`,
+    );
     const { NODE_EXTRA_CA_CERTS: _, ...env } = process.env;
     return time(this.#husk, ["--root", join(this.folder, "husk"), ...args], { ...options, env: { ...env, HUSK_CONFIG: config } });
   }

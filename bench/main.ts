@@ -74,10 +74,18 @@ await compare("list", () => ended(host.husk("own", ["list"])), "node -e 0", bare
 await host.setProgram(["/bin/true"]);
 const run = (): string[] => ["run", "--bundle", host.bundle, host.nextId()];
 await compare(
-  "run of true, own kernel",
+  "run of true, booted, own kernel",
   () => ended(host.husk("own", run())),
   "runc run",
   () => ended(host.runc(run())),
+);
+await ended(host.husk("own", run(), {}, true)); // the first makes the template
+await compare(
+  "run of true from a template, a folder, own kernel",
+  () => ended(host.husk("own", run(), {}, true)),
+  "runc run",
+  () => ended(host.runc(run())),
+  6,
 );
 
 const ms = ({ medianMs, minMs, maxMs }: Summary): string => `${medianMs.toFixed(0)} (${minMs.toFixed(0)}-${maxMs.toFixed(0)})`;

@@ -76,7 +76,12 @@ const template = {
     "Where templates are kept, a file of the guest's memory each. It must belong to husk's user alone. auto is /var/lib/husk/templates, or a folder of " +
       "the user's cache.",
   ),
-  most: wholeNumber(1, 1000, 8, "How many templates are kept; those that were used last stay."),
+  most: wholeNumber(
+    1,
+    1000,
+    8,
+    "How many templates are kept. Where as many were used within an hour, a sandbox that would need another boots.",
+  ),
 } satisfies Record<string, Setting<unknown>>;
 
 const log = {

@@ -118,6 +118,13 @@ test("the templates used last are kept", () => {
   expect(store.find(key)).toEqual(first);
 });
 
+test("there is room for another as long as none in use would have to go", () => {
+  const { folder: first } = make();
+  expect([store.hasRoom(2), store.hasRoom(1)]).toEqual([true, false]);
+  utimesSync(join(first, "template.json"), 10, 10);
+  expect(store.hasRoom(1)).toBe(true);
+});
+
 test("a template is removed as a whole; one that is not there is no error", () => {
   make();
   expect(store.remove(key)).toBe(true);

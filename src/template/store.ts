@@ -68,6 +68,9 @@ const passing = "~";
 const maxStateBytes = 64 * 1024 * 1024;
 const maxManifestBytes = 64 * 1024;
 
+/** A template that was used within this is not removed to make room for another: with more kinds of sandboxes than room, each start would make one. */
+const inUseMs = 60 * 60_000;
+
 /** How long a failed attempt keeps others from being made: a host that cannot make templates must not lose seconds at each start. */
 const failureHoldsMs = 10 * 60_000;
 
@@ -177,6 +180,12 @@ export class TemplateStore {
   remove(key: string): boolean {
     rmSync(join(this.folder, `${key}${failed}`), { force: true });
     return this.#bury(join(this.folder, key));
+  }
+
+  /** Whether another template may be made where `count` may be kept: there is room, or one that nobody has used for long. */
+  hasRoom(count: number): boolean {
+    const least = this.list().templates[count - 1];
+    return least === undefined || Date.now() - least.usedAt.getTime() > inUseMs;
   }
 
   /** Removes all but the `count` templates that were used last. */

@@ -39,7 +39,7 @@ export async function obtainTemplate(shape: TemplateShape, { store, most, deadli
       return { template: found, notes };
     }
     const began = performance.now();
-    const claimed = store.claim(key);
+    const claimed = store.hasRoom(most) ? store.claim(key) : { wait: `there are ${most} others in use (template.most)` };
     if ("wait" in claimed)
       return { template: null, notes: [...notes, `the VM boots instead of being cloned from a template: ${claimed.wait}`] };
     const template = await fill(store, key, shape, claimed.draft, deadlineMs);

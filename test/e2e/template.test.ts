@@ -14,10 +14,10 @@ class Templates {
   readonly env: Readonly<Record<string, string>>;
   readonly #host: Host;
 
-  constructor(host: Host, memory = "128MiB") {
+  constructor(host: Host, memory = "128MiB", most = 8) {
     this.#host = host;
     this.folder = host.path("templates");
-    this.env = host.configuration(`[template]\nfolder = "${this.folder}"\n[vm]\nmemory = "${memory}"\naccel = "tcg"\n`);
+    this.env = host.configuration(`[template]\nmost = ${most}\nfolder = "${this.folder}"\n[vm]\nmemory = "${memory}"\naccel = "tcg"\n`);
   }
 
   get names(): string[] {
@@ -63,6 +63,10 @@ describe.runIf(isHusk)("a template", () => {
     const templates = new Templates(host);
     await templates.run(host.script("true"));
     await new Templates(host, "192MiB").run(host.script("true"));
+    expect(templates.names).toHaveLength(2);
+    const third = await new Templates(host, "256MiB", 2).run(host.script("echo hello"));
+    expect([third.stdout, third.trace.includes(cloned)]).toEqual(["hello\n", false]);
+    expect(third.log).toContain("the VM boots instead of being cloned from a template: there are 2 others in use (template.most)");
     expect(templates.names).toHaveLength(2);
     const env = host.configuration(`[template]\nenabled = false\nfolder = "${host.path("none")}"\n`);
     const { status, stderr } = await host.launch(["run", "--trace", "--bundle", host.script("true").path, host.name()], { env }).ended();
