@@ -126,10 +126,10 @@ export class Container {
     if (this.#status === "created") this.#setStatus("running");
   }
 
-  /** Throws `wrong-state` where nothing runs. */
-  async kill(signal: number, all: boolean): Promise<void> {
+  /** Throws `wrong-state` where nothing runs. `deadlineMs`: where it is not that of every call. */
+  async kill(signal: number, all: boolean, deadlineMs?: number): Promise<void> {
     demand("kill", this.#spec.id, this.#status);
-    await this.init.signal(signal, all);
+    await this.init.signal(signal, all, deadlineMs);
   }
 
   async pause(): Promise<void> {

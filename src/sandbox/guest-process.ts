@@ -10,6 +10,8 @@ export interface ProcessOutcome {
   readonly end: ProcessEnd;
   readonly at: Date;
   readonly reason?: string;
+  /** Whether it was killed for want of memory. */
+  readonly oomKilled?: boolean;
 }
 
 /** What a process's streams are joined to, each as soon as it is open; a stream that is not named is /dev/null in the guest. */
@@ -83,7 +85,7 @@ export class GuestProcess {
       ({ end, oomKilled, endedUnixNs }): ProcessOutcome => ({
         end: end?.$case === "signal" ? { signal: end.value } : { code: end?.value ?? 255 },
         at: new Date(Number(endedUnixNs / 1_000_000n)),
-        ...(oomKilled ? { reason: "out of memory" } : {}),
+        ...(oomKilled ? { reason: "out of memory", oomKilled } : {}),
       }),
       // The call fails when its channel does. The VM's own death says why; it is noticed within moments, or the agent alone is gone.
       async (error: Error): Promise<ProcessOutcome> => {
@@ -101,9 +103,9 @@ export class GuestProcess {
     this.#started = true;
   }
 
-  /** Sends a signal. `all`: to every process of the container. */
-  async signal(signal: number, all = false): Promise<void> {
-    await this.#sandbox.agent.call("signalProcess", { ...this.target, signal, all });
+  /** Sends a signal. `all`: to every process of the container; `deadlineMs`: where it is not that of every call. */
+  async signal(signal: number, all = false, deadlineMs?: number): Promise<void> {
+    await this.#sandbox.agent.call("signalProcess", { ...this.target, signal, all }, deadlineMs);
   }
 
   async resize(size: WindowSize): Promise<void> {

@@ -31,6 +31,15 @@ export async function moreMemoryKills(agent: AgentClient, containerId: string, a
   }
 }
 
+/** Tells every kill for want of memory in any of the guest's containers, with the container's kills since it began, until the guest is gone. */
+export function watchMemoryKills(agent: AgentClient, onKill: (containerId: string, kills: number) => void): void {
+  const stream = agent.events();
+  stream.on("error", () => {}); // the guest's end, which others tell of
+  stream.on("data", ({ containerId, event }) => {
+    if (event?.$case === "oom") onKill(containerId, Number(event.value.oomKills));
+  });
+}
+
 /** The counter in cgroup v2's memory.events. */
 export function memoryKills(memoryEvents: string): number {
   return Number(/^oom_kill (\d+)$/m.exec(memoryEvents)?.[1] ?? 0);

@@ -126,6 +126,13 @@ export class Sandbox {
     await this.#launch.kill();
   }
 
+  /** Ends the VM as one that has failed: what runs in it ends as killed, and `died` says `reason`. */
+  async abort(reason: string): Promise<void> {
+    const alive = !this.#closing && !this.#launch.closing;
+    await this.#launch.kill();
+    if (alive) this.#died.resolve(reason);
+  }
+
   async #connect(): Promise<GuestIdentity> {
     const { bootMs, callMs } = this.#spec.deadlines;
     const [{ AgentClient }] = await Promise.all([import("../agent/agent-client.ts"), this.#running]);

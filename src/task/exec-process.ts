@@ -84,6 +84,7 @@ export class ExecProcess extends TaskProcess {
       });
     } catch (error) {
       this.#process?.standIn.abandon(255);
+      stdio.close(); // its client waits for the outputs' ends
       throw error;
     }
   }

@@ -2,7 +2,7 @@
 import { HuskError } from "../errors.ts";
 import { withDeadline } from "../host/deadline.ts";
 import type { Container } from "../sandbox/container.ts";
-import type { JoinedProcess } from "../sandbox/guest-process.ts";
+import type { JoinedProcess, ProcessOutcome } from "../sandbox/guest-process.ts";
 import type { WindowSize } from "../sandbox/stand-in.ts";
 import { flushMs } from "./exec-process.ts";
 import type { StdioNames, TaskStdio } from "./stdio.ts";
@@ -18,9 +18,14 @@ export interface InitProcessOptions {
   readonly pid: number;
   /** Done before the program runs. */
   readonly beforeStart: () => Promise<void>;
-  /** Told why the container ended, where it was not its own doing. */
-  readonly onReason: (reason: string) => void;
+  /** Told before anybody else is. */
+  readonly onEnd: (outcome: ProcessOutcome) => void;
+  /** How long a guest that is told to kill the container may take to answer, and what ends the guest that does not. */
+  readonly killMs: number;
+  readonly endGuest: (reason: string) => Promise<void>;
 }
+
+const SIGKILL = 9;
 
 export class InitProcess extends TaskProcess {
   readonly #options: InitProcessOptions;
@@ -30,7 +35,7 @@ export class InitProcess extends TaskProcess {
     this.#options = options;
     const { ended, flushed } = options.joined;
     void ended.then(async (outcome) => {
-      if (outcome.reason !== undefined) options.onReason(outcome.reason);
+      options.onEnd(outcome);
       await withDeadline(flushed, flushMs, "the output").catch(() => {}); // what is left goes on until the task is deleted
       options.container.init.standIn.exit(outcome.end);
       this.finish(exitOf(outcome));
@@ -53,7 +58,7 @@ export class InitProcess extends TaskProcess {
   override async release(): Promise<void> {
     if (this.status === "running") throw new HuskError("wrong-state", "cannot delete a running process");
     if (this.status === "created") {
-      await this.signal(9, false).catch(() => {}); // it may just have ended
+      await this.signal(SIGKILL, false).catch(() => {}); // it may just have ended
       await this.exited;
     }
     this.#options.stdio.close();
@@ -65,7 +70,15 @@ export class InitProcess extends TaskProcess {
     await this.#options.container.start();
   }
 
+  /** SIGKILL cannot be ignored, and by no guest that stands still either. */
   protected override async signal(signal: number, all: boolean): Promise<void> {
-    await this.#options.container.kill(signal, all);
+    const { container, killMs, endGuest } = this.#options;
+    if (signal !== SIGKILL) return container.kill(signal, all);
+    try {
+      await container.kill(signal, all, killMs);
+    } catch (error) {
+      if (!(error instanceof HuskError && error.code === "deadline")) throw error;
+      await endGuest(`the guest did not kill the container within ${killMs} ms`);
+    }
   }
 }

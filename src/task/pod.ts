@@ -10,6 +10,7 @@ import type { CgroupHierarchy } from "../host/cgroups.ts";
 import type { Spec } from "../oci/types.ts";
 import { type ControlServer, serveControl } from "../sandbox/control.ts";
 import { giveBackLedger, HostedSandbox } from "../sandbox/hosted-sandbox.ts";
+import { watchMemoryKills } from "../sandbox/memory-kills.ts";
 import type { ContainerPlan } from "../sandbox/plan-container.ts";
 import { guestHostname, planVm } from "../sandbox/plan-vm.ts";
 import type { StandIn } from "../sandbox/stand-in.ts";
@@ -48,6 +49,7 @@ export class Pod {
   readonly #control: ControlServer;
   /** Those whose stand-ins may dial, each with a way to find one by its token. */
   readonly #standIns = new Set<(token: string) => StandIn | undefined>();
+  readonly #memoryWatchers = new Map<string, (kills: number) => void>();
   /** Those that keep the sandbox alive. */
   readonly #members = new Set<object>();
   #hosted: Promise<HostedSandbox> | undefined;
@@ -97,6 +99,12 @@ export class Pod {
   admit(find: (token: string) => StandIn | undefined): () => void {
     this.#standIns.add(find);
     return () => this.#standIns.delete(find);
+  }
+
+  /** Tells `onKills` the kills for want of memory in the container `id`, as they happen, until the returned function is called. */
+  watchMemory(id: string, onKills: (kills: number) => void): () => void {
+    this.#memoryWatchers.set(id, onKills);
+    return () => this.#memoryWatchers.delete(id);
   }
 
   /**
@@ -179,7 +187,7 @@ export class Pod {
   async #launch({ id, spec, netns, shown, disks, cgroupsPath }: SandboxNeeds): Promise<HostedSandbox> {
     const { vm, accelerator, cgroupLimits, notes } = await planVm(spec, this.config);
     for (const note of [accelerator.reason, ...notes]) this.log.info(note);
-    return HostedSandbox.launch({
+    const hosted = HostedSandbox.launch({
       sandbox: {
         ...vm,
         id,
@@ -201,5 +209,10 @@ export class Pod {
         templateFailed: (reason) => this.log.warn(`the template failed, so the VM boots: ${reason}`),
       },
     });
+    hosted.connect().then(
+      () => watchMemoryKills(hosted.sandbox.agent, (container, kills) => this.#memoryWatchers.get(container)?.(kills)),
+      () => {}, // told to who waits for it
+    );
+    return hosted;
   }
 }

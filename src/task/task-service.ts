@@ -10,6 +10,7 @@ import {
   TaskExecAdded,
   TaskExecStarted,
   TaskExit,
+  TaskOOM,
   TaskPaused,
   TaskResumed,
   TaskStart,
@@ -114,6 +115,7 @@ export class TaskService {
         rootfs,
         names: { terminal, stdin, stdout, stderr },
         isSandboxPid: (pid) => this.#ownsPid(pid) || this.#options.isSandboxPid(pid),
+        onMemoryKill: () => this.#publish("/tasks/oom", packAny(TaskOOM, { containerId: id })),
       });
     } catch (error) {
       this.#tasks.delete(id);

@@ -34,6 +34,8 @@ export interface TaskOptions {
   readonly names: StdioNames;
   /** PIDs of the sandbox's stand-ins, whose namespaces a container may name as its own. */
   readonly isSandboxPid: (pid: number) => boolean;
+  /** Told when a process of the container was killed for want of memory; before its end where it is the init. */
+  readonly onMemoryKill: () => void;
 }
 
 export class Task {
@@ -50,7 +52,9 @@ export class Task {
   #standIn: StandIn | undefined;
   #standInEnded: Promise<void> = Promise.resolve();
   #dismiss: (() => void) | undefined;
+  #forgetMemory: (() => void) | undefined;
   #poststart = false;
+  #memoryKills = 0;
 
   /** Makes the container; it waits for its start. Throws with everything given back. */
   static async create(pod: Pod, options: TaskOptions): Promise<Task> {
@@ -199,6 +203,7 @@ export class Task {
       () => {},
     );
     this.#container = container;
+    this.#forgetMemory = pod.watchMemory(this.id, (kills) => this.#tellMemoryKills(kills));
     this.#standIn = container.init.standIn;
     this.#dismiss = pod.admit((token) => container.findStandIn(token));
     const { failed, ended } = startStandIn(pod.helper, pod.controlSocket, container.init.standIn.token);
@@ -218,9 +223,21 @@ export class Task {
       stdio: this.#stdio,
       pid,
       beforeStart: () => pod.mirrorNetwork(hosted),
-      onReason: (reason) => pod.log.warn(`container "${this.id}" ended: ${reason}`),
+      onEnd: ({ reason, oomKilled }) => {
+        if (reason !== undefined) pod.log.warn(`container "${this.id}" ended: ${reason}`);
+        if (oomKilled === true) this.#tellMemoryKills(Math.max(this.#memoryKills, 1));
+      },
+      killMs: pod.config.deadlines.stopMs,
+      endGuest: (reason) => hosted.sandbox.abort(reason),
     });
     this.#leaveAtTheEnd();
+  }
+
+  /** `kills`: since the container began. They are told by two ways, of which either may be the first. */
+  #tellMemoryKills(kills: number): void {
+    if (kills <= this.#memoryKills) return;
+    this.#memoryKills = kills;
+    this.#options.onMemoryKill();
   }
 
   /** The sandbox is there for those that have not ended. */
@@ -273,6 +290,7 @@ export class Task {
       for (const { target } of this.#plan.shown) await hosted.sandbox.unmount(target);
     }
     this.#dismiss?.();
+    this.#forgetMemory?.();
     await this.#standInEnded;
     await giveBackTask(this.#pod, this.id);
   }
