@@ -25,11 +25,11 @@ export interface Beginning {
   readonly words: readonly string[];
 }
 
-/** Reads the global flags, without the program's name before them. Throws `invalid-argument` or `unsupported`. */
-export function parseBeginning(args: readonly string[]): Beginning {
+/** Reads the global flags, without the program's name before them. `cwd`: what relative paths begin with. Throws `invalid-argument` or `unsupported`. */
+export function parseBeginning(args: readonly string[], cwd = "."): Beginning {
   const { flags, operands } = parseFlags(args, globalFlags, { verb: undefined, stopAtOperand: true });
   const asks = flags.help ? "help" : flags.version ? "version" : operands.length === 0 ? "help" : "verb";
-  return { globals: readGlobals(flags), asks, words: operands };
+  return { globals: readGlobals(flags, cwd), asks, words: operands };
 }
 
 /** Reads the rest. Throws `invalid-argument`. */

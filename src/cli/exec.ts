@@ -1,15 +1,18 @@
 /**
- * `husk exec`: a session's child. It makes the process in the container, has front become (or fork) the stand-in that carries it, and ends once
- * the program runs: the rest is between the stand-in and the supervisor.
+ * `husk exec`: has the supervisor make the process in the container, and front become (or fork) the stand-in that carries it; ends once the program
+ * runs: the rest is between the stand-in and the supervisor. The supervisor itself does it where front could dial it; otherwise a session's child.
  */
+import type { Socket } from "node:net";
 import { exitStatus, explain, HuskError } from "../errors.ts";
-import { nonEmptyString, object, read, ShapeError } from "../narrow.ts";
+import { absolutePath, list, nonEmptyString, object, read, ShapeError, string } from "../narrow.ts";
 import { stringifyJson } from "../oci/json.ts";
 import { demand } from "../oci/state.ts";
+import type { Container, ExecSpec } from "../sandbox/container.ts";
+import type { Params } from "../sandbox/control.ts";
 import { ControlClient } from "../sandbox/control-client.ts";
 import { readRecord } from "../sandbox/record.ts";
 import { runFolder } from "../sandbox/run-folder.ts";
-import { type Beginning, parseCommandLine } from "./command-line.ts";
+import { type Beginning, parseBeginning, parseCommandLine } from "./command-line.ts";
 import { execProcess } from "./exec-process.ts";
 import { type Log, openLog } from "./log.ts";
 import { PidFile } from "./pid-file.ts";
@@ -21,16 +24,62 @@ const startWithinMs = 120_000;
 
 const execAnswer = object<{ token: string; execId: string }>({ token: nonEmptyString, execId: nonEmptyString });
 
+/** What front asks a supervisor for. */
+const requestReader = object<{ session: string; words: readonly string[]; cwd: string }>({
+  session: nonEmptyString,
+  words: list(string),
+  cwd: absolutePath,
+});
+
+/** Who makes processes in the container. */
+interface Maker extends Disposable {
+  readonly make: (spec: ExecSpec) => Promise<Made>;
+}
+
+/** A process that is being made: what its stand-in shows, and its PID once the program runs. */
+interface Made {
+  readonly token: string;
+  readonly started: () => Promise<number>;
+}
+
 /** Serves the session on descriptor 3. Throws where there is none; every other error is front's to print. */
 export async function execSession(beginning: Beginning): Promise<void> {
   const session = await Session.open();
-  const log = openLog(beginning.globals, false);
-  try {
+  await reporting(session, openLog(beginning.globals, false), async (log) => {
     const call = sessionCall(parseCommandLine(beginning));
-    if (call.verb === "exec") return await exec(call, session, log);
+    if (call.verb === "exec") return exec(call, session, log, () => distant(call, session));
     if (call.verb !== "print") throw new HuskError("internal", `"${call.verb}" is not for this program`);
     session.print(call.text);
     session.exit(0);
+  });
+}
+
+/** Serves a front that has dialled the supervisor of `container` at `socket`. Calls that are not for that container are declined. */
+export async function serveExec(request: Params, front: Socket, container: Container, socket: string): Promise<void> {
+  const session = Session.over(front, request["hello"]);
+  const call = execCall(request);
+  if (call === undefined || runFolder(call.globals.root, call.id).socket !== socket) {
+    session.decline();
+    return session.close();
+  }
+  await reporting(session, openLog(call.globals, false), (log) => exec(call, session, log, async () => near(container, session)));
+}
+
+/** What the words of a request ask for, where that is a process. Of anything else, mistakes included, Node tells better. */
+function execCall(request: Params): ExecOptions | undefined {
+  try {
+    const { words, cwd } = read(requestReader, request);
+    const call = sessionCall(parseCommandLine(parseBeginning(words, cwd)), cwd);
+    return call.verb === "exec" ? call : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Does a session's work, and has front print what goes wrong. */
+async function reporting(session: Session, log: Log, work: (log: Log) => Promise<void>): Promise<void> {
+  try {
+    await work(log);
   } catch (error) {
     log.error(explain(error));
     session.fail(explain(error), exitStatus(error));
@@ -39,7 +88,35 @@ export async function execSession(beginning: Beginning): Promise<void> {
   }
 }
 
-async function exec(options: ExecOptions, session: Session, log: Log): Promise<void> {
+/** The container of this very process. */
+function near(container: Container, session: Session): Maker {
+  return {
+    make: async (spec) => {
+      const { token, execId } = container.exec(spec, session.signal);
+      return { token, started: () => container.execStarted(execId) };
+    },
+    [Symbol.dispose]: () => {},
+  };
+}
+
+/** The container of another process, which serves its control socket. */
+async function distant({ globals, id }: ExecOptions, { signal }: Session): Promise<Maker> {
+  const client = await ControlClient.connect(globals.root, id);
+  return {
+    make: async ({ processJson, ...spec }) => {
+      const { token, execId } = readAnswer(await client.call("exec", { process: processJson, ...spec }));
+      const started = async (): Promise<number> => {
+        const { pid } = await client.call("execStarted", { execId }, { deadlineMs: startWithinMs, signal });
+        if (typeof pid === "number") return pid;
+        throw new HuskError("internal", "the supervisor did not say which process stands for the new one");
+      };
+      return { token, started };
+    },
+    [Symbol.dispose]: () => client.close(),
+  };
+}
+
+async function exec(options: ExecOptions, session: Session, log: Log, connect: () => Promise<Maker>): Promise<void> {
   const { globals, id, detach } = options;
   const record = readRecord(globals.root, id);
   if (!(record.status === "paused" && options.ignorePaused)) demand("exec", id, record.status);
@@ -47,21 +124,18 @@ async function exec(options: ExecOptions, session: Session, log: Log): Promise<v
   for (const flag of options.meaningless) log.info(`${flag} has no meaning in a virtual machine`);
   for (const note of notes) log.info(note);
   using pidFile = options.pidFile === undefined ? undefined : new PidFile(options.pidFile);
-  using client = await ControlClient.connect(globals.root, id);
+  using maker = await connect();
   const { consoleSize } = process;
-  const { token, execId } = readAnswer(
-    await client.call("exec", {
-      process: stringifyJson(process),
-      terminal,
-      consoleSocket: options.consoleSocket ?? null,
-      size: consoleSize === undefined ? session.hello.size : { rows: consoleSize.height, columns: consoleSize.width },
-      ignorePaused: options.ignorePaused,
-    }),
-  );
+  const { token, started } = await maker.make({
+    processJson: stringifyJson(process),
+    terminal,
+    consoleSocket: options.consoleSocket ?? null,
+    size: consoleSize === undefined ? session.hello.size : { rows: consoleSize.height, columns: consoleSize.width },
+    ignorePaused: options.ignorePaused,
+  });
   session.attach({ socket: runFolder(globals.root, id).socket, token, detach });
   try {
-    const { pid } = await client.call("execStarted", { execId }, { deadlineMs: startWithinMs, signal: session.signal });
-    if (typeof pid !== "number") throw new HuskError("internal", "the supervisor did not say which process stands for the new one");
+    const pid = await started();
     pidFile?.write(pid);
     if (detach) session.exit(0);
   } catch (error) {

@@ -19,14 +19,14 @@ export const globalFlags = {
 export interface Globals {
   /** Absolute. */
   readonly root: string;
-  /** Where errors are logged besides standard error. */
+  /** Where errors are logged besides standard error; absolute. */
   readonly log: string | undefined;
   readonly logFormat: "text" | "json";
   readonly debug: boolean;
 }
 
-/** Throws `invalid-argument` or `unsupported`. */
-export function readGlobals(flags: FlagValues<typeof globalFlags>): Globals {
+/** `cwd`: what relative paths begin with. Throws `invalid-argument` or `unsupported`. */
+export function readGlobals(flags: FlagValues<typeof globalFlags>, cwd: string): Globals {
   const logFormat = flags["log-format"] ?? "text";
   if (logFormat !== "text" && logFormat !== "json") {
     throw new HuskError("invalid-argument", `--log-format: expected text or json, got ${JSON.stringify(logFormat)}`);
@@ -34,5 +34,6 @@ export function readGlobals(flags: FlagValues<typeof globalFlags>): Globals {
   if (flags["systemd-cgroup"]) {
     throw new HuskError("unsupported", "--systemd-cgroup is not supported", { hint: "use the cgroupfs driver: cgroupsPath as a path" });
   }
-  return { root: resolve(flags.root ?? defaultRoot()), log: flags.log, logFormat, debug: flags.debug };
+  const log = flags.log === undefined ? undefined : resolve(cwd, flags.log);
+  return { root: resolve(cwd, flags.root ?? defaultRoot()), log, logFormat, debug: flags.debug };
 }

@@ -3,6 +3,9 @@ import { closeSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { HuskError } from "../errors.ts";
 
+/** How many this process has made: a supervisor writes the files of several calls at once. */
+let drafts = 0;
+
 /** A PID file about to be written: that it can be written is known before there is a process to lose. */
 export class PidFile implements Disposable {
   readonly #path: string;
@@ -13,7 +16,7 @@ export class PidFile implements Disposable {
   /** Throws `host` where the file cannot be written. */
   constructor(path: string) {
     this.#path = path;
-    this.#draft = join(dirname(path), `.husk-pid-${process.pid}`);
+    this.#draft = join(dirname(path), `.husk-pid-${process.pid}-${drafts++}`);
     try {
       this.#descriptor = openSync(this.#draft, "w", 0o644);
     } catch (cause) {

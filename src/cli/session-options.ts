@@ -61,34 +61,34 @@ export function parseSession(args: readonly string[]): SessionCall {
   return sessionCall(parseCommandLine(parseBeginning(args)));
 }
 
-/** The options in a command line that has been read. */
-export function sessionCall(line: CommandLine): SessionCall {
+/** The options in a command line that has been read. `cwd`: what relative paths begin with. */
+export function sessionCall(line: CommandLine, cwd = "."): SessionCall {
   switch (line.verb) {
     case "help":
       return { verb: "print", text: helpText(line.of) };
     case "version":
       return { verb: "print", text: versionText() };
     case "run":
-      return { verb: "run", ...createOptions(line), detach: line.flags.detach, keep: line.flags.keep };
+      return { verb: "run", ...createOptions(line, cwd), detach: line.flags.detach, keep: line.flags.keep };
     case "create":
-      return { verb: "create", ...createOptions(line) };
+      return { verb: "create", ...createOptions(line, cwd) };
     case "exec":
-      return { verb: "exec", ...execOptions(line) };
+      return { verb: "exec", ...execOptions(line, cwd) };
     default:
       throw new HuskError("internal", `"${line.verb}" is no session`);
   }
 }
 
-function createOptions({ verb, globals, flags, operands }: Invocation<"run"> | Invocation<"create">): CreateOptions {
+function createOptions({ verb, globals, flags, operands }: Invocation<"run"> | Invocation<"create">, cwd: string): CreateOptions {
   const [id = ""] = operands;
   checkId(id);
   checkPreserveFds(flags["preserve-fds"]);
   return {
     globals,
     id,
-    bundle: resolve(flags.bundle ?? "."),
-    pidFile: absolute(flags["pid-file"]),
-    consoleSocket: absolute(flags["console-socket"]),
+    bundle: resolve(cwd, flags.bundle ?? "."),
+    pidFile: absolute(cwd, flags["pid-file"]),
+    consoleSocket: absolute(cwd, flags["console-socket"]),
     accel: parseAccel(flags.accel),
     trace: flags.trace,
     meaningless: given(
@@ -99,7 +99,7 @@ function createOptions({ verb, globals, flags, operands }: Invocation<"run"> | I
   };
 }
 
-function execOptions({ globals, flags, operands }: Invocation<"exec">): ExecOptions {
+function execOptions({ globals, flags, operands }: Invocation<"exec">, cwd: string): ExecOptions {
   const [id = "", ...args] = operands;
   checkId(id);
   checkPreserveFds(flags["preserve-fds"]);
@@ -117,7 +117,7 @@ function execOptions({ globals, flags, operands }: Invocation<"exec">): ExecOpti
     globals,
     id,
     args,
-    process: absolute(flags.process),
+    process: absolute(cwd, flags.process),
     tty: flags.tty,
     user: flags.user === undefined ? undefined : parseUser(flags.user),
     additionalGids: flags["additional-gids"].map((gid) => parseNumericId("--additional-gids", gid)),
@@ -127,8 +127,8 @@ function execOptions({ globals, flags, operands }: Invocation<"exec">): ExecOpti
     noNewPrivileges: flags["no-new-privs"],
     detach: flags.detach,
     ignorePaused: flags["ignore-paused"],
-    pidFile: absolute(flags["pid-file"]),
-    consoleSocket: absolute(flags["console-socket"]),
+    pidFile: absolute(cwd, flags["pid-file"]),
+    consoleSocket: absolute(cwd, flags["console-socket"]),
     meaningless: given(["--apparmor", flags.apparmor !== undefined], ["--process-label", flags["process-label"] !== undefined]),
   };
 }
@@ -163,8 +163,8 @@ function checkPreserveFds(count: number | undefined): void {
   }
 }
 
-function absolute(path: string | undefined): string | undefined {
-  return path === undefined ? undefined : resolve(path);
+function absolute(cwd: string, path: string | undefined): string | undefined {
+  return path === undefined ? undefined : resolve(cwd, path);
 }
 
 function given(...flags: readonly (readonly [string, boolean])[]): string[] {

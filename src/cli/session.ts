@@ -1,10 +1,11 @@
 /**
- * A session's child, which front (guest-agent/helper/PROTOCOL.md) started: descriptor 3 leads to front, and with it to the caller's standard
- * streams, exit status and life.
+ * A session: the conversation with front (guest-agent/helper/PROTOCOL.md), and with it with the caller's standard streams, exit status and life.
+ * front's child has it on descriptor 3; a supervisor, on a connection to its control socket.
  *
- *     front ── hello ──► child
+ *     front ── hello ──► husk
  *     front ◄── attach (front, or a process that it forks, becomes the stand-in), print
  *     front ◄── fail | exit: the last word, unless front has become the stand-in
+ *     front ◄── decline (a supervisor's only word, where it has another one): not for me, ask Node
  */
 import { fstatSync } from "node:fs";
 import { Socket } from "node:net";
@@ -88,11 +89,23 @@ export class Session {
     }
   }
 
+  /** The session of a front that has dialled a supervisor, and said `hello`. Throws `internal` where that is no hello. */
+  static over(front: Socket, hello: unknown): Session {
+    const gone = new AbortController();
+    const onEnd = (): void => gone.abort(new HuskError("internal", "the process that asked for it is gone"));
+    readJsonLines(front, "front", () => {}, onEnd); // what it cannot understand, it says; there is nothing to be done about it
+    try {
+      return new Session(front, read(helloReader, hello), gone.signal);
+    } catch (cause) {
+      throw notFront(cause);
+    }
+  }
+
   private constructor(front: Socket, hello: Hello, signal: AbortSignal) {
     this.#front = front;
     this.hello = hello;
     this.signal = signal;
-    front.unref(); // a session's child ends when its work does, not when front does
+    front.unref(); // what serves a session ends when its work does, not when front does
   }
 
   /** Has a stand-in dial the supervisor's socket. */
@@ -108,6 +121,11 @@ export class Session {
   /** Prints "husk: MESSAGE" on the caller's standard error, and lets the call end with `status`. */
   fail(message: string, status: number): void {
     this.#send({ op: "fail", message, status });
+  }
+
+  /** Has front begin again with Node, since this is none of the supervisor's calls. Nothing else may have been said. */
+  decline(): void {
+    this.#send({ op: "decline" });
   }
 
   /** Lets the call end with `status`. */

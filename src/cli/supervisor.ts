@@ -1,8 +1,11 @@
 /**
  * The program behind `husk run` and `husk create`: started by front, it becomes the container's supervisor, and stays until the container has stopped.
  */
+import type { Socket } from "node:net";
 import { loadConfig } from "../config/config.ts";
 import { exitStatus, explain, HuskError } from "../errors.ts";
+import type { Container } from "../sandbox/container.ts";
+import type { Params } from "../sandbox/control.ts";
 import type { ProcessOutcome } from "../sandbox/guest-process.ts";
 import { runFolder } from "../sandbox/run-folder.ts";
 import { Supervisor } from "../sandbox/supervisor.ts";
@@ -71,6 +74,12 @@ async function supervise(call: Call, session: Session, log: Log, trace: Trace): 
     attach: (socket: string, token: string) => session.attach({ socket, token, detach: !foreground }),
     warn: (message: string) => log.warning(message),
     isStandIn: foreground,
+    serveExec: (request: Params, front: Socket, container: Container): void => {
+      // Loaded at the first call: most containers see none.
+      void import("./exec.ts")
+        .then(({ serveExec }) => serveExec(request, front, container, runFolder(call.globals.root, call.id).socket))
+        .catch(() => front.destroy()); // front, which has heard nothing, begins again with Node
+    },
   };
   const supervisor = await Supervisor.create(input, starter, trace, interruption());
   const supervisorLog = await openSupervisorLog(runFolder(call.globals.root, call.id).supervisorLog, config.log.level, call.id);

@@ -171,15 +171,9 @@ export class Container {
    * Makes a further process in the guest, which waits for its start. `processId`: unique in the container. Throws `wrong-state`, and the guest's errors.
    */
   async addProcess(processId: string, spec: ProcessSpec): Promise<GuestProcess> {
-    if (!(this.#status === "paused" && spec.ignorePaused)) demand("exec", this.#spec.id, this.#status);
-    const target = { containerId: this.#spec.id, processId };
-    const process = new GuestProcess(this.#sandbox, target);
-    await this.#sandbox.agent.call("createProcess", {
-      ...target,
-      processJson: Buffer.from(spec.processJson),
-      stdio: guestStdio(spec.terminal, spec.streams, spec.size),
-      ignorePaused: spec.ignorePaused,
-    });
+    this.#demandExec(spec);
+    const process = new GuestProcess(this.#sandbox, { containerId: this.#spec.id, processId });
+    await this.#createProcess(process, spec);
     this.#processes.set(processId, process);
     return process;
   }
@@ -196,12 +190,17 @@ export class Container {
   }
 
   /**
-   * Makes a further process, which runs as soon as a stand-in has dialled with the token in the answer. Throws as `addProcess` does.
+   * Makes a further process, which runs as soon as a stand-in has dialled with the token in the answer; what keeps it from running is told to the stand-in.
+   * `callerGone`: where it aborts before a stand-in has dialled, none will. Throws `wrong-state`.
    */
-  async exec(exec: ExecSpec): Promise<{ readonly token: string; readonly execId: string }> {
+  exec(exec: ExecSpec, callerGone: AbortSignal): { readonly token: string; readonly execId: string } {
+    this.#demandExec(exec);
     const execId = `exec-${this.#nextExec++}`;
-    const process = await this.addProcess(execId, { ...exec, streams: streamsOf(exec.terminal) });
-    const running = this.#runExec(process, exec);
+    const process = new GuestProcess(this.#sandbox, { containerId: this.#spec.id, processId: execId });
+    this.#processes.set(execId, process);
+    const onGone = (): void => process.standIn.giveUp();
+    callerGone.addEventListener("abort", onGone);
+    const running = this.#runExec(process, exec).finally(() => callerGone.removeEventListener("abort", onGone));
     running.catch(() => {}); // told to the stand-in, and to whoever asks by execStarted
     this.#execs.set(execId, { process, running });
     return { token: process.standIn.token, execId };
@@ -224,30 +223,47 @@ export class Container {
     for (const { process } of this.#execs.values()) process.standIn.exit({ signal: 9 });
   }
 
+  /** The guest makes the process while the stand-in goes to its place. */
   async #runExec(process: GuestProcess, exec: ExecSpec): Promise<number> {
     const { standIn, target } = process;
+    const { terminal, consoleSocket } = exec;
+    const streams = streamsOf(terminal);
+    const created = this.#createProcess(process, { ...exec, streams });
     try {
-      const pid = await standIn.pid;
-      const streams = streamsOf(exec.terminal);
-      const { terminal, consoleSocket } = exec;
-      const size = await this.placeProcess(process, { terminal, consoleSocket, size: exec.size, streams });
-      if (size !== null && exec.terminal) await process.resize(size);
+      const placed = this.placeProcess(process, { terminal, consoleSocket, size: exec.size, streams });
+      const [size] = await Promise.all([placed, created]);
+      if (size !== null && terminal) await process.resize(size);
       const ended = process.follow(standIn.streams(streams));
       await process.start();
       void ended.then(({ end }) => this.#endExec(process, end));
-      return pid;
+      return await standIn.pid;
     } catch (error) {
       standIn.fail(explain(error), exitStatus(error));
+      await created.catch(() => {}); // what it made must be there to be forgotten; its failure is the error, or follows from the same one
       this.#execs.delete(target.processId);
       await this.forgetProcess(process);
       throw error;
     }
   }
 
+  /** The caller waits for the stand-in's end, and nobody for the guest's memory of the process. */
   async #endExec(process: GuestProcess, end: ProcessOutcome["end"]): Promise<void> {
-    await this.forgetProcess(process);
-    this.#execs.delete(process.target.processId);
     process.standIn.exit(end);
+    this.#execs.delete(process.target.processId);
+    await this.forgetProcess(process);
+  }
+
+  #demandExec({ ignorePaused }: Pick<ProcessSpec, "ignorePaused">): void {
+    if (!(this.#status === "paused" && ignorePaused)) demand("exec", this.#spec.id, this.#status);
+  }
+
+  async #createProcess({ target }: GuestProcess, spec: ProcessSpec): Promise<void> {
+    await this.#sandbox.agent.call("createProcess", {
+      ...target,
+      processJson: Buffer.from(spec.processJson),
+      stdio: guestStdio(spec.terminal, spec.streams, spec.size),
+      ignorePaused: spec.ignorePaused,
+    });
   }
 
   #setStatus(status: ContainerStatus): void {

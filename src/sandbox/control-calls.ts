@@ -60,13 +60,16 @@ async function answer(
       await container.init.resize(readSize(params["size"]) ?? missing("size"));
       return {};
     case "exec":
-      return container.exec({
-        processJson: readText(params, "process"),
-        terminal: params["terminal"] === true,
-        consoleSocket: typeof params["consoleSocket"] === "string" ? params["consoleSocket"] : null,
-        size: readSize(params["size"]) ?? null,
-        ignorePaused: params["ignorePaused"] === true,
-      });
+      return container.exec(
+        {
+          processJson: readText(params, "process"),
+          terminal: params["terminal"] === true,
+          consoleSocket: typeof params["consoleSocket"] === "string" ? params["consoleSocket"] : null,
+          size: readSize(params["size"]) ?? null,
+          ignorePaused: params["ignorePaused"] === true,
+        },
+        signal,
+      );
     case "execStarted": {
       const execId = params["execId"];
       return { pid: await container.execStarted(typeof execId === "string" ? execId : missing("execId")) };

@@ -3,6 +3,8 @@
  *
  *     {"attach":TOKEN,"stream":"control"|"stdin"|"stdout"|"stderr","pid":N}    a stand-in's; what follows is as
  *                                                                              guest-agent/helper/PROTOCOL.md has it
+ *     {"session":"exec","words":["--root","/r","exec","ID","ls"],...}          front's: a session with whoever can read a command line, see
+ *                                                                              PROTOCOL.md; a supervisor that cannot ends it without a word
  *     {"id":1,"call":"start","params":{}}                                      a client's; it may go on calling, and calls overlap
  *       {"id":1,"result":{}}  |  {"id":1,"error":{"code":"wrong-state","message":"..."}}
  *
@@ -60,6 +62,8 @@ export interface ControlHandlers {
    * in both directions until it is ended in both. It must listen for the socket's errors.
    */
   readonly attach: (hello: AttachHello, socket: Socket) => void;
+  /** Takes over front's connection in the same way; `request` is its first line. Who has none ends such connections. */
+  readonly session?: (request: Params, socket: Socket) => void;
 }
 
 /** A call's error as it is on the wire. The message is the whole chain in one line, its hint included. */
@@ -131,18 +135,26 @@ function accept(socket: Socket, handlers: ControlHandlers, clients: Set<Socket>)
     }
     socket.off("readable", onReadable);
     socket.off("end", onEnd);
-    const hello = parseHello(begun.subarray(0, end).toString("utf8"));
-    // All but a stand-in's first line are calls, and the first one is among them.
-    const rest = hello === undefined ? begun : begun.subarray(end + 1);
+    const first = parseFirst(begun.subarray(0, end).toString("utf8"));
+    // The first of a client's calls is among them.
+    const rest = first.of === "client" ? begun : begun.subarray(end + 1);
     if (rest.length > 0) socket.unshift(rest);
-    if (hello === undefined) {
-      serveCalls(socket, handlers, gone.signal);
-      return;
+    switch (first.of) {
+      case "client":
+        return serveCalls(socket, handlers, gone.signal);
+      case "front":
+        if (handlers.session === undefined) socket.destroy();
+        else handlers.session(first.request, socket);
+        return;
+      case "stand-in":
+        clients.delete(socket);
+        repeatEnd(socket);
+        handlers.attach(first.hello, socket);
+        socket.off("error", onError);
+        return;
+      default:
+        first satisfies never;
     }
-    clients.delete(socket);
-    repeatEnd(socket);
-    handlers.attach(hello, socket);
-    socket.off("error", onError);
   };
   const onEnd = (): void => {
     socket.destroy();
@@ -213,17 +225,24 @@ function isParams(value: unknown): value is Params {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** A stand-in's first line; undefined for any other. */
-function parseHello(line: string): AttachHello | undefined {
+type FirstLine =
+  | { readonly of: "client" }
+  | { readonly of: "front"; readonly request: Params }
+  | { readonly of: "stand-in"; readonly hello: AttachHello };
+
+/** What a connection's first line says of it. Whatever is of nobody else is a client's, who is told of its mistakes. */
+function parseFirst(line: string): FirstLine {
   let value: unknown;
   try {
     value = JSON.parse(line);
   } catch {
-    return undefined;
+    return { of: "client" };
   }
-  if (!isParams(value)) return undefined;
-  const { attach, stream, pid } = value;
+  if (!isParams(value)) return { of: "client" };
+  const { attach, stream, pid, session } = value;
+  if (session === "exec") return { of: "front", request: value };
   const known = attachStreams.find((name) => name === stream);
-  if (typeof attach !== "string" || known === undefined) return undefined;
-  return { token: attach, stream: known, pid: typeof pid === "number" && Number.isSafeInteger(pid) && pid > 0 ? pid : undefined };
+  if (typeof attach !== "string" || known === undefined) return { of: "client" };
+  const ownPid = typeof pid === "number" && Number.isSafeInteger(pid) && pid > 0 ? pid : undefined;
+  return { of: "stand-in", hello: { token: attach, stream: known, pid: ownPid } };
 }

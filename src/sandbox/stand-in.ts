@@ -113,6 +113,14 @@ export class StandIn {
     this.#endStreams();
   }
 
+  /** Nobody will dial, unless somebody has: whoever was to is gone. */
+  giveUp(): void {
+    if (this.#control !== undefined) return;
+    const gone = new HuskError("host", "the process that was to stand in is gone");
+    this.#pid.reject(gone);
+    for (const stream of Object.values(this.#streams)) stream.reject(gone);
+  }
+
   /** It waits for its streams' ends, which come with its process's, and from nobody where there is none. */
   #endStreams(): void {
     for (const stream of Object.values(this.#streams)) {

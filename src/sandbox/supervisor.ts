@@ -8,6 +8,7 @@
  *
  * Whatever fails, everything taken so far is given back before the error is reported.
  */
+import type { Socket } from "node:net";
 import { exitStatus, explain, HuskError } from "../errors.ts";
 import { type CgroupHierarchy, type CgroupLimits, moveBeside } from "../host/cgroups.ts";
 import { deferred } from "../host/deferred.ts";
@@ -15,7 +16,7 @@ import { type HostHook, runHooks } from "../host/hooks.ts";
 import { identify } from "../host/process-identity.ts";
 import { demand } from "../oci/state.ts";
 import { Container, type ContainerSpec, streamsOf } from "./container.ts";
-import { type ControlServer, serveControl } from "./control.ts";
+import { type ControlServer, type Params, serveControl } from "./control.ts";
 import { serveContainer } from "./control-calls.ts";
 import type { ProcessOutcome } from "./guest-process.ts";
 import { giveBackLedger, HostedSandbox } from "./hosted-sandbox.ts";
@@ -52,6 +53,8 @@ export interface Starter {
   readonly warn: (message: string) => void;
   /** Whether the caller itself is the stand-in: then what husk has to say is said by the stand-in, and by nobody else. */
   readonly isStandIn: boolean;
+  /** Serves a call of `husk exec` whose front dialled the control socket: `request` is its first line. */
+  readonly serveExec: (request: Params, front: Socket, container: Container) => void;
 }
 
 /** How a hook is told of the container (runtime-spec, runtime.md, "State"). */
@@ -196,10 +199,10 @@ export class Supervisor {
     const container = new Container(sandbox, input.container, onStatus, (signal) => this.#onEarlySignal(signal));
     this.#container = container;
     const update = (change: LimitChange) => changeLimits(container, { ...input.sandbox, ...input }, change);
-    this.#control = await serveControl(
-      folder.socket,
-      serveContainer(container, { start: () => this.start(), state: () => this.#record, update }),
-    );
+    this.#control = await serveControl(folder.socket, {
+      ...serveContainer(container, { start: () => this.start(), state: () => this.#record, update }),
+      session: (request, front) => this.#starter.serveExec(request, front, container),
+    });
     this.#starter.attach(folder.socket, container.init.standIn.token);
     await Promise.all([this.#prepareHost(hosted, container), this.#connect(hosted)]);
     const { ended, flushed } = await container.create(container.init.standIn.streams(streamsOf(this.#input.container.terminal)));

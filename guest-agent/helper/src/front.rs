@@ -2,6 +2,7 @@
 //! make a process are sessions: a program of husk does the work aside, and front lends it the caller's standard streams.
 
 mod arguments;
+mod exec;
 mod session;
 mod tail;
 

@@ -4,10 +4,11 @@ mod common;
 
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use common::session::{Session, dist, husk, null, outcome, pipes};
-use common::{Folder, HELPER, Process, eventually, pidfd, pipe, read_text, status_field, wait_readable};
+use common::{Conversation, Folder, HELPER, Process, eventually, pidfd, pipe, read_text, status_field, wait_readable};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -185,4 +186,63 @@ fn nothing_is_left_when_a_call_cannot_be_made_sense_of() {
     let usage =
         "husk: usage: husk-helper front|shim|stand-in|sandbox|mount|unmount|vsock|network ...; it is started by husk, see PROTOCOL.md\n";
     assert_eq!(outcome(Command::new(HELPER).arg("dance")), (1, String::new(), usage.into()));
+}
+
+/// A folder with a container's socket, and a program in Node's place that tells that it was asked.
+fn container() -> (Folder, UnixListener) {
+    let folder = dist("exit 1");
+    folder.file("husk.js", "printf '{\"op\":\"exit\",\"status\":5}\\n' >&3; read -r hello <&3");
+    fs::create_dir(folder.path("box")).expect("make the run folder");
+    let listener = UnixListener::bind(folder.path("box/sock")).expect("listen");
+    (folder, listener)
+}
+
+/// Starts exec in the container, and answers its first words to the supervisor.
+fn ask(folder: &Folder, listener: &UnixListener) -> (Process, Conversation, serde_json::Value) {
+    let root = folder.0.to_str().expect("a path in words").to_owned();
+    let process = Process::start(&mut husk(folder, &["--root", &root, "exec", "-e", "A=b", "box", "ls", "-l"]));
+    let mut supervisor = Conversation::new(common::accept(listener));
+    let request = supervisor.next().expect("a request");
+    (process, supervisor, request)
+}
+
+#[test]
+fn exec_is_served_by_the_supervisor_where_there_is_one() {
+    let (folder, listener) = container();
+    let (mut process, mut supervisor, request) = ask(&folder, &listener);
+    assert_eq!(request["session"], "exec");
+    assert_eq!(request["words"], json!(["--root", folder.0, "exec", "-e", "A=b", "box", "ls", "-l"]));
+    assert_eq!(request["cwd"], json!(std::env::current_dir().expect("a folder")));
+    assert_eq!(request["hello"]["pid"], json!(process.pid().as_raw()));
+    supervisor.send(&json!({"op": "exit", "status": 9}));
+    assert_eq!(process.wait(), 9);
+}
+
+#[test]
+fn a_supervisor_that_declines_or_says_nothing_leaves_exec_to_the_command_line() {
+    let (folder, listener) = container();
+    let (mut process, mut supervisor, _) = ask(&folder, &listener);
+    supervisor.send(&json!({"op": "decline"}));
+    assert_eq!(process.wait(), 5);
+    let (mut process, supervisor, _) = ask(&folder, &listener);
+    drop(supervisor);
+    assert_eq!(process.wait(), 5);
+}
+
+#[test]
+fn exec_does_not_begin_again_once_something_was_done() {
+    let (folder, listener) = container();
+    let (mut process, mut supervisor, _) = ask(&folder, &listener);
+    supervisor.send(&json!({"op": "print", "text": ""}));
+    drop(supervisor);
+    assert_eq!(process.wait(), 125);
+}
+
+#[test]
+fn a_signal_ends_exec_before_there_is_a_stand_in() {
+    let (folder, listener) = container();
+    let (mut process, mut supervisor, _) = ask(&folder, &listener);
+    nix::sys::signal::kill(process.pid(), Signal::SIGTERM).expect("kill");
+    assert_eq!(process.wait(), -(Signal::SIGTERM as i32));
+    assert_eq!(supervisor.next(), None);
 }

@@ -9,6 +9,27 @@ use crate::programs::Programs;
 /// Global flags that take a value: `--flag VALUE` or `--flag=VALUE`, with one dash or two.
 const FLAGS_WITH_VALUE: [&str; 4] = ["root", "log", "log-format", "rootless"];
 
+/// Flags of exec that take a value, and those that take none, in all their spellings (src/cli/session-verbs.ts).
+const EXEC_WITH_VALUE: [&str; 16] = [
+    "user",
+    "u",
+    "additional-gids",
+    "g",
+    "env",
+    "e",
+    "cwd",
+    "process",
+    "p",
+    "pid-file",
+    "console-socket",
+    "cap",
+    "c",
+    "apparmor",
+    "process-label",
+    "preserve-fds",
+];
+const EXEC_SWITCHES: [&str; 6] = ["tty", "t", "detach", "d", "no-new-privs", "ignore-paused"];
+
 /// Verbs that make a process whose standard streams are the caller's.
 const SESSIONS: [&str; 4] = ["run", "create", "exec", "restore"];
 
@@ -40,6 +61,41 @@ impl<'a> Call<'a> {
         None
     }
 
+    /// The words as text, where all of them are.
+    pub fn text(&self) -> Option<Vec<&'a str>> {
+        self.words.iter().map(|word| word.to_str()).collect()
+    }
+
+    /// The value of --root, if it has one, and the container that `exec` is for. None where that is not plain: help is asked for, a flag
+    /// is unknown, a value or the container is missing.
+    pub fn exec_target(&self) -> Option<(Option<&'a str>, &'a str)> {
+        let mut words = self.text()?.into_iter();
+        let mut root = None;
+        loop {
+            let word = words.next()?;
+            match flag(word) {
+                None if word == "exec" => break,
+                Some((name, value)) if FLAGS_WITH_VALUE.contains(&name) => {
+                    let value = value.or_else(|| words.next())?;
+                    if name == "root" {
+                        root = Some(value).filter(|root| !root.is_empty());
+                    }
+                }
+                Some(("debug" | "systemd-cgroup", _)) => {}
+                _ => return None,
+            }
+        }
+        loop {
+            let word = words.next()?;
+            match flag(word) {
+                None => return Some((root, word)),
+                Some((name, None)) if EXEC_WITH_VALUE.contains(&name) => _ = words.next()?,
+                Some((name, _)) if EXEC_WITH_VALUE.contains(&name) || EXEC_SWITCHES.contains(&name) => {}
+                _ => return None,
+            }
+        }
+    }
+
     pub fn is_session(&self) -> bool {
         self.verb().is_some_and(|verb| SESSIONS.contains(&verb))
     }
@@ -48,6 +104,13 @@ impl<'a> Call<'a> {
     pub fn script(&self) -> &'static str {
         if self.verb() == Some("exec") { "husk.js" } else { "supervisor.js" }
     }
+}
+
+/// The name of a flag, and its value where that is a part of the word. None: the word is no flag.
+fn flag(word: &str) -> Option<(&str, Option<&str>)> {
+    let flag = word.strip_prefix('-').filter(|rest| !rest.is_empty())?;
+    let flag = flag.strip_prefix('-').unwrap_or(flag);
+    Some(flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value))))
 }
 
 #[cfg(test)]
@@ -93,6 +156,32 @@ mod tests {
         assert_eq!(script("exec a"), Some("husk.js"));
         assert_eq!(script("state run"), None);
         assert_eq!(script("runs"), None);
+    }
+
+    #[test]
+    fn the_container_of_exec_is_found_where_it_is_plain() {
+        let target = |text: &str| {
+            let words = words(text);
+            let call = Call::parse(&words).expect("a call");
+            call.exec_target().map(|(root, id)| (root.map(str::to_owned), id.to_owned()))
+        };
+        let found = |root: Option<&str>, id: &str| Some((root.map(str::to_owned), id.to_owned()));
+        assert_eq!(target("exec box ls -l"), found(None, "box"));
+        assert_eq!(target("--debug --root /r --log=/l exec -t -u 0:0 --env=A=-b -e B=c -d box sh --help"), found(Some("/r"), "box"));
+        assert_eq!(target("--root= --systemd-cgroup exec -tty=false box"), found(None, "box"));
+        for text in [
+            "exec",
+            "exec -t",
+            "exec --help box",
+            "exec -u",
+            "exec -x box",
+            "exec -- box ls",
+            "--version exec box",
+            "exec -td box",
+            "run box",
+        ] {
+            assert_eq!(target(text), None, "{text}");
+        }
     }
 
     #[test]

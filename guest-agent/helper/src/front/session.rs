@@ -1,4 +1,4 @@
-//! A session: front starts the program that serves it (the supervisor, say), and does what that says until it may end.
+//! A session: front starts the program that serves it (the supervisor, say), or dials one that runs, and does what that says until it may end.
 
 use std::convert::Infallible;
 use std::io::{self, Write};
@@ -16,10 +16,11 @@ use nix::unistd::{Pid, setsid};
 use serde::{Deserialize, Serialize};
 
 use super::arguments::Call;
+use super::exec;
 use super::tail::Tail;
 use crate::lines::Lines;
 use crate::processes::{self, End};
-use crate::stand_in::{HUSK_FAILED, Outcome, StandIn};
+use crate::stand_in::{self, HUSK_FAILED, StandIn};
 use crate::window::WindowSize;
 use crate::{descriptors, signals, window, words};
 
@@ -29,10 +30,20 @@ const CONTROL: i32 = 3;
 /// What front says first.
 #[derive(Serialize)]
 #[serde(tag = "op", rename = "hello")]
-struct Hello {
+pub struct Hello {
     pid: u32,
     terminal: Terminals,
     size: Option<WindowSize>,
+}
+
+impl Hello {
+    pub fn of_this_process() -> Self {
+        Hello {
+            pid: std::process::id(),
+            terminal: Terminals { stdin: window::is_terminal(0), stdout: window::is_terminal(1), stderr: window::is_terminal(2) },
+            size: window::of_standard_streams(),
+        }
+    }
 }
 
 /// Which of the caller's standard streams are terminals.
@@ -64,6 +75,8 @@ enum Order {
     Exit {
         status: i32,
     },
+    /// A running supervisor's: the call is not for it.
+    Decline,
 }
 
 #[derive(Default, Deserialize)]
@@ -76,30 +89,54 @@ enum Output {
 
 struct Session {
     control: Lines,
-    tail: Tail,
-    child: Pid,
-    child_end: OwnedFd,
+    /// None where a program serves the session that was there before.
+    child: Option<Child>,
     signals: SignalFd,
+    /// Whether an order was carried out: then there is no beginning again.
+    begun: bool,
+}
+
+/// The program that front has started to serve the session.
+struct Child {
+    pid: Pid,
+    end: OwnedFd,
+    tail: Tail,
+}
+
+/// How a session ends for front.
+enum Outcome {
+    Code(ExitCode),
+    /// Whoever was asked said nothing, or that it is not for it.
+    Declined,
 }
 
 /// Serves a call to its end. Answers the exit status, unless the process ends by a signal.
 pub fn run(call: &Call<'_>) -> Result<ExitCode> {
+    // What the caller left open is not the supervisor's, nor a stand-in's that outlives the call.
+    descriptors::close_all_but(CONTROL, &[])?;
+    if call.verb() == Some("exec")
+        && let Some(supervisor) = exec::ask(call)
+        && let Outcome::Code(code) = Session::with(supervisor)?.serve()?
+    {
+        return Ok(code);
+    }
     let session = Session::start(call)?;
-    session.say(&Hello {
-        pid: std::process::id(),
-        terminal: Terminals { stdin: window::is_terminal(0), stdout: window::is_terminal(1), stderr: window::is_terminal(2) },
-        size: window::of_standard_streams(),
-    });
-    session.serve()
+    session.say(&Hello::of_this_process());
+    match session.serve()? {
+        Outcome::Code(code) => Ok(code),
+        Outcome::Declined => bail!("the program that serves the call declined it"),
+    }
+}
+
+/// What ends front before it is a stand-in is taken; what else a container may want to have waits until there is one.
+fn take_signals() -> Result<SignalFd> {
+    signals::block_all()?;
+    signals::open(&SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]))
 }
 
 impl Session {
     fn start(call: &Call<'_>) -> Result<Session> {
-        // What ends front before it is a stand-in is passed on; what else a container may want to have waits until there is one.
-        let passed = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]);
-        signals::block_all()?;
-        // What the caller left open is not the supervisor's, nor a stand-in's that outlives the call.
-        descriptors::close_all_but(CONTROL, &[])?;
+        let signals = take_signals()?;
         let (control, theirs) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).context("cannot make a socket pair")?;
         let (tail, stderr) = Tail::new()?;
@@ -109,23 +146,28 @@ impl Session {
             words::say(&format!("{error:#}\n"));
             std::process::exit(HUSK_FAILED)
         };
-        let child_end = processes::pidfd(child)?;
-        Ok(Session { control: Lines::new(control), tail, child, child_end, signals: signals::open(&passed)? })
+        let child = Child { pid: child, end: processes::pidfd(child)?, tail };
+        Ok(Session { control: Lines::new(control), child: Some(child), signals, begun: false })
     }
 
-    fn serve(mut self) -> Result<ExitCode> {
+    /// The session with a supervisor that runs.
+    fn with(control: Lines) -> Result<Session> {
+        Ok(Session { control, child: None, signals: take_signals()?, begun: false })
+    }
+
+    fn serve(mut self) -> Result<Outcome> {
         loop {
             let events = self.wait()?;
             if events.signal {
                 self.pass_on_signal()?;
             }
-            if events.stderr {
-                self.tail.drain()?;
+            if let (true, Some(child)) = (events.stderr, &mut self.child) {
+                child.tail.drain()?;
             }
             let open = !events.message || self.control.receive()?;
             while let Some(line) = self.control.take() {
-                if let Some(code) = self.obey(&line)? {
-                    return Ok(code);
+                if let Some(outcome) = self.obey(&line)? {
+                    return Ok(outcome);
                 }
             }
             if events.child || !open {
@@ -135,9 +177,9 @@ impl Session {
     }
 
     fn wait(&self) -> Result<Events> {
-        let pipe = self.tail.descriptor();
-        let [message, signal, child, stderr] =
-            readable([Some(self.control.as_fd()), Some(self.signals.as_fd()), Some(self.child_end.as_fd()), pipe])?;
+        let child = self.child.as_ref();
+        let (end, pipe) = (child.map(|child| child.end.as_fd()), child.and_then(|child| child.tail.descriptor()));
+        let [message, signal, child, stderr] = readable([Some(self.control.as_fd()), Some(self.signals.as_fd()), end, pipe])?;
         Ok(Events { message, signal, child, stderr })
     }
 
@@ -149,43 +191,52 @@ impl Session {
     fn pass_on_signal(&self) -> Result<()> {
         if let Some(signal) = self.signals.read_signal().context("cannot read a signal")? {
             let signal = Signal::try_from(signal.ssi_signo as i32).context("an unknown signal came")?;
-            kill(self.child, signal).with_context(|| format!("cannot pass on {signal}"))?;
+            match &self.child {
+                Some(child) => kill(child.pid, signal).with_context(|| format!("cannot pass on {signal}"))?,
+                // Nobody else's: the supervisor sees the conversation's end.
+                None => processes::end_like(End::Signal(signal as i32)),
+            }
         }
         Ok(())
     }
 
     /// Carries out an order. Answers the exit status where it is the last one.
-    fn obey(&mut self, line: &[u8]) -> Result<Option<ExitCode>> {
-        match serde_json::from_slice(line) {
-            Ok(Order::Attach { socket, token, detach: false }) => return self.become_stand_in(StandIn::dial(&socket, token)?).map(Some),
+    fn obey(&mut self, line: &[u8]) -> Result<Option<Outcome>> {
+        let order = serde_json::from_slice(line);
+        let first = !std::mem::replace(&mut self.begun, true);
+        match order {
+            Ok(Order::Attach { socket, token, detach: false }) => {
+                return self.become_stand_in(StandIn::dial(&socket, token)?).map(|code| Some(Outcome::Code(code)));
+            }
             Ok(Order::Attach { socket, token, detach: true }) => fork_stand_in(StandIn::dial(&socket, token)?)?,
             Ok(Order::Fail { message, status }) => {
                 words::complain(message);
                 self.wait_for_child()?;
-                return Ok(Some(exit_code(status)));
+                return Ok(Some(Outcome::Code(exit_code(status))));
             }
             Ok(Order::Print { text, stream: Output::Stdout }) => io::stdout().write_all(text.as_bytes()).context("cannot print")?,
             Ok(Order::Print { text, stream: Output::Stderr }) => io::stderr().write_all(text.as_bytes()).context("cannot print")?,
-            Ok(Order::Exit { status }) => return Ok(Some(exit_code(status))),
+            Ok(Order::Exit { status }) => return Ok(Some(Outcome::Code(exit_code(status)))),
+            Ok(Order::Decline) if first => return Ok(Some(Outcome::Declined)),
+            Ok(Order::Decline) => bail!("the supervisor declined what it had begun"),
             Err(error) => self.say(&serde_json::json!({"error": error.to_string()})),
         }
         Ok(None)
     }
 
     fn become_stand_in(&mut self, stand_in: StandIn) -> Result<ExitCode> {
-        match stand_in.run(Some(&mut self.tail))? {
-            Outcome::Ended(end) => {
+        match stand_in.run(self.child.as_mut().map(|child| &mut child.tail))? {
+            stand_in::Outcome::Ended(end) => {
                 self.wait_for_child()?;
                 processes::end_like(end)
             }
-            Outcome::Failed { message, status } => {
+            stand_in::Outcome::Failed { message, status } => {
                 words::complain(message);
                 self.wait_for_child()?;
                 Ok(exit_code(status))
             }
-            Outcome::Lost => {
-                self.tail.drain()?;
-                let said = self.tail.text().map_or(String::new(), |text| format!(": {text}"));
+            stand_in::Outcome::Lost => {
+                let said = self.last_words()?.map_or(String::new(), |text| format!(": {text}"));
                 words::complain(format_args!("the sandbox ended: its supervisor is gone{said}"));
                 processes::end_like(End::Signal(Signal::SIGKILL as i32))
             }
@@ -194,25 +245,33 @@ impl Session {
 
     /// Waits until the program that serves the session has ended, so that nothing of it is left when this one ends. Signals
     /// have their default actions meanwhile: whoever does not want to wait need not.
-    fn wait_for_child(&mut self) -> Result<End> {
+    fn wait_for_child(&mut self) -> Result<Option<End>> {
+        let Some(child) = &mut self.child else { return Ok(None) };
         signals::restore_defaults()?;
         loop {
-            let [ended, _] = readable([Some(self.child_end.as_fd()), self.tail.descriptor()])?;
-            self.tail.drain()?;
+            let [ended, _] = readable([Some(child.end.as_fd()), child.tail.descriptor()])?;
+            child.tail.drain()?;
             if ended {
-                return processes::wait(self.child);
+                return processes::wait(child.pid).map(Some);
             }
         }
     }
 
-    fn no_last_word(mut self) -> Result<ExitCode> {
-        let end = self.wait_for_child()?;
-        self.tail.drain()?;
-        let how = match end {
-            End::Code(code) => format!("ended with status {code}"),
-            End::Signal(number) => format!("was killed by {}", Signal::try_from(number).map_or("a signal", Signal::as_str)),
+    /// The end of what the child wrote on its standard error.
+    fn last_words(&mut self) -> Result<Option<String>> {
+        let Some(child) = &mut self.child else { return Ok(None) };
+        child.tail.drain()?;
+        Ok(child.tail.text())
+    }
+
+    fn no_last_word(mut self) -> Result<Outcome> {
+        let how = match self.wait_for_child()? {
+            None if !self.begun => return Ok(Outcome::Declined),
+            None => "is gone".to_owned(),
+            Some(End::Code(code)) => format!("ended with status {code}"),
+            Some(End::Signal(number)) => format!("was killed by {}", Signal::try_from(number).map_or("a signal", Signal::as_str)),
         };
-        match self.tail.text() {
+        match self.last_words()? {
             Some(text) => bail!("{text}"),
             None => bail!("the supervisor {how} before it said what became of the call"),
         }
