@@ -80,7 +80,7 @@ const template = {
     1,
     1000,
     8,
-    "How many templates are kept. Where as many were used within an hour, a sandbox that would need another boots.",
+    "How many templates are kept. Where as many were used within ten minutes, a sandbox that would need another boots.",
   ),
 } satisfies Record<string, Setting<unknown>>;
 

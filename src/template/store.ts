@@ -69,7 +69,7 @@ const maxStateBytes = 64 * 1024 * 1024;
 const maxManifestBytes = 64 * 1024;
 
 /** A template that was used within this is not removed to make room for another: with more kinds of sandboxes than room, each start would make one. */
-const inUseMs = 60 * 60_000;
+const inUseMs = 10 * 60_000;
 
 /** How long a failed attempt keeps others from being made: a host that cannot make templates must not lose seconds at each start. */
 const failureHoldsMs = 10 * 60_000;
