@@ -26,6 +26,7 @@ export class Launch {
   readonly #console: GuestConsole;
   readonly #died = deferred<string>();
   #closing = false;
+  #wasKilled = false;
 
   constructor(spec: SandboxSpec, mark: (phase: string) => void) {
     this.#spec = spec;
@@ -51,6 +52,11 @@ export class Launch {
   /** Whether it is being ended, by us or by itself. */
   get closing(): boolean {
     return this.#closing;
+  }
+
+  /** Whether somebody killed one of its processes. */
+  get wasKilled(): boolean {
+    return this.#wasKilled;
   }
 
   /** What the guest's console last said. */
@@ -85,13 +91,21 @@ export class Launch {
       mark("template's memory copied");
     });
     const died = this.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
+    for (const promise of [copied, died]) promise.catch(() => {}); // they may come when something else has failed already
     const opened = this.vm.then((vm) => {
       mark("QEMU answers");
       return vm;
     });
-    const [vm] = await Promise.race([Promise.all([opened, copied]), died]);
     const devices = pluggedDevices(planMachine(this.#spec, 0));
-    await Promise.race([vm.restore(stateDescriptor, devices, this.#spec.deadlines.bootMs), died]);
+    try {
+      const vm = await Promise.race([opened, died]);
+      await Promise.race([copied, died]);
+      await Promise.race([vm.restore(stateDescriptor, devices, this.#spec.deadlines.bootMs), died]);
+    } catch (error) {
+      // A failure may be the first sign of an end, which tells whether somebody caused it.
+      await withDeadline(this.died, 500, "the VM").catch(() => {});
+      throw error;
+    }
     mark("restored from the template");
   }
 
@@ -106,11 +120,16 @@ export class Launch {
     this.#process.programEnd(name).then(
       async (end) => {
         // A server of QEMU's ends in peace when QEMU hangs up: then it is QEMU's end that tells the story.
+        this.#wasKilled ||= end.signal !== undefined;
         const consequence = name !== "qemu" && end.code === 0;
         if (consequence) await withDeadline(this.#process.programEnd("qemu"), 500, "QEMU").catch(() => {});
         await report(() => this.#describe(end));
       },
-      (error: Error) => report(() => explain(error)),
+      async (error: Error) => {
+        // What could not be started is the host's fault, what ended is somebody's.
+        this.#wasKilled ||= error instanceof HuskError && error.code === "vmm";
+        await report(() => explain(error));
+      },
     );
   }
 

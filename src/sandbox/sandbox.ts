@@ -173,6 +173,10 @@ export class Sandbox {
       await this.#launch.running;
       return await this.#run();
     } catch (error) {
+      if (this.#launch.wasKilled) {
+        await this.#run(); // whoever killed it did not mean to see it come back
+        throw error;
+      }
       await this.#launch.kill();
       this.#refuseWhereClosing();
       this.#observer.templateFailed(explain(error));
