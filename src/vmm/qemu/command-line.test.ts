@@ -45,7 +45,7 @@ test("KVM gets the host's processor, TCG the most that it can emulate and a boun
   const kvm = qemuArguments({ ...machine, accelerator: "kvm" });
   expect([values(kvm, "-accel"), values(kvm, "-cpu")]).toEqual([["kvm"], ["host"]]);
   const tcg = qemuArguments(machine);
-  expect([values(tcg, "-accel"), values(tcg, "-cpu")]).toEqual([["tcg,thread=multi,tb-size=64"], ["max"]]);
+  expect([values(tcg, "-accel"), values(tcg, "-cpu")]).toEqual([["tcg,thread=multi,tb-size=64"], ["max,-erms,-fsrm"]]);
 });
 
 test("a shared folder comes with shared RAM", () => {
