@@ -66,10 +66,11 @@ describe.runIf(isHusk)("husk's own", () => {
   test("gc removes what nobody is left to remove, and nothing else", async ({ host }) => {
     const kept = await host.create(host.script("true"));
     const lost = await host.running(host.script("echo ready; exec sleep 1000"));
-    const supervisor = findPart(host, lost.id, "supervisor");
-    if (supervisor === undefined) throw new Error("no supervisor");
-    process.kill(supervisor.pid, "SIGSTOP"); // it shall not see that its caller goes first
+    const [supervisor, sandbox] = [findPart(host, lost.id, "supervisor"), findPart(host, lost.id, "sandbox")];
+    if (supervisor === undefined || sandbox === undefined) throw new Error("no supervisor, or no sandbox");
+    process.kill(supervisor.pid, "SIGSTOP"); // it shall not see that the others go first: each would clean up
     lost.foreground.signal("SIGKILL");
+    process.kill(sandbox.pid, "SIGKILL");
     await lost.foreground.ended();
     process.kill(supervisor.pid, "SIGKILL");
     await host.until(async () => (await host.state(lost.id)).status === "stopped");
