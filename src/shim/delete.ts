@@ -2,7 +2,7 @@
  * `delete`: cleans up after a task whose shim is gone, and says how it ended. containerd runs it after every task, with its shim alive or dead; nothing of the
  * shim, the guest or QEMU is needed for it.
  */
-import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { DeleteResponse } from "../gen/containerd/task/v2/task.ts";
@@ -11,7 +11,7 @@ import { unmountAll } from "../host/mounts.ts";
 import { giveBackLedger } from "../sandbox/hosted-sandbox.ts";
 import { timestamp } from "../task/timestamp.ts";
 import type { ShimCall } from "./arguments.ts";
-import { shimFolder } from "./shim-folder.ts";
+import { shimFolder, socketPath } from "./shim-folder.ts";
 
 /** Killed: all that can be said of a task nobody has seen the end of. */
 const killed = 137;
@@ -22,7 +22,10 @@ export async function deleteShim({ id, bundle }: ShimCall): Promise<void> {
   if (address !== undefined) {
     const folder = shimFolder(address);
     if (await isServed(address)) await giveBackTask(join(folder, "tasks", `${id}.jsonl`), helper);
-    else await giveBackAll(folder, helper);
+    else {
+      await giveBackAll(folder, helper);
+      if (lstatSync(socketPath(address), { throwIfNoEntry: false })?.isSocket()) rmSync(socketPath(address), { force: true });
+    }
   }
   const rootfs = join(bundle, "rootfs");
   if (existsSync(rootfs)) await unmountAll(helper, rootfs);
@@ -56,7 +59,7 @@ function readAddress(bundle: string): string | undefined {
 /** Whether somebody still listens there. */
 function isServed(address: string): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect({ path: address.replace(/^unix:\/\//, "") });
+    const socket = connect({ path: socketPath(address) });
     socket.once("connect", () => {
       socket.destroy();
       resolve(true);

@@ -15,7 +15,7 @@ import { TaskService } from "../task/task-service.ts";
 import { TtrpcServer } from "../ttrpc/server.ts";
 import type { ShimCall } from "./arguments.ts";
 import { openShimLog } from "./log.ts";
-import { shimFolder } from "./shim-folder.ts";
+import { shimFolder, socketPath } from "./shim-folder.ts";
 
 /** Where the front leaves the listening socket. */
 const socketDescriptor = 3;
@@ -51,7 +51,7 @@ export async function serve(call: ShimCall): Promise<void> {
 
   await over.promise;
   await events.close();
-  rmSync(call.socket.replace(/^unix:\/\//, ""), { force: true });
+  rmSync(socketPath(call.socket), { force: true });
   await server.close(graceMs);
   await pod.close();
   rmSync(folder, { recursive: true, force: true });

@@ -4,8 +4,12 @@ import { join } from "node:path";
 
 const shimFolders = "/run/husk-shim";
 
-/** The run folder of the shim that listens at `address` (unix:///path, or a path). */
+/** The path of the socket at `address` (unix:///path, or a path). */
+export function socketPath(address: string): string {
+  return address.replace(/^unix:\/\//, "");
+}
+
+/** The run folder of the shim that listens at `address`. */
 export function shimFolder(address: string): string {
-  const path = address.replace(/^unix:\/\//, "");
-  return join(shimFolders, createHash("sha256").update(path).digest("hex").slice(0, 32));
+  return join(shimFolders, createHash("sha256").update(socketPath(address)).digest("hex").slice(0, 32));
 }

@@ -22,7 +22,18 @@ const givenBackMs = 5_000;
 const daemonMs = 60_000;
 
 /** Where engines keep the cgroups of their containers; they stay until the next boot, and are taken away here. */
-const engineCgroups = ["docker", "libpod_parent", "kubepods"];
+const engineCgroups = ["default", "docker", "libpod_parent", "kubepods"];
+
+/** Where runtimes, shims and clients have a file or a folder for each container. */
+const runFolders = [
+  "/run/husk",
+  "/run/husk-shim",
+  "/run/containerd/s",
+  "/run/containerd/fifo",
+  "/run/containerd-test/io.containerd.runtime.v2.task/default",
+  "/run/containerd-test/io.containerd.runtime.v2.task/moby",
+  "/run/docker-exec/runtime-runc/moby",
+];
 
 const path = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -74,6 +85,8 @@ export class Engines {
   #docker: Promise<Engine> | undefined;
   #podman: Promise<Engine> | undefined;
   #containerd: Promise<string> | undefined;
+  #containerdDaemon: Program | undefined;
+  #launchContainerd: (() => Promise<void>) | undefined;
 
   static async open(): Promise<Engines> {
     const engines = new Engines();
@@ -101,6 +114,11 @@ export class Engines {
     const started = new Program(first, rest, { ...options, env: { PATH: path, ...options.env } });
     this.#programs.push(started);
     return started;
+  }
+
+  /** The command line of an engine that runs already. */
+  engine(command: readonly string[]): Engine {
+    return new Engine(this, command);
   }
 
   /** A path as this process sees it, of one in the engines' mount namespace. */
@@ -138,10 +156,26 @@ export class Engines {
   }
 
   /** Starts containerd, and answers the path of its socket. `programs`: a folder put before PATH, where it looks for shims. `network`: a folder of CNI's
-   * configuration, for pods: without one there is no CRI. */
-  containerd(programs?: string, network?: string): Promise<string> {
-    this.#containerd ??= this.#startContainerd(programs, network);
+   * configuration, for pods: without one there is no CRI. `env`: further variables of containerd's, which its shims inherit. */
+  containerd(programs?: string, network?: string, env: Readonly<Record<string, string>> = {}): Promise<string> {
+    this.#containerd ??= this.#startContainerd(programs, network, env);
     return this.#containerd;
+  }
+
+  /** Kills containerd, and starts it again; `between`: done while it is away. */
+  async restartContainerd(between: () => Promise<unknown>): Promise<void> {
+    const daemon = this.#containerdDaemon;
+    if (daemon === undefined) throw new Error("there is no containerd");
+    this.#daemons.splice(this.#daemons.indexOf(daemon), 1);
+    daemon.signal("SIGKILL");
+    await daemon.exited();
+    await between();
+    await this.#launchContainerd?.();
+  }
+
+  /** How many descriptors containerd has open. */
+  containerdDescriptors(): number {
+    return entries(`/proc/${this.#containerdDaemon?.pid}/fd`).length;
   }
 
   /** The archives of the image, and of one that does nothing, for pods. */
@@ -149,15 +183,22 @@ export class Engines {
     return [this.#archive, makeImage(this.folder, pauseName, ["/bin/sleep", "1000000"])];
   }
 
-  async #startContainerd(programs: string | undefined, network: string | undefined): Promise<string> {
+  async #startContainerd(
+    programs: string | undefined,
+    network: string | undefined,
+    more: Readonly<Record<string, string>>,
+  ): Promise<string> {
     const [config, socket] = [join(this.folder, "containerd.toml"), "/run/containerd-test/containerd.sock"];
     const plugins = network === undefined ? 'disabled_plugins = ["io.containerd.grpc.v1.cri"]' : "";
     writeFileSync(
       config,
       `version = 2\nroot = "${this.#data}/containerd"\nstate = "/run/containerd-test"\n${plugins}\n[grpc]\naddress = "${socket}"\n${network === undefined ? "" : criConfig(network)}`,
     );
-    const env: Record<string, string> = programs === undefined ? {} : { PATH: `${programs}:${path}` };
-    await this.#daemon(["containerd", "--config", config], env, ["ctr", "--address", socket, "version"]);
+    const env = programs === undefined ? more : { ...more, PATH: `${programs}:${path}` };
+    this.#launchContainerd = async () => {
+      this.#containerdDaemon = await this.#daemon(["containerd", "--config", config], env, ["ctr", "--address", socket, "version"]);
+    };
+    await this.#launchContainerd();
     return socket;
   }
 
@@ -188,21 +229,20 @@ export class Engines {
   }
 
   /** Starts a daemon; waits until `question` is answered, since it tells of its readiness in no other way. */
-  async #daemon(command: readonly string[], env: Readonly<Record<string, string>>, question: readonly string[]): Promise<void> {
+  async #daemon(command: readonly string[], env: Readonly<Record<string, string>>, question: readonly string[]): Promise<Program> {
     const daemon = this.start(command, { env });
     this.#daemons.push(daemon);
     for (const end = Date.now() + daemonMs; (await this.start(question).ended(daemonMs)).status !== 0; await delay(100)) {
       if (!daemon.running || Date.now() > end) throw new Error(`${command[0]} does not answer: ${daemon.stderr?.text() ?? ""}`);
     }
+    return daemon;
   }
 
   /** What a container must not leave behind, in the engines' namespaces and on the machine. */
   async traces(): Promise<{ readonly machine: ReturnType<typeof takeSnapshot>; readonly inside: readonly string[] }> {
     const links = await this.inside("ip", "-o", "link");
     const mounts = readFileSync(`/proc/${this.#holder.pid}/mountinfo`, "utf8").split("\n");
-    const roots = ["/run/husk", "/run/husk-shim", "/run/containerd/s", "/run/docker-exec/runtime-runc/moby"].flatMap((root) =>
-      entries(this.outside(root)).map((id) => `${root}/${id}`),
-    );
+    const roots = runFolders.flatMap((root) => entries(this.outside(root)).map((id) => `${root}/${id}`));
     const inside = [
       ...[...links.matchAll(/^\d+: ([^:@]+)/gm)].map(([, name]) => `link ${name}`),
       ...mounts.filter(Boolean).map((line) => `mount ${line.split(" ")[4]}`),

@@ -3,10 +3,15 @@ import { join } from "node:path";
 import type { Writable } from "node:stream";
 import type { Host } from "./host.ts";
 import type { Output } from "./output.ts";
-import type { Program } from "./program.ts";
+import type { Program, ProgramOptions } from "./program.ts";
 import { globalFlags, program } from "./runtime.ts";
 
 const script = join(import.meta.dirname, "terminal.py");
+
+/** Starts the terminal's own program: a test's host, say. */
+export interface Starter {
+  readonly start: (command: string, args: readonly string[], options: ProgramOptions) => Program;
+}
 
 export class Terminal {
   readonly process: Program;
@@ -18,18 +23,18 @@ export class Terminal {
   }
 
   /** Starts any program on a new terminal. */
-  static around(host: Host, command: readonly string[]): Terminal {
+  static around(host: Starter, command: readonly string[]): Terminal {
     return new Terminal(host, ["run", ...command]);
   }
 
   /** Listens for a terminal's master at `path`, as an engine does with --console-socket. */
-  static async receive(host: Host, path: string): Promise<Terminal> {
+  static async receive(host: Starter, path: string): Promise<Terminal> {
     const terminal = new Terminal(host, ["receive", path]);
     await terminal.process.stderr?.until("listening\n");
     return terminal;
   }
 
-  private constructor(host: Host, args: readonly string[]) {
+  private constructor(host: Starter, args: readonly string[]) {
     this.process = host.start("/usr/bin/python3", [script, ...args], { stdin: "pipe", extra: ["pipe"] });
     if (this.process.stdout === undefined) throw new Error("the terminal has no output");
     this.screen = this.process.stdout;
