@@ -1,4 +1,5 @@
 import { mkdtempSync, rmSync } from "node:fs";
+import { createServer as createHttp2Server } from "node:http2";
 import { createServer, type Socket, type Server as SocketServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -151,4 +152,36 @@ test("closing it ends the wait for an agent that never answers", async () => {
   const ready = client.ready(60_000);
   client.close();
   await expect(ready).rejects.toThrow("the channel to the guest's agent was closed");
+});
+
+test("the guest may send large frames", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "husk-agent-"));
+  const path = join(folder, "agent.sock");
+  const sockets: Socket[] = [];
+  const frames = Promise.withResolvers<number | undefined>();
+  const http2 = createHttp2Server().on("session", (session) => {
+    session.on("error", () => {}); // the client goes away
+    session.on("remoteSettings", ({ maxFrameSize }) => {
+      if (maxFrameSize !== 16_384) frames.resolve(maxFrameSize);
+    });
+  });
+  const server = createServer((socket) => {
+    sockets.push(socket);
+    socket.once("data", (chunk: Buffer) => {
+      socket.write(chunk.toString().replace("husk-dial", "husk-accept"));
+      http2.emit("connection", socket);
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  const client = new AgentClient(path, 2000);
+  try {
+    const call = client.call("createSandbox", {}).catch((error: unknown) => error);
+    expect(await frames.promise).toBe(256 * 1024);
+    for (const socket of sockets) socket.destroy();
+    expect(await call).toBeInstanceOf(Error);
+  } finally {
+    client.close();
+    await new Promise((resolve) => server.close(resolve));
+    rmSync(folder, { recursive: true });
+  }
 });

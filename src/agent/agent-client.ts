@@ -1,4 +1,6 @@
 /** The client of the agent in the guest: promises for calls, streams for standard streams, and a deadline for everything that should end. */
+import { subscribe } from "node:diagnostics_channel";
+import type { ClientHttp2Stream, Http2Session } from "node:http2";
 import {
   Client,
   type ClientReadableStream,
@@ -37,6 +39,21 @@ const maxMessageBytes = 8 * 1024 * 1024;
 
 /** How much the guest may send on one stream before it is read. */
 const streamWindowBytes = 1024 * 1024;
+
+/** The largest HTTP/2 frame that the guest may send. At the protocol's default, 16 KiB, bulk output drowns in frames. */
+const maxFrameBytes = 256 * 1024;
+
+/** Sessions whose peer knows that. */
+const widened = new WeakSet<Http2Session>();
+
+// grpc-js has no option for it, and hides its sessions; Node shows them.
+// https://nodejs.org/docs/latest-v24.x/api/diagnostics_channel.html#http2
+subscribe("http2.client.stream.created", (message) => {
+  const { session } = (message as { readonly stream: ClientHttp2Stream }).stream;
+  if (session === undefined || widened.has(session)) return;
+  widened.add(session);
+  session.settings({ maxFrameSize: maxFrameBytes });
+});
 
 export class AgentClient {
   readonly #client: Client;
