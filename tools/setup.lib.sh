@@ -60,7 +60,7 @@ check_host() {
 
 # packages: prints the Debian packages that are needed, by mode.
 packages() {
-  echo qemu-system-x86 seabios busybox-static kmod cpio xz-utils zstd binutils iproute2 gcc libc6-dev protobuf-compiler libseccomp-dev libcap-ng-dev
+  echo qemu-system-x86 seabios busybox-static kmod cpio patch xz-utils zstd binutils iproute2 gcc libc6-dev protobuf-compiler libseccomp-dev libcap-ng-dev
   if [ "$mode" = all ]; then
     echo linux-source-6.1 make bc bison flex libelf-dev libssl-dev # our own kernel
     echo runc mmdebstrap e2fsprogs erofs-utils strace procps python3 # the tests and benchmarks
@@ -140,16 +140,19 @@ build_agent() {
 }
 
 # virtiofsd, the Rust one: Debian 12 has only its predecessor, which holds a file open for each that the guest remembers, and fails where a
-# host's limit of open files is low. Kept in the cache by version, and put beside the helper.
+# host's limit of open files is low. With a change of ours: the guest keeps what it has read of a file that is unchanged when it is opened again.
+# Otherwise each execution of a program reads the program anew, which under emulation costs more than all the rest of an exec. Kept in the cache
+# by version and patch, and put beside the helper.
 virtiofsd_version=1.14.0
+virtiofsd_patch=tools/virtiofsd-keep-unchanged.patch
 build_virtiofsd() {
-  local kept=$cache/programs/virtiofsd-$virtiofsd_version target=guest-agent/target/release/virtiofsd words="up to date"
+  local kept target=guest-agent/target/release/virtiofsd words="up to date"
+  kept=$cache/programs/virtiofsd-$virtiofsd_version-$(sha256sum < $virtiofsd_patch | cut -c1-16)
   if [ ! -e "$kept/bin/virtiofsd" ]; then
-    cargo install virtiofsd --version "$virtiofsd_version" --locked --root "$kept" --target-dir guest-agent/target/virtiofsd >> "$log" 2>&1 || {
-      echo "cargo install virtiofsd failed: $(grep -m 1 '^error' "$log")" >> "$log"
+    compile_virtiofsd "$kept" >> "$log" 2>&1 || {
+      echo "the build of virtiofsd failed: $(grep -m 1 -e '^error' -e FAILED "$log")" >> "$log"
       return 1
     }
-    rm -rf guest-agent/target/virtiofsd
     words=compiled
   fi
   if ! cmp -s "$kept/bin/virtiofsd" "$target"; then
@@ -159,6 +162,20 @@ build_virtiofsd() {
     [ "$words" = compiled ] || words="taken from the cache"
   fi
   echo "virtiofsd: $words: $virtiofsd_version"
+}
+
+# compile_virtiofsd FOLDER: from the crate's source, which cargo fetches, and checks, as a dependency of nothing.
+compile_virtiofsd() {
+  local work=$cache/virtiofsd-build source # outside of the checkout: guest-agent/ has settings for cargo that are not meant for it
+  rm -rf "$work" && mkdir -p "$work/fetch" || return
+  printf '[package]\nname = "fetch"\nversion = "0.0.0"\nedition = "2021"\n[lib]\npath = "lib.rs"\n[dependencies]\nvirtiofsd = "=%s"\n[workspace]\n' \
+    $virtiofsd_version > "$work/fetch/Cargo.toml"
+  touch "$work/fetch/lib.rs"
+  cargo fetch --manifest-path "$work/fetch/Cargo.toml" --target x86_64-unknown-linux-gnu || return
+  for source in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/virtiofsd-$virtiofsd_version; do break; done
+  cp -r "$source" "$work/source" && patch -d "$work/source" -p1 < $virtiofsd_patch || return
+  cargo install --path "$work/source" --locked --root "$1" --target-dir "$work/target" || return
+  rm -rf "$work"
 }
 
 build_bundle() {

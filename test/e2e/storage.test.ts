@@ -1,10 +1,13 @@
 /** Root file systems and folders of the host as file systems: what programs expect of them, and images in the place of folders. */
 import { execFileSync } from "node:child_process";
-import { readdirSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
+import { setTimeout } from "node:timers/promises";
 import { expect } from "vitest";
 import { makeRootfs } from "../harness/bundle.ts";
 import { type Host, test } from "../harness/host.ts";
+import { descendants } from "../harness/processes.ts";
 import { isHusk } from "../harness/runtime.ts";
+import { findPart } from "../harness/sandbox-processes.ts";
 
 /** An image of the root file system, made by `command` with the folder and the image's path in place of DIR and IMAGE. */
 function image(host: Host, command: string): string {
@@ -35,6 +38,42 @@ test("a folder does what programs ask of a file system", async ({ host }) => {
     i=0; while [ $i -lt 300 ]; do echo $i >a/b/$i; i=$((i+1)); done; [ "$(ls a/b | wc -l)" = 301 ]; rm -r a; [ ! -e a ]
     df /w >/dev/null; sync; echo all of it`;
   expect(await host.run(host.script(script))).toEqual({ status: 0, stdout: "all of it\n", stderr: "" });
+});
+
+/** How long after its last change a file counts as one that shows its next change, in milliseconds (tools/virtiofsd-keep-unchanged.patch). */
+const settledMs = 3_100;
+
+/** How many bytes virtiofsd has read so far. */
+function bytesRead(host: Host, id: string): number {
+  const supervisor = findPart(host, id, "supervisor")?.pid ?? 0;
+  const served = descendants(supervisor).filter(({ name }) => name === "virtiofsd");
+  return served.reduce((sum, { pid }) => sum + Number(/^rchar: (\d+)$/m.exec(readFileSync(`/proc/${pid}/io`, "utf8"))?.[1]), 0);
+}
+
+test("a file that the host changes is read anew when it is opened, and one that nobody changed is not", async ({ host }) => {
+  const bundle = host.script("echo ready; read line");
+  const [small, large] = [`${bundle.rootfs}/small`, `${bundle.rootfs}/large`];
+  writeFileSync(small, "1st\n");
+  writeFileSync(large, Buffer.alloc(4_000_000, "x"));
+  const { id, foreground } = await host.running(bundle, { stdin: "pipe" });
+  await setTimeout(settledMs);
+  const readAll = "cat /small; wc -c </large";
+  const read = (): Promise<string> => host.ok("exec", id, "sh", "-c", readAll);
+  expect([await read(), await read()]).toEqual(["1st\n4000000\n", "1st\n4000000\n"]);
+  if (isHusk) {
+    const before = bytesRead(host, id);
+    await read();
+    expect(bytesRead(host, id) - before).toBeLessThan(2_000_000);
+  }
+  // As well where the size and the time of the change stay the same.
+  const { atime, mtime } = statSync(small);
+  writeFileSync(small, "2nd\n");
+  utimesSync(small, atime, mtime);
+  expect(await read()).toBe("2nd\n4000000\n");
+  writeFileSync(small, "3rd\n");
+  expect(await read()).toBe("3rd\n4000000\n");
+  foreground.stdin.end("\n");
+  expect((await foreground.ended()).status).toBe(0);
 });
 
 test("permissions hold for users other than root", async ({ host }) => {
