@@ -119,8 +119,7 @@ export class TaskService {
       });
     } catch (error) {
       this.#tasks.delete(id);
-      // "Not implemented" would have containerd 2 try again with the API's older version.
-      throw grpcCode(error) === GrpcCode.unimplemented ? new TtrpcError(GrpcCode.invalidArgument, (error as Error).message) : error;
+      throw forEngines(error);
     }
     this.#tasks.set(id, task);
     const io = { terminal, stdin, stdout, stderr };
@@ -140,6 +139,8 @@ export class TaskService {
       if (execId === "") this.#publish("/tasks/start", packAny(TaskStart, { containerId: id, pid }));
       else this.#publish("/tasks/exec-started", packAny(TaskExecStarted, { containerId: id, execId, pid }));
       return { pid };
+    } catch (error) {
+      throw forEngines(error);
     } finally {
       told.resolve();
       this.#starting.delete(process);
@@ -227,6 +228,15 @@ export class TaskService {
   #publish(topic: string, event: Any): void {
     this.#options.events.publish(topic, event);
   }
+}
+
+/** An error of Create or Start in the words and classes that engines draw conclusions from. */
+function forEngines(error: unknown): unknown {
+  // "Not implemented" would have containerd 2 try again with the API's older version.
+  if (grpcCode(error) === GrpcCode.unimplemented) return new TtrpcError(GrpcCode.invalidArgument, (error as Error).message);
+  // Docker's exit status is 126 where it finds these words of runc's.
+  if (!(error instanceof HuskError) || error.code !== "program-not-executable" || error.message.includes("permission denied")) return error;
+  return new HuskError(error.code, `${error.message}: permission denied`, { cause: error.cause });
 }
 
 function statusOf(process: TaskProcess, task: Task): Status {

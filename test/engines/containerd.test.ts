@@ -22,13 +22,14 @@ test("run: the status, the streams and their ends, the environment, mounts", asy
   mkdirSync(shared);
   writeFileSync(join(shared, "file"), "from the host\n");
   const mount = ["--mount", `type=bind,src=${shared},dst=/shared,options=rbind:ro`];
-  const script = "cat; echo $A; pwd; cat /shared/file; touch /shared/no 2>&1; touch /no 2>&1; echo err >&2; exit 6";
+  const script = "echo ready; cat; echo $A; pwd; cat /shared/file; touch /shared/no 2>&1; touch /no 2>&1; echo err >&2; exit 6";
   const flags = ["--rm", "--read-only", "--env", "A=b", "--cwd", "/tmp", ...mount];
   const program = containerd.run("run", flags, ["sh", "-c", script], { stdin: "pipe" });
+  if (!isHusk) await program.stdout?.until("ready\n"); // with runc, an end before the start is lost
   program.stdin.end("through\n");
   expect(await program.ended()).toEqual({
     status: 6,
-    stdout: "through\nb\n/tmp\nfrom the host\ntouch: /shared/no: Read-only file system\ntouch: /no: Read-only file system\n",
+    stdout: "ready\nthrough\nb\n/tmp\nfrom the host\ntouch: /shared/no: Read-only file system\ntouch: /no: Read-only file system\n",
     stderr: "err\n",
   });
 });
@@ -137,7 +138,7 @@ test("what cannot be done is said in the classes that containerd knows", async (
           (error: unknown) => (error as { grpcCode: number }).grpcCode,
         );
       const bundle = "/nowhere";
-      expect(await code(call("create", { id, bundle }))).toBe(either({ husk: GrpcCode.alreadyExists, runc: GrpcCode.unknown }));
+      expect(await code(call("create", { id, bundle }))).toBe(either({ husk: GrpcCode.alreadyExists, runc: GrpcCode.notFound }));
       expect(await code(call("state", { id: "other" }))).toBe(GrpcCode.notFound);
       expect(await code(call("state", { id, execId: "none" }))).toBe(GrpcCode.notFound);
       expect(await code(call("start", { id }))).not.toBe(GrpcCode.ok);
@@ -199,7 +200,8 @@ test("outputs into a file, and into a log driver that outlives nothing", async (
   writeFileSync(driver, script, { mode: 0o755 });
   const program = await containerd.ran("driver", ["--log-uri", `binary://${driver}?key=value`], "sh", "-c", "echo out; echo err >&2");
   expect(program.status).toBe(0);
-  await expect.poll(() => existsSync(log) && readFileSync(log, "utf8")).toBe("driver default key value\nout\nerr\nend\n");
+  // runc's shim ends a driver at once.
+  if (isHusk) await expect.poll(() => existsSync(log) && readFileSync(log, "utf8")).toBe("driver default key value\nout\nerr\nend\n");
 });
 
 test("a task outlives containerd, with all it says and its end", async ({ containerd, engines }) => {

@@ -202,19 +202,16 @@ export class Engines {
     return socket;
   }
 
-  /** Docker with the image loaded and the runtime under test as its default one. */
-  docker(): Promise<Engine> {
-    this.#docker ??= this.#startDocker();
+  /** Docker with the image loaded and the runtime under test as its default one; or, where `shim` is true, with what containerd finds as runc's shim. */
+  docker(shim = false): Promise<Engine> {
+    this.#docker ??= this.#startDocker(shim ? {} : { "default-runtime": "tested", runtimes: { tested: { path: runtime } } });
     return this.#docker;
   }
 
-  async #startDocker(): Promise<Engine> {
+  async #startDocker(runtimes: object): Promise<Engine> {
     const containerd = await this.containerd();
     const config = join(this.folder, "daemon.json");
-    writeFileSync(
-      config,
-      JSON.stringify({ "default-runtime": "tested", runtimes: { tested: { path: runtime } }, "storage-driver": "overlay2" }),
-    );
+    writeFileSync(config, JSON.stringify({ ...runtimes, "storage-driver": "overlay2" }));
     const socket = "/run/docker-test.sock";
     const command = ["/usr/bin/docker", "--host", `unix://${socket}`];
     const daemon = ["dockerd", "--config-file", config, "--data-root", join(this.#data, "docker"), "--exec-root", "/run/docker-exec"];
