@@ -185,3 +185,13 @@ test("the guest may send large frames", async () => {
     rmSync(folder, { recursive: true });
   }
 });
+
+test("a call on a closed client is refused, and nothing throws outside of its promise", async () => {
+  const client = new AgentClient("/nonexistent/agent.sock", 1000);
+  client.close();
+  expect(client.closed).toBe(true);
+  await expect(client.call("shutdown", {})).rejects.toThrow("the channel to the guest's agent was closed");
+  await expect(client.waitProcess({ containerId: "c", processId: "" }).answer).rejects.toThrow(
+    "the channel to the guest's agent was closed",
+  );
+});

@@ -4,7 +4,6 @@ import type { ClientHttp2Stream, Http2Session } from "node:http2";
 import {
   Client,
   type ClientReadableStream,
-  type ClientUnaryCall,
   type ClientWritableStream,
   connectivityState,
   Metadata,
@@ -82,7 +81,7 @@ export class AgentClient {
     const deadline = Date.now() + deadlineMs;
     return new Promise((resolve, reject) => {
       const look = (late?: Error): void => {
-        if (this.#closed) return reject(new HuskError("guest", "the channel to the guest's agent was closed"));
+        if (this.#closed) return reject(wasClosed());
         if (late !== undefined) {
           return reject(new HuskError("deadline", `the guest's agent did not answer within ${deadlineMs} ms`, { cause: late }));
         }
@@ -94,6 +93,11 @@ export class AgentClient {
     });
   }
 
+  /** Whether `close` was called: nothing more can be opened. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /** One call, one answer. Throws the agent's error in husk's words; `deadline` where no answer came in time. */
   call<M extends PromptMethod>(method: M, request: PartialRequest<M>, deadlineMs = this.#deadlineMs): Promise<Response<M>> {
     return this.#unary(method, request, Date.now() + deadlineMs).answer;
@@ -101,11 +105,10 @@ export class AgentClient {
 
   /** Waits for the end of a process, however long it takes; `cancel` gives up. */
   waitProcess(request: WaitProcessRequest): { readonly answer: Promise<WaitProcessResponse>; readonly cancel: () => void } {
-    const { answer, call } = this.#unary("waitProcess", request, Number.POSITIVE_INFINITY);
-    return { answer, cancel: () => call.cancel() };
+    return this.#unary("waitProcess", request, Number.POSITIVE_INFINITY);
   }
 
-  /** Opens a process's standard input. `onAnswer` is told once the agent takes no more, with the error where there was one. */
+  /** Opens a process's standard input; not once the client is closed. `onAnswer` is told once the agent takes no more, with the error where there was one. */
   writeStdin(onAnswer: (error?: HuskError) => void): ClientWritableStream<WriteStdinRequest> {
     const { path, requestSerialize, responseDeserialize } = definition("writeStdin");
     const callback = (error: ServiceError | null): void => onAnswer(error === null ? undefined : agentError("WriteStdin", error));
@@ -117,7 +120,7 @@ export class AgentClient {
     );
   }
 
-  /** Opens one of a process's outputs. Cancelling the call closes the reading end. */
+  /** Opens one of a process's outputs; not once the client is closed. Cancelling the call closes the reading end. */
   readOutput(request: ReadOutputRequest): ClientReadableStream<ReadOutputResponse> {
     return this.#serverStream("readOutput", request);
   }
@@ -136,9 +139,13 @@ export class AgentClient {
     method: M,
     request: PartialRequest<M>,
     deadline: number,
-  ): { answer: Promise<Response<M>>; call: ClientUnaryCall } {
+  ): { readonly answer: Promise<Response<M>>; readonly cancel: () => void } {
     const { path, requestSerialize, responseDeserialize } = definition(method);
     const { promise, resolve, reject } = Promise.withResolvers<Response<M>>();
+    if (this.#closed) {
+      reject(wasClosed()); // the library would throw
+      return { answer: promise, cancel: () => {} };
+    }
     const message = AgentServiceDefinition.methods[method].requestType.fromPartial(request) as Request<M>;
     const call = this.#client.makeUnaryRequest(
       path,
@@ -153,7 +160,7 @@ export class AgentClient {
         else resolve(answer);
       },
     );
-    return { answer: promise, call };
+    return { answer: promise, cancel: () => call.cancel() };
   }
 
   #serverStream<M extends "readOutput" | "events">(method: M, request: PartialRequest<M>): ClientReadableStream<Response<M>> {
@@ -161,6 +168,10 @@ export class AgentClient {
     const message = AgentServiceDefinition.methods[method].requestType.fromPartial(request) as Request<M>;
     return this.#client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, message);
   }
+}
+
+function wasClosed(): HuskError {
+  return new HuskError("guest", "the channel to the guest's agent was closed");
 }
 
 /** A method of the generated definition in grpc-js's form. */

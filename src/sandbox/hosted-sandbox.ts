@@ -43,6 +43,12 @@ export class HostedSandbox {
     return this.#connected;
   }
 
+  /** Waits until the guest's agent answers and `work`, done meanwhile, is done. Throws as `connect` and `work`. */
+  async startWith<T>(work: Promise<T>): Promise<T> {
+    const [done] = await Promise.all([this.sandbox.whileStarting(work), this.connect()]);
+    return done;
+  }
+
   /** Mirrors the network namespace's links into the guest, as they are now. Throws `host`, `vmm` or `guest`, with every tap taken away again. */
   async mirrorNetwork(): Promise<void> {
     const { sandbox, ledger } = this.#spec;

@@ -87,11 +87,19 @@ export class Sandbox {
     try {
       return await Promise.race([this.#connect(), died]);
     } catch (error) {
-      // A failure is most often the first sign of the VM's death, whose reason is the better story.
-      const reason = await withDeadline(this.died, 500, "the VM").catch(() => undefined);
-      if (reason !== undefined) throw new HuskError("vmm", `the VM of "${this.#spec.id}" did not start: ${reason}`);
+      await this.#throwIfDead();
       const words = this.#launch.lastWords();
       throw words === "" ? error : new HuskError("guest", `the guest's console ends with: ${words}`, { cause: error });
+    }
+  }
+
+  /** Awaits `work`, which is done for the sandbox while it starts. Throws as `work` does, or the reason why the VM died where that is what made it fail. */
+  async whileStarting<T>(work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (error) {
+      await this.#throwIfDead();
+      throw error;
     }
   }
 
@@ -124,6 +132,12 @@ export class Sandbox {
     }
     agent?.close();
     await this.#launch.kill();
+  }
+
+  /** A failure is most often the first sign of the VM's death, whose reason is the better story. */
+  async #throwIfDead(): Promise<void> {
+    const reason = await withDeadline(this.died, 500, "the VM").catch(() => undefined);
+    if (reason !== undefined) throw new HuskError("vmm", `the VM of "${this.#spec.id}" did not start: ${reason}`);
   }
 
   /** Ends the VM as one that has failed: what runs in it ends as killed, and `died` says `reason`. */

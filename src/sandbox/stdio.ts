@@ -19,6 +19,10 @@ export interface ProcessTarget {
  * process's end or the channel's, and both are reported by others.
  */
 export function pumpStdin(agent: AgentClient, target: ProcessTarget, source: Readable): Promise<void> {
+  if (agent.closed) {
+    source.destroy();
+    return Promise.resolve();
+  }
   return new Promise((resolve) => {
     const call = agent.writeStdin(() => {
       source.destroy();
@@ -44,6 +48,7 @@ export function pumpStdin(agent: AgentClient, target: ProcessTarget, source: Rea
 export function pumpOutput(agent: AgentClient, target: ProcessTarget, output: "stdout" | "stderr", sink: Writable): Promise<void> {
   const kind = output === "stdout" ? OutputKind.OUTPUT_KIND_STDOUT : OutputKind.OUTPUT_KIND_STDERR;
   const request: ReadOutputRequest = { ...target, output: kind };
+  if (agent.closed) return new Promise((resolve) => sink.end(resolve));
   return new Promise((resolve) => {
     const call = agent.readOutput(request);
     call.on("data", ({ data }: { data: Buffer }) => {

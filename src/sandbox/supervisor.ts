@@ -11,6 +11,7 @@
 import type { Socket } from "node:net";
 import { exitStatus, explain, HuskError } from "../errors.ts";
 import { type CgroupHierarchy, type CgroupLimits, moveBeside } from "../host/cgroups.ts";
+import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
 import { type HostHook, runHooks } from "../host/hooks.ts";
 import { identify } from "../host/process-identity.ts";
@@ -63,6 +64,9 @@ function hookState(record: ContainerRecord): object {
   return { ociVersion, id, status, pid, bundle, annotations };
 }
 
+/** How long a stand-in may take to get to its place before it is given up, in milliseconds: it enters namespaces and writes its PID. */
+const placeMs = 2_000;
+
 /** SIGHUP, SIGINT, SIGQUIT, SIGKILL (the stand-in is gone) and SIGTERM. */
 const endingSignals: ReadonlySet<number> = new Set([1, 2, 3, 9, 15]);
 
@@ -79,8 +83,8 @@ export class Supervisor {
   /** Rejects when the stand-in is asked to end before there is a container to be asked. */
   readonly #signalled = deferred<never>();
   #starting = false;
-  /** Kept when the record no longer has it: a stopped container has none. */
-  #standInPid = 0;
+  /** Settles when the stand-in is in its place, or cannot get there. */
+  #placed: Promise<void> = Promise.resolve();
 
   /**
    * Claims the id and makes the container. Throws, with everything given back, where anything fails, or `interrupted` rejects first. A stand-in that has
@@ -158,10 +162,21 @@ export class Supervisor {
    */
   async remove(): Promise<void> {
     await this.#control?.close();
-    // In the foreground the stand-in outlives what it stood for: it must not keep the cgroup.
-    if (this.#standInPid !== 0) moveBeside(this.#standInPid, this.#input.hierarchies);
+    await this.#freeStandIn();
     await giveBackLedger(this.#folder.ledger, this.#input.sandbox.programs.helper);
     removeRunFolder(this.#folder);
+  }
+
+  /**
+   * In the foreground the stand-in outlives what it stood for, and has yet to say how that ended: it must not be in the cgroup when that is emptied. One that is
+   * still on its way there is waited for.
+   */
+  async #freeStandIn(): Promise<void> {
+    const standIn = this.#container?.init.standIn;
+    const pid = standIn === undefined ? 0 : await Promise.race([standIn.pid, Promise.resolve(0)]);
+    if (pid === 0) return; // there is none, or it has not dialled
+    await withDeadline(this.#placed, placeMs, "the stand-in's placement").catch(() => {}); // where it is, is of no account if it is lost
+    moveBeside(pid, this.#input.hierarchies);
   }
 
   /** Runs the poststop hooks. A hook that fails does not keep a container from being removed; the error says which did. */
@@ -204,26 +219,23 @@ export class Supervisor {
       session: (request, front) => this.#starter.serveExec(request, front, container),
     });
     this.#starter.attach(folder.socket, container.init.standIn.token);
-    await Promise.all([this.#prepareHost(hosted, container), this.#connect(hosted)]);
+    const answers = hosted.connect().then(({ done }) => this.#trace.mark(`guest's agent answers, having set ${done.join(", ")}`));
+    await Promise.all([hosted.startWith(this.#prepareHost(hosted, container)), answers]);
     const { ended, flushed } = await container.create(container.init.standIn.streams(streamsOf(this.#input.container.terminal)));
     this.#trace.mark("container created");
     this.#ended = this.#afterEnd(flushed.then(() => ended));
     this.#ended.catch(() => {}); // whoever calls `ended` gets it
   }
 
-  async #connect(hosted: HostedSandbox): Promise<void> {
-    const { done } = await hosted.connect();
-    this.#trace.mark(`guest's agent answers, having set ${done.join(", ")}`);
-  }
-
   /** The host's side of the container: its stand-in in place, and the hooks that want to meet it. */
   async #prepareHost({ sandbox, cgroups }: HostedSandbox, container: Container): Promise<void> {
     const { standInRootfs, consoleSocket, hooks } = this.#input;
     const streams = streamsOf(this.#input.container.terminal);
-    await container.placeStandIn({ netns: await sandbox.netns(), rootfs: standInRootfs, cgroups }, consoleSocket, streams);
+    const place = { netns: await sandbox.netns(), rootfs: standInRootfs, cgroups };
+    this.#placed = container.placeStandIn(place, consoleSocket, streams);
+    await this.#placed;
     const identity = identify(await container.init.standIn.pid);
     if (identity === undefined) throw new HuskError("host", "the stand-in process is gone");
-    this.#standInPid = identity.pid;
     this.#update({ pid: identity.pid, pidStart: identity.start });
     this.#trace.mark("stand-in placed");
     for (const kind of ["prestart", "createRuntime"] as const) {

@@ -44,7 +44,7 @@ export class PauseProcess extends TaskProcess {
       return standIn.pid;
     };
     try {
-      const [pid] = await Promise.all([Promise.race([place(), failed]), hosted.connect()]);
+      const pid = await hosted.startWith(Promise.race([place(), failed]));
       const process = new PauseProcess(options, standIn, pid, ended, dismiss);
       void Promise.race([lost.promise, hosted.sandbox.died]).then(() => process.#end(128 + SIGKILL));
       return process;

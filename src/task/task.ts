@@ -214,7 +214,7 @@ export class Task {
       await this.#runCreateHooks(pid);
       return pid;
     };
-    const [pid] = await Promise.all([Promise.race([prepare(), failed]), hosted.connect()]);
+    const pid = await hosted.startWith(Promise.race([prepare(), failed]));
     const joined = await container.create(this.#stdio.streams);
     this.#init = new InitProcess({
       container,
