@@ -240,6 +240,7 @@ export class Container {
     } catch (error) {
       standIn.fail(explain(error), exitStatus(error));
       await created.catch(() => {}); // what it made must be there to be forgotten; its failure is the error, or follows from the same one
+      await standIn.pid.catch(() => {}); // until it dials, it must be found by its token, to be told; where nobody will, that was said
       this.#execs.delete(target.processId);
       await this.forgetProcess(process);
       throw error;

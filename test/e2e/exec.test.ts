@@ -1,6 +1,9 @@
 /** `exec`: further processes in a container that runs. */
 import { readFileSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { text } from "node:stream/consumers";
 import { expect } from "vitest";
+import { ControlClient } from "../../src/sandbox/control-client.ts";
 import { writeProgram } from "../harness/bundle.ts";
 import { type Host, test } from "../harness/host.ts";
 import type { Program, Result } from "../harness/program.ts";
@@ -66,6 +69,22 @@ test("127 for a program that is missing, 126 for one that cannot be executed", a
     if (isHusk) expect(result).toEqual({ status, stdout: "", stderr: `husk: ${message}\n` });
     else expect(result.status).toBeGreaterThan(0);
   }
+  expect((await end()).status).toBe(0);
+});
+
+test.runIf(isHusk)("a stand-in that dials after the guest has refused the program is told why", async ({ host }) => {
+  const { id, end } = await waiting(host);
+  using client = await ControlClient.connect(host.root, id);
+  const user = { uid: 0, gid: 0, username: "nobody-here" };
+  const process = JSON.stringify({ terminal: false, user, args: ["true"], env: ["PATH=/bin"], cwd: "/" });
+  const { token, execId } = await client.call("exec", { process, terminal: false });
+  await host.ok("exec", id, "true"); // which the guest has refused the other one before
+  const standIn = connect(`${host.root}/${id}/sock`);
+  standIn.write(`${JSON.stringify({ attach: token, stream: "control", pid: 4711 })}\n`);
+  const message = `user "nobody-here": no such user in the container's /etc/passwd`;
+  const [last = ""] = (await text(standIn)).trimEnd().split("\n").slice(-1);
+  expect(JSON.parse(last)).toEqual({ op: "fail", message, status: 125 });
+  await expect(client.call("execStarted", { execId })).rejects.toThrow();
   expect((await end()).status).toBe(0);
 });
 
