@@ -3,6 +3,7 @@ import { subscribe } from "node:diagnostics_channel";
 import type { ClientHttp2Stream, Http2Session } from "node:http2";
 import {
   Client,
+  type ClientDuplexStream,
   type ClientReadableStream,
   type ClientWritableStream,
   connectivityState,
@@ -13,7 +14,11 @@ import {
 import { HuskError } from "../errors.ts";
 import {
   AgentServiceDefinition,
+  type ConnectLoopbackRequest,
+  type ConnectLoopbackResponse,
   type Event,
+  type NameAnswer,
+  type NameQuery,
   type ReadOutputRequest,
   type ReadOutputResponse,
   type WaitProcessRequest,
@@ -30,8 +35,11 @@ type Request<M extends MethodName> = ReturnType<Methods[M]["requestType"]["creat
 type PartialRequest<M extends MethodName> = Parameters<Methods[M]["requestType"]["fromPartial"]>[0];
 type Response<M extends MethodName> = ReturnType<Methods[M]["responseType"]["create"]>;
 
+/** The calls that are streams both ways. */
+type DuplexMethod = "resolveNames" | "connectLoopback";
+
 /** The calls that take one message, answer one, and must end soon. */
-type PromptMethod = Exclude<MethodName, "writeStdin" | "readOutput" | "events" | "waitProcess">;
+type PromptMethod = Exclude<MethodName, "writeStdin" | "readOutput" | "events" | "waitProcess" | DuplexMethod>;
 
 /** The largest message either way: a spec is bounded at 4 MiB, a chunk of output at 1 MiB. */
 const maxMessageBytes = 8 * 1024 * 1024;
@@ -130,6 +138,16 @@ export class AgentClient {
     return this.#serverStream("events", {});
   }
 
+  /** Brings the guest its name server: its questions come, answers go. The event `metadata` says that the guest has it. */
+  resolveNames(): ClientDuplexStream<NameAnswer, NameQuery> {
+    return this.#duplexStream("resolveNames");
+  }
+
+  /** Opens a connection to the guest's loopback addresses, as its first message says. The event `metadata` says that it is there. */
+  connectLoopback(): ClientDuplexStream<ConnectLoopbackRequest, ConnectLoopbackResponse> {
+    return this.#duplexStream("connectLoopback");
+  }
+
   close(): void {
     this.#closed = true;
     this.#client.close();
@@ -161,6 +179,11 @@ export class AgentClient {
       },
     );
     return { answer: promise, cancel: () => call.cancel() };
+  }
+
+  #duplexStream<M extends DuplexMethod>(method: M): ClientDuplexStream<Request<M>, Response<M>> {
+    const { path, requestSerialize, responseDeserialize } = definition(method);
+    return this.#client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize);
   }
 
   #serverStream<M extends "readOutput" | "events">(method: M, request: PartialRequest<M>): ClientReadableStream<Response<M>> {

@@ -1,4 +1,4 @@
-/** What a network namespace of the host holds, as `husk-helper network scan` prints it, and the taps that join its links to a VM. */
+/** What a network namespace of the host holds, as `husk-helper network serve` tells it, and the taps that join its links to a VM. */
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { HuskError } from "../errors.ts";
@@ -36,12 +36,6 @@ export interface NamespaceContents {
 }
 
 const run = promisify(execFile);
-
-/** Reads the namespace. Throws `host`. */
-export async function scanNamespace(helper: string, netns: string): Promise<NamespaceContents> {
-  const stdout = await networkCommand(helper, ["scan", "--netns", netns]);
-  return JSON.parse(stdout) as NamespaceContents;
-}
 
 /** Makes the tap `tap`, owned by `owner`, and joins it to `link` in both directions. Throws `host`, with nothing left. */
 export async function attachTap(helper: string, netns: string, link: string, tap: string, owner: number): Promise<void> {

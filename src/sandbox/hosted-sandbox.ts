@@ -1,7 +1,8 @@
 /** A sandbox together with what it takes of the host outside its namespaces: cgroups, and taps in a network namespace of others. All of it is in a ledger. */
+import { dirname, join } from "node:path";
 import { type CgroupHierarchy, type CgroupLimits, limitCgroups, makeCgroups } from "../host/cgroups.ts";
 import { giveBack, type LedgerEntry, noteInLedger, readLedger } from "../host/ledger.ts";
-import { mirrorNetwork } from "../network/mirror.ts";
+import { NetworkMirror } from "../network/mirror.ts";
 import { throughHelper } from "./give-back.ts";
 import { type GuestIdentity, type LaunchObserver, Sandbox } from "./sandbox.ts";
 import type { SandboxSpec } from "./sandbox-plan.ts";
@@ -15,6 +16,8 @@ export interface HostedSandboxSpec {
   readonly cgroupsPath: string;
   readonly cgroupLimits: CgroupLimits;
   readonly observer: LaunchObserver;
+  /** Takes what is worth a line in the log. */
+  readonly warn: (message: string) => void;
 }
 
 export class HostedSandbox {
@@ -23,6 +26,7 @@ export class HostedSandbox {
   readonly cgroups: readonly string[];
   readonly #spec: HostedSandboxSpec;
   #connected: Promise<GuestIdentity> | undefined;
+  #network: NetworkMirror | undefined;
 
   /** Makes the cgroups and starts the VM; `connect` waits for it. What was taken when it throws, the ledger knows. */
   static launch(spec: HostedSandboxSpec): HostedSandbox {
@@ -49,20 +53,30 @@ export class HostedSandbox {
     return done;
   }
 
-  /** Mirrors the network namespace's links into the guest, as they are now. Throws `host`, `vmm` or `guest`, with every tap taken away again. */
+  /**
+   * Mirrors the network namespace into the guest, as it is now and as it changes. Throws `host`, `vmm` or `guest`, with every tap taken away again.
+   */
   async mirrorNetwork(): Promise<void> {
-    const { sandbox, ledger } = this.#spec;
+    const { sandbox, ledger, warn } = this.#spec;
     const netns = await this.sandbox.netns();
     const beforeTap = (link: string, tap: string): void => {
       // The taps in a namespace of the sandbox's own end with it.
       if (sandbox.netns !== null) noteInLedger(ledger, { kind: "tap", netns: sandbox.netns, link, tap });
     };
     const { helper } = sandbox.programs;
-    await mirrorNetwork(
-      { helper, netns, owner: this.sandbox.user, vhost: sandbox.vhostNet, beforeTap },
+    // In a namespace of the sandbox's own, nobody dials localhost.
+    const forwardSocket = sandbox.netns === null ? null : join(dirname(sandbox.agentSocket), "forward.sock");
+    this.#network = await NetworkMirror.start(
+      { helper, netns, owner: this.sandbox.user, vhost: sandbox.vhostNet, forwardSocket, beforeTap, warn },
       this.sandbox.vm,
       this.sandbox.agent,
     );
+  }
+
+  /** Ends the sandbox as `Sandbox.close`, and what is in its network namespace for it. What the ledger names stays. */
+  async close(graceMs: number): Promise<void> {
+    await this.#network?.close();
+    await this.sandbox.close(graceMs);
   }
 }
 

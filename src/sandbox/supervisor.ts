@@ -103,7 +103,7 @@ export class Supervisor {
 
   /** Gives up: the VM is ended, everything given back, and the stand-in let go. */
   async abandon(error: unknown): Promise<void> {
-    await this.#hosted?.sandbox.close(0);
+    await this.#hosted?.close(0);
     await this.#ended?.catch(() => {});
     await this.remove();
     const standIn = this.#container?.init.standIn;
@@ -202,6 +202,7 @@ export class Supervisor {
       ...input,
       sandbox: { ...input.sandbox, agentSocket: folder.agentSocket, consoleLog: folder.console },
       ledger: folder.ledger,
+      warn: (message) => this.#starter.warn(message),
       observer: {
         mark: (phase) => this.#trace.mark(phase),
         templateFailed: (reason) => this.#starter.warn(`the template failed, so the VM boots: ${reason}`),
@@ -250,7 +251,7 @@ export class Supervisor {
     const vmDied = outcome.reason !== undefined && outcome.reason !== "out of memory";
     // A disk is left as after a shutdown, and not as after a power cut: without a journal to replay, it can be mounted read-only next time.
     if (!vmDied && this.#input.sandbox.disks.length > 0) await this.#liveContainer().unmount(this.#input.stopMs);
-    await this.#live().sandbox.close(vmDied ? 0 : this.#input.stopMs);
+    await this.#live().close(vmDied ? 0 : this.#input.stopMs);
     await this.#control?.close();
     const { end, at, reason } = outcome;
     this.#update({

@@ -180,7 +180,7 @@ export class Pod {
 
   async #end(hosted: Promise<HostedSandbox>): Promise<void> {
     const live = await hosted.catch(() => undefined); // who launched it was told
-    await live?.sandbox.close(this.config.deadlines.stopMs);
+    await live?.close(this.config.deadlines.stopMs);
     await giveBackLedger(this.#ledger, this.helper);
   }
 
@@ -204,6 +204,7 @@ export class Pod {
       hierarchies: this.hierarchies,
       cgroupsPath,
       cgroupLimits,
+      warn: (message) => this.log.warn(message),
       observer: {
         mark: () => {},
         templateFailed: (reason) => this.log.warn(`the template failed, so the VM boots: ${reason}`),

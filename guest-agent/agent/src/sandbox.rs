@@ -30,6 +30,8 @@ pub struct Sandbox {
     /// CLOCK_BOOTTIME when the agent began.
     pub began_ns: u64,
     pub network: crate::network::Applied,
+    /// Held by the call that brings the guest its name server.
+    pub names: crate::service::Busy,
     containers: Mutex<HashMap<String, Place>>,
     /// The first process of the PID namespace of containers that have none of their own; made when the first of them is.
     first_process: tokio::sync::OnceCell<Launched>,
@@ -44,6 +46,7 @@ impl Sandbox {
             events,
             began_ns,
             network: Default::default(),
+            names: Default::default(),
             containers: Mutex::default(),
             first_process: tokio::sync::OnceCell::new(),
         })

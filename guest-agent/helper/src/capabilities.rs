@@ -15,6 +15,7 @@ const FSETID: u32 = 4;
 const SETGID: u32 = 6;
 const SETUID: u32 = 7;
 const SETPCAP: u32 = 8;
+const NET_ADMIN: u32 = 12;
 const SYS_CHROOT: u32 = 18;
 const MKNOD: u32 = 27;
 const SETFCAP: u32 = 31;
@@ -39,6 +40,11 @@ struct Sets {
 /// Leaves the calling process, which stays root, and what it executes with the capabilities of `ROOT`.
 pub fn keep_for_root() -> Result<()> {
     keep(&ROOT)
+}
+
+/// Leaves the calling process with what changing the rules of its network namespace needs.
+pub fn keep_for_network() -> Result<()> {
+    keep(&[SETPCAP, NET_ADMIN])
 }
 
 /// Leaves the calling process, which stays root, and what it executes without any capability.

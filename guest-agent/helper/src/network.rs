@@ -1,11 +1,16 @@
-//! `husk-helper network`: looks at a network namespace of the host, and joins its links with taps, which become the guest's network cards.
+//! `husk-helper network`: looks at a network namespace of the host, and joins its links with taps, which become the guest's network cards; `serve`
+//! carries what does not go by links.
 
+mod forward;
 mod link;
 mod message;
 mod netlink;
+mod resolver;
 mod scan;
+mod serve;
 mod tap;
 mod traffic;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -22,9 +27,9 @@ use crate::namespaces;
 /// The file system of namespaces (the kernel's include/uapi/linux/magic.h).
 const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 
-/// Carries out `scan|attach|detach --netns PATH ...`.
+/// Carries out `scan|attach|detach|serve --netns PATH ...`.
 pub fn main(words: &[OsString]) -> Result<ExitCode> {
-    let (verb, words) = words.split_first().context("usage: husk-helper network scan|attach|detach --netns PATH ...")?;
+    let (verb, words) = words.split_first().context("usage: husk-helper network scan|attach|detach|serve --netns PATH ...")?;
     match verb.to_str() {
         Some("scan") => {
             enter(&Flags::parse(words, &["--netns"], &[])?)?;
@@ -45,7 +50,11 @@ pub fn main(words: &[OsString]) -> Result<ExitCode> {
             enter(&flags)?;
             tap::detach(flags.text("--link")?, flags.text("--tap")?)?;
         }
-        _ => bail!("network {}: expected scan, attach or detach", verb.to_string_lossy()),
+        Some("serve") => {
+            enter(&Flags::parse(words, &["--netns"], &[])?)?;
+            serve::serve()?;
+        }
+        _ => bail!("network {}: expected scan, attach, detach or serve", verb.to_string_lossy()),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -242,7 +242,7 @@ fn a_namespace_that_is_not_there_is_named() {
     assert_eq!(outcome(Command::new(HELPER).args(["network", "scan", "--netns", "/absent"])), (1, String::new(), message.into()));
     assert_eq!(
         outcome(Command::new(HELPER).args(["network", "dance"])),
-        (1, String::new(), "husk: network dance: expected scan, attach or detach\n".into())
+        (1, String::new(), "husk: network dance: expected scan, attach, detach or serve\n".into())
     );
 }
 

@@ -93,4 +93,12 @@ export class QemuVm {
       throw error;
     }
   }
+
+  /** Takes a network device away, which the guest is asked to let go of. Throws `vmm` or `deadline`. */
+  async unplugNetwork(index: number, deadlineMs: number): Promise<void> {
+    const id = `net${index}`;
+    const gone = ({ device }: { readonly device?: string }): boolean => device === `${id}-device`;
+    await this.#qmp.executeUntil("device_del", { id: `${id}-device` }, "DEVICE_DELETED", gone, { deadlineMs });
+    await this.#qmp.execute("netdev_del", { id });
+  }
 }

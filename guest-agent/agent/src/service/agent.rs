@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::events;
+use super::{events, loopback, names};
 use crate::api::agent_service_server::AgentService;
 use crate::api::*;
 use crate::container::output::Output;
@@ -65,6 +66,9 @@ fn signal_number(signal: u32) -> Result<i32> {
 impl AgentService for Agent {
     type ReadOutputStream = Output;
     type EventsStream = events::EventStream;
+    type ResolveNamesStream = ReceiverStream<std::result::Result<NameQuery, Status>>;
+    type ConnectLoopbackStream =
+        ReceiverStream<std::result::Result<ConnectLoopbackResponse, Status>>;
 
     async fn create_sandbox(
         &self,
@@ -285,6 +289,20 @@ impl AgentService for Agent {
     ) -> Answer<StatsContainerResponse> {
         let container = self.container(&request.into_inner().container_id)?;
         answer(stats::of(container.cgroup.folder())?)
+    }
+
+    async fn resolve_names(
+        &self,
+        request: Request<Streaming<NameAnswer>>,
+    ) -> Answer<Self::ResolveNamesStream> {
+        answer(names::serve(&self.sandbox.names, request.into_inner()).await?)
+    }
+
+    async fn connect_loopback(
+        &self,
+        request: Request<Streaming<ConnectLoopbackRequest>>,
+    ) -> Answer<Self::ConnectLoopbackStream> {
+        answer(loopback::connect(request.into_inner()).await?)
     }
 
     async fn events(&self, _: Request<EventsRequest>) -> Answer<events::EventStream> {

@@ -3,6 +3,8 @@
 mod agent;
 mod events;
 mod io;
+mod loopback;
+mod names;
 
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use crate::console;
 use crate::sandbox::Sandbox;
 use agent::Agent;
 use io::Session;
+pub use names::Busy;
 
 /// What one stalled stream may hold back.
 const STREAM_WINDOW: u32 = 512 * 1024;
