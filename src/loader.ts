@@ -1,13 +1,14 @@
 /**
- * What every program of dist/ begins with: runs NAME.program.js, with V8's code cache of it from NAME.cache. The first run that ends by itself leaves the
- * cache, since only a run knows which functions it needs compiled; a start without it takes half as long again.
+ * What every program of dist/ begins with: runs NAME.program.js, with V8's code cache of it from NAME.cache, or NAME--FLAGS.cache where Node has flags. The
+ * first run that ends by itself leaves the cache, since only a run knows which functions it needs compiled; a start without it takes half as long again.
  * https://nodejs.org/api/vm.html#scriptcreatecacheddata
  */
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { constants, Script } from "node:vm";
 
 const program = __filename.replace(/\.js$/, ".program.js");
-const cache = __filename.replace(/\.js$/, ".cache");
+/** One for each set of flags: V8 takes no other's. */
+const cache = __filename.replace(/\.js$/, `${process.execArgv.join("").replaceAll(/[^\w-]/g, "")}.cache`);
 
 /** The bundler writes ASCII alone: as Latin-1 it needs no decoding, and half of the memory. */
 const source = readFileSync(program, "latin1");

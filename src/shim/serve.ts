@@ -23,7 +23,11 @@ const socketDescriptor = 3;
 /** How long calls in flight may take at the end, in milliseconds. */
 const graceMs = 1_000;
 
+/** What the front has told this process's C library (guest-agent/helper/src/shim/daemon.rs), and nobody else's: QEMU and log drivers inherit the environment. */
+const ownVariables = ["MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_"];
+
 export async function serve(call: ShimCall): Promise<void> {
+  for (const name of ownVariables) delete process.env[name];
   const log = openShimLog(call);
   const { config } = await loadConfig({ env: process.env, flags: {} });
   const folder = shimFolder(call.socket);

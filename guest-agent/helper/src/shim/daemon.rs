@@ -18,6 +18,9 @@ use crate::{descriptors, processes, signals};
 /// The descriptor of the listening socket in the server.
 const LISTENER: i32 = 3;
 
+/// What the C library is told, so that the buffers of bulk output go back to the system: one pool for all threads, cut whenever its end is free.
+const ALLOCATION: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
+
 /// The highest score there is: the first to be killed where memory is short.
 const WORST_OOM_SCORE: i32 = 1000;
 
@@ -87,7 +90,11 @@ fn become_server(
         // SAFETY: there is only this thread.
         unsafe { std::env::set_var("TTRPC_ADDRESS", ttrpc_address) };
     }
-    programs.execute(&super::NODE_FLAGS, super::SCRIPT, words)
+    for (name, value) in ALLOCATION {
+        // SAFETY: there is only this thread.
+        unsafe { std::env::set_var(name, value) };
+    }
+    programs.execute(&super::SERVER_FLAGS, super::SCRIPT, words)
 }
 
 /// The bundle's log, a FIFO that containerd reads; `None` where there is none, or nobody reads it.
