@@ -33,6 +33,7 @@ export async function serve(call: ShimCall): Promise<void> {
   const folder = shimFolder(call.socket);
   const pod = await Pod.open({
     folder,
+    address: `unix://${call.socket.replace(/^unix:\/\//, "")}`,
     config,
     hierarchies: findHierarchies(readFileSync("/proc/self/mountinfo", "utf8")),
     helper: helperPath(),

@@ -15,11 +15,14 @@ import type { ContainerPlan } from "../sandbox/plan-container.ts";
 import { guestHostname, planVm } from "../sandbox/plan-vm.ts";
 import type { StandIn } from "../sandbox/stand-in.ts";
 import type { Logger } from "./logger.ts";
+import { claimNetwork, type NetworkClaim } from "./network-claim.ts";
 import { isPause } from "./pod-annotations.ts";
 
 export interface PodOptions {
   /** The shim's run folder: mode 0700, its own. */
   readonly folder: string;
+  /** Where the shim is dialled: `unix://PATH`. */
+  readonly address: string;
   readonly config: Config;
   readonly hierarchies: readonly CgroupHierarchy[];
   readonly helper: string;
@@ -46,6 +49,7 @@ export class Pod {
   readonly config: Config;
   readonly log: Logger;
   readonly #folder: string;
+  readonly #address: string;
   readonly #control: ControlServer;
   /** Those whose stand-ins may dial, each with a way to find one by its token. */
   readonly #standIns = new Set<(token: string) => StandIn | undefined>();
@@ -54,6 +58,8 @@ export class Pod {
   readonly #members = new Set<object>();
   #hosted: Promise<HostedSandbox> | undefined;
   #network: Promise<void> | undefined;
+  /** That the sandbox's network namespace is this shim's, for containers that join it. */
+  #claim: Promise<NetworkClaim> | undefined;
   #closing: Promise<void> | undefined;
 
   /** Makes the run folder, and serves the stand-ins. Throws `host`. */
@@ -81,6 +87,7 @@ export class Pod {
     this.config = options.config;
     this.log = options.log;
     this.#folder = options.folder;
+    this.#address = options.address;
     this.#control = control;
     this.#standIns = standIns;
   }
@@ -136,7 +143,11 @@ export class Pod {
 
   /** Mirrors the network into the guest, once: engines put the interfaces there between Create and Start. */
   mirrorNetwork(hosted: HostedSandbox): Promise<void> {
-    this.#network ??= hosted.mirrorNetwork().catch((error: unknown) => {
+    const mirror = async (): Promise<void> => {
+      await this.#claim;
+      await hosted.mirrorNetwork();
+    };
+    this.#network ??= mirror().catch((error: unknown) => {
       this.#network = undefined;
       throw error;
     });
@@ -180,6 +191,9 @@ export class Pod {
 
   async #end(hosted: Promise<HostedSandbox>): Promise<void> {
     const live = await hosted.catch(() => undefined); // who launched it was told
+    const claim = await this.#claim?.catch(() => undefined); // who started its first task was told
+    this.#claim = undefined;
+    claim?.release();
     await live?.close(this.config.deadlines.stopMs);
     await giveBackLedger(this.#ledger, this.helper);
   }
@@ -210,6 +224,8 @@ export class Pod {
         templateFailed: (reason) => this.log.warn(`the template failed, so the VM boots: ${reason}`),
       },
     });
+    this.#claim = hosted.sandbox.netns().then((path) => claimNetwork(path, this.#address, this.#ledger));
+    this.#claim.catch(() => {}); // whoever awaits it gets it
     hosted.connect().then(
       () => watchMemoryKills(hosted.sandbox.agent, (container, kills) => this.#memoryWatchers.get(container)?.(kills)),
       () => {}, // told to who waits for it

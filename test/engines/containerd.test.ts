@@ -253,3 +253,13 @@ test("many, four at a time, leave nothing in containerd either", async ({ contai
   await four(4);
   await expect.poll(() => engines.containerdDescriptors()).toBeLessThanOrEqual(before);
 });
+
+test("a container that joins another's network namespace is in its VM", async ({ containerd }) => {
+  const { ctr } = containerd;
+  await containerd.detached("server", [], ["nc", "-ll", "-p", "80", "-e", "echo", "hi"], async () => {
+    const [, pid] = /^server +(\d+) /m.exec(await ctr.ok("task", "ls")) ?? [];
+    const join = ["--rm", "--with-ns", `network:/proc/${pid}/ns/net`];
+    const client = await containerd.ran("client", join, "sh", "-c", "until nc 127.0.0.1 80 2>/dev/null; do :; done");
+    expect(client).toEqual({ status: 0, stdout: "hi\n", stderr: "" });
+  });
+});

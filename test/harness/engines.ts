@@ -28,6 +28,7 @@ const engineCgroups = ["default", "docker", "libpod_parent", "kubepods"];
 const runFolders = [
   "/run/husk",
   "/run/husk-shim",
+  "/run/husk-shim/netns",
   "/run/containerd/s",
   "/run/containerd/fifo",
   "/run/containerd-test/io.containerd.runtime.v2.task/default",
@@ -243,7 +244,7 @@ export class Engines {
     const inside = [
       ...[...links.matchAll(/^\d+: ([^:@]+)/gm)].map(([, name]) => `link ${name}`),
       ...mounts.filter(Boolean).map((line) => `mount ${line.split(" ")[4]}`),
-      ...roots.map((root) => `file ${root}`),
+      ...roots.filter((root) => !runFolders.includes(root)).map((root) => `file ${root}`),
     ];
     return { machine: takeSnapshot(), inside };
   }
