@@ -173,3 +173,21 @@ test("what the host alone has is refused by name, and leaves nothing", async ({ 
     );
   }
 });
+
+test("a user-defined network: containers meet by name, and links come and go", async ({ engines }) => {
+  const docker = await engines.docker();
+  await docker.ok("network", "create", "net1");
+  await docker.ok("network", "create", "net2");
+  await docker.ok("run", "--detach", "--name", "peer", "--network", "net1", engines.image, "nc", "-ll", "-p", "80", "-e", "echo", "hi");
+  try {
+    const script = "until nc peer 80; do :; done";
+    expect((await docker.run("run", "--rm", "--network", "net1", engines.image, "sh", "-c", script)).stdout).toBe("hi\n");
+    await docker.ok("network", "connect", "net2", "peer");
+    await docker.ok("exec", "peer", "sh", "-c", "until ip -o -4 address show eth1 2>/dev/null | grep -q inet; do :; done");
+    await docker.ok("network", "disconnect", "net2", "peer");
+    await docker.ok("exec", "peer", "sh", "-c", "while ip link show eth1 >/dev/null 2>&1; do :; done");
+  } finally {
+    await docker.ok("rm", "--force", "peer");
+    await docker.ok("network", "rm", "net1", "net2");
+  }
+});
