@@ -42,6 +42,16 @@ test("the pod's address answers from outside, and the pod reaches the bridge", a
   await pod.remove();
 });
 
+test("whoever dials localhost in the pod's namespace, as port-forward does, reaches the pod", async ({ cri, engines }) => {
+  const pod = await cri.pod();
+  const server = await pod.run("server", "echo forwarded > /tmp/index.html; exec httpd -f -p 127.0.0.1:8080 -h /tmp");
+  await expect.poll(async () => (await pod.exec(server, "wget -q -O - http://127.0.0.1:8080/")).stdout).toBe("forwarded\n");
+  const [namespace = ""] = (await engines.inside("ls", "/run/netns")).trim().split("\n");
+  const dial = ["nsenter", `--net=/run/netns/${namespace}`, "busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"];
+  expect(await engines.inside(...dial)).toBe("forwarded\n");
+  await pod.remove();
+});
+
 test("containers come, end, and come again; their statuses and logs stay", async ({ cri }) => {
   const pod = await cri.pod();
   const main = await pod.run("main", forever);
