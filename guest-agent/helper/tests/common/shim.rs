@@ -59,7 +59,7 @@ impl Shims {
         mount(Some("husk-test"), "/run", Some("tmpfs"), MsFlags::empty(), Some("size=1m,mode=755")).expect("mount");
         let folder = Folder::new();
         // Node's own flags come before the script, and the shell knows none of them.
-        let node = folder.file("node", "#!/bin/sh\nshift; exec /bin/sh \"$@\"\n");
+        let node = folder.file("node", "#!/bin/sh\nwhile case $1 in --*) ;; *) false ;; esac; do shift; done\nexec /bin/sh \"$@\"\n");
         fs::set_permissions(node, fs::Permissions::from_mode(0o755)).expect("make it a program");
         folder.file("shim.js", SERVER);
         nix::unistd::mkfifo(&folder.path("end"), Mode::from_bits_truncate(0o600)).expect("make a fifo");
