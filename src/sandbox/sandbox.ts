@@ -28,6 +28,9 @@ export interface LaunchObserver {
   readonly templateFailed: (reason: string) => void;
 }
 
+/** With less, a kernel that says nothing may have stopped for want of memory: Debian's, with its initramfs, needs more than 128 MiB. */
+const scarceMebibytes = 160;
+
 export class Sandbox {
   /** Settles with the reason, in words for a user, when the VM can no longer work; never rejects. */
   readonly died: Promise<string>;
@@ -89,7 +92,11 @@ export class Sandbox {
     } catch (error) {
       await this.#throwIfDead();
       const words = this.#launch.lastWords();
-      throw words === "" ? error : new HuskError("guest", `the guest's console ends with: ${words}`, { cause: error });
+      if (words === "") throw error;
+      const mebibytes = Math.floor(this.#spec.memoryBytes / 1024 ** 2);
+      const hint =
+        mebibytes < scarceMebibytes ? { hint: `its ${mebibytes} MiB may be too few for the guest's kernel: raise vm.memory_overhead` } : {};
+      throw new HuskError("guest", `the guest's console ends with: ${words}`, { cause: error, ...hint });
     }
   }
 
