@@ -172,7 +172,7 @@ describe("features", () => {
 describe("installationFolder", () => {
   it("is found from the bundle and from the sources", () => {
     expect(installationFolder("/opt/husk/dist/husk.js")).toBe("/opt/husk");
-    expect(installationFolder("/work/husk/src/cli/main.ts")).toBe("/work/husk");
+    expect(installationFolder("/srv/husk/src/cli/main.ts")).toBe("/srv/husk");
   });
 });
 
