@@ -1,9 +1,8 @@
 /** A sandbox together with what it takes of the host outside its namespaces: cgroups, and taps in a network namespace of others. All of it is in a ledger. */
 import { dirname, join } from "node:path";
 import { type CgroupHierarchy, type CgroupLimits, limitCgroups, makeCgroups } from "../host/cgroups.ts";
-import { giveBack, type LedgerEntry, noteInLedger, readLedger } from "../host/ledger.ts";
+import { noteInLedger } from "../host/ledger.ts";
 import { NetworkMirror } from "../network/mirror.ts";
-import { throughHelper } from "./give-back.ts";
 import { type GuestIdentity, type LaunchObserver, Sandbox } from "./sandbox.ts";
 import type { SandboxSpec } from "./sandbox-plan.ts";
 
@@ -78,11 +77,4 @@ export class HostedSandbox {
     await this.#network?.close();
     await this.sandbox.close(graceMs);
   }
-}
-
-/** Gives back all that the ledger names; `helper` takes taps and mounts away. Throws `host` at the first thing that could not be given back, after the others. */
-export async function giveBackLedger(ledger: string, helper: string): Promise<void> {
-  const entries: readonly LedgerEntry[] = readLedger(ledger);
-  const [failure] = await giveBack(entries, throughHelper(helper));
-  if (failure !== undefined) throw failure;
 }

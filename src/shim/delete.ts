@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { DeleteResponse } from "../gen/containerd/task/v2/task.ts";
 import { helperPath } from "../host/installation.ts";
 import { unmountAll } from "../host/mounts.ts";
-import { giveBackLedger } from "../sandbox/hosted-sandbox.ts";
+import { giveBackLedger, settleLedger } from "../sandbox/give-back.ts";
 import { timestamp } from "../task/timestamp.ts";
 import type { ShimCall } from "./arguments.ts";
 import { shimFolder, socketPath } from "./shim-folder.ts";
@@ -21,8 +21,10 @@ export async function deleteShim({ id, bundle }: ShimCall): Promise<void> {
   const address = readAddress(bundle);
   if (address !== undefined) {
     const folder = shimFolder(address);
-    if (await isServed(address)) await giveBackTask(join(folder, "tasks", `${id}.jsonl`), helper);
-    else {
+    if (await isServed(address)) {
+      // Of a sandbox that goes on: where the task's ledger is still there, its Create never ended, or it was not deleted.
+      await settleLedger(join(folder, "tasks", `${id}.jsonl`), helper);
+    } else {
       await giveBackAll(folder, helper);
       if (lstatSync(socketPath(address), { throwIfNoEntry: false })?.isSocket()) rmSync(socketPath(address), { force: true });
     }
@@ -31,12 +33,6 @@ export async function deleteShim({ id, bundle }: ShimCall): Promise<void> {
   if (existsSync(rootfs)) await unmountAll(helper, rootfs);
   const answer = { pid: 0, exitStatus: killed, exitedAt: timestamp(new Date()) };
   process.stdout.write(DeleteResponse.encode(answer).finish());
-}
-
-/** A task of a sandbox that goes on: where its own ledger is still there, its Create never ended, or it was not deleted. */
-async function giveBackTask(ledger: string, helper: string): Promise<void> {
-  await giveBackLedger(ledger, helper);
-  rmSync(ledger, { force: true });
 }
 
 /** Everything of a shim that is dead. */

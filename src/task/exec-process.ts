@@ -1,15 +1,11 @@
 /** A further process in a task's container: known from Exec on, made in the guest at its start. */
 import { HuskError } from "../errors.ts";
-import { withDeadline } from "../host/deadline.ts";
 import { startStandIn } from "../host/stand-in-process.ts";
 import type { Container } from "../sandbox/container.ts";
 import type { GuestProcess } from "../sandbox/guest-process.ts";
 import type { StreamName, WindowSize } from "../sandbox/stand-in.ts";
 import type { StdioNames, TaskStdio } from "./stdio.ts";
-import { exitOf, TaskProcess } from "./task-process.ts";
-
-/** How long an ended process's output may take to leave before its end is told all the same: a client may have stopped reading. */
-export const flushMs = 2_000;
+import { TaskProcess } from "./task-process.ts";
 
 export interface ExecProcessOptions {
   readonly id: string;
@@ -75,13 +71,9 @@ export class ExecProcess extends TaskProcess {
       this.#pid = await Promise.race([process.standIn.pid, standIn.failed]);
       await container.placeProcess(process, { terminal: false, consoleSocket: null, size: null, streams: [] });
       stdio.openStdin();
-      const { ended, flushed } = process.join(stdio.streams);
+      const joined = process.join(stdio.streams);
       await process.start();
-      void ended.then(async (outcome) => {
-        await withDeadline(flushed, flushMs, "the output").catch(() => {}); // what is left goes on until the process is deleted
-        process.standIn.exit(outcome.end);
-        this.finish(exitOf(outcome));
-      });
+      void this.follow(joined, process.standIn);
     } catch (error) {
       this.#process?.standIn.abandon(255);
       stdio.close(); // its client waits for the outputs' ends

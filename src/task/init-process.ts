@@ -1,12 +1,10 @@
 /** A task's init: the container's own program, behind its stand-in. */
 import { HuskError } from "../errors.ts";
-import { withDeadline } from "../host/deadline.ts";
 import type { Container } from "../sandbox/container.ts";
 import type { JoinedProcess, ProcessOutcome } from "../sandbox/guest-process.ts";
 import type { WindowSize } from "../sandbox/stand-in.ts";
-import { flushMs } from "./exec-process.ts";
 import type { StdioNames, TaskStdio } from "./stdio.ts";
-import { exitOf, TaskProcess } from "./task-process.ts";
+import { TaskProcess } from "./task-process.ts";
 
 export interface InitProcessOptions {
   readonly container: Container;
@@ -33,13 +31,7 @@ export class InitProcess extends TaskProcess {
   constructor(options: InitProcessOptions) {
     super("", options.names);
     this.#options = options;
-    const { ended, flushed } = options.joined;
-    void ended.then(async (outcome) => {
-      options.onEnd(outcome);
-      await withDeadline(flushed, flushMs, "the output").catch(() => {}); // what is left goes on until the task is deleted
-      options.container.init.standIn.exit(outcome.end);
-      this.finish(exitOf(outcome));
-    });
+    void this.follow(options.joined, options.container.init.standIn, options.onEnd);
   }
 
   override get pid(): number {

@@ -1,9 +1,13 @@
 /** One process of a task, as the Task API sees it: its state, its end, and what is asked of it. */
 import { HuskError } from "../errors.ts";
+import { withDeadline } from "../host/deadline.ts";
 import { type Deferred, deferred } from "../host/deferred.ts";
-import type { ProcessOutcome } from "../sandbox/guest-process.ts";
-import type { WindowSize } from "../sandbox/stand-in.ts";
+import type { JoinedProcess, ProcessOutcome } from "../sandbox/guest-process.ts";
+import type { StandIn, WindowSize } from "../sandbox/stand-in.ts";
 import type { StdioNames } from "./stdio.ts";
+
+/** How long an ended process's output may take to leave before its end is told all the same: a client may have stopped reading. */
+const flushMs = 2_000;
 
 export interface TaskExit {
   /** The program's own, or 128 and the signal that killed it. */
@@ -67,6 +71,19 @@ export abstract class TaskProcess {
 
   protected abstract signal(signal: number, all: boolean): Promise<void>;
 
+  /** Waits for the process's end, and for its output to leave; then its stand-in ends as it did, and its end is told. `onEnd` is told first. */
+  protected async follow(
+    { ended, flushed }: JoinedProcess,
+    standIn: StandIn,
+    onEnd: (outcome: ProcessOutcome) => void = () => {},
+  ): Promise<void> {
+    const outcome = await ended;
+    onEnd(outcome);
+    await withDeadline(flushed, flushMs, "the output").catch(() => {}); // what is left goes on until the process is deleted
+    standIn.exit(outcome.end);
+    this.finish(exitOf(outcome));
+  }
+
   protected finish(exit: TaskExit): void {
     if (this.#exit !== undefined) return;
     this.#status = "stopped";
@@ -82,6 +99,6 @@ export abstract class TaskProcess {
 }
 
 /** A guest process's end in the Task API's words. */
-export function exitOf({ end, at }: ProcessOutcome): TaskExit {
+function exitOf({ end, at }: ProcessOutcome): TaskExit {
   return { status: "code" in end ? end.code : 128 + end.signal, at };
 }

@@ -1,9 +1,7 @@
 /** A task: one container of a sandbox, with its further processes, from Create to Delete. */
-
-import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { HuskError } from "../errors.ts";
-import type { ListProcessesResponse, StatsContainerResponse } from "../gen/agent/v1/agent.ts";
+import type { StatsContainerResponse } from "../gen/agent/v1/agent.ts";
 import { makeCgroups } from "../host/cgroups.ts";
 import { runHooks } from "../host/hooks.ts";
 import { noteInLedger } from "../host/ledger.ts";
@@ -14,7 +12,7 @@ import { encodeForAgent, guestProcess } from "../oci/guest-spec.ts";
 import { judgeProcess, judgeUpdate, refuseUnsupported } from "../oci/support.ts";
 import type { Process, Resources } from "../oci/types.ts";
 import { Container } from "../sandbox/container.ts";
-import { giveBackLedger } from "../sandbox/hosted-sandbox.ts";
+import { settleLedger } from "../sandbox/give-back.ts";
 import { type ContainerPlan, planContainer } from "../sandbox/plan-container.ts";
 import type { StandIn } from "../sandbox/stand-in.ts";
 import { ExecProcess } from "./exec-process.ts";
@@ -53,7 +51,6 @@ export class Task {
   #standInEnded: Promise<void> = Promise.resolve();
   #dismiss: (() => void) | undefined;
   #forgetMemory: (() => void) | undefined;
-  #poststart = false;
   #memoryKills = 0;
 
   /** Makes the container; it waits for its start. Throws with everything given back. */
@@ -78,7 +75,7 @@ export class Task {
       await task.#create();
       return task;
     } catch (error) {
-      if (task === undefined) await giveBackTask(pod, options.id);
+      if (task === undefined) await settleLedger(ledger, pod.helper);
       else await task.#discard();
       throw error;
     }
@@ -114,14 +111,9 @@ export class Task {
   }
 
   /** Runs init, or an exec. */
-  async start(execId: string): Promise<TaskProcess> {
-    const process = this.process(execId);
-    await process.start();
-    if (execId === "" && !this.#poststart) {
-      this.#poststart = true;
-      await runHooks("poststart", this.#plan.hooks.poststart, this.#hookState("running"), this.bundle.path);
-    }
-    return process;
+  async start(execId: string): Promise<void> {
+    await this.process(execId).start();
+    if (execId === "") await runHooks("poststart", this.#plan.hooks.poststart, this.#hookState("running"), this.bundle.path);
   }
 
   /** Makes an exec known; it is made in the guest when it starts. Throws `already-exists`, `wrong-state`, `unsupported`. */
@@ -144,11 +136,9 @@ export class Task {
   }
 
   /** Forgets an exec that has ended, or never ran. */
-  async deleteExec(execId: string): Promise<TaskProcess> {
-    const exec = this.process(execId);
-    await exec.release();
+  async deleteExec(execId: string): Promise<void> {
+    await this.process(execId).release();
     this.#execs.delete(execId);
-    return exec;
   }
 
   async pause(): Promise<void> {
@@ -167,10 +157,6 @@ export class Task {
   /** The guest's cgroup files; none for a pause container. */
   async stats(): Promise<StatsContainerResponse | undefined> {
     return this.#container?.stats();
-  }
-
-  async processes(): Promise<ListProcessesResponse> {
-    return this.#container === undefined ? { processes: [] } : this.#container.processes();
   }
 
   /** Gives back everything. Init must have ended, or never been started. Throws `wrong-state`, `host`. */
@@ -292,13 +278,6 @@ export class Task {
     this.#dismiss?.();
     this.#forgetMemory?.();
     await this.#standInEnded;
-    await giveBackTask(this.#pod, this.id);
+    await settleLedger(this.#pod.taskLedger(this.id), this.#pod.helper);
   }
-}
-
-/** Gives back what a task's ledger names, and the ledger. */
-async function giveBackTask(pod: Pod, id: string): Promise<void> {
-  const ledger = pod.taskLedger(id);
-  await giveBackLedger(ledger, pod.helper);
-  rmSync(ledger, { force: true });
 }
