@@ -1,5 +1,5 @@
 import { execFileSync, spawn } from "node:child_process";
-import { closeSync, createReadStream, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, createReadStream, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Writable } from "node:stream";
@@ -69,6 +69,19 @@ describe("a FIFO", () => {
     closeSync(last);
     expect(await read).toBe("one,two,three");
   });
+});
+
+test("an input that was closed before the process's start ends all the same, after what was written", async () => {
+  const stdin = fifo("in");
+  const stdio = await TaskStdio.open({ ...none, stdin }, owner);
+  const writer = openSync(stdin, "r+"); // for writing alone, it would wait for the reader
+  writeSync(writer, "early\n");
+  stdio.closeStdin();
+  stdio.openStdin();
+  closeSync(writer);
+  const source = await stdio.streams.stdin;
+  if (source === undefined) throw new Error("no stdin");
+  expect(await text(source)).toBe("early\n");
 });
 
 test("a terminal has one output", async () => {

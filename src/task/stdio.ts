@@ -31,6 +31,7 @@ export class TaskStdio {
   readonly #stdin: string;
   readonly #source = deferred<Readable>();
   #input: FifoInput | undefined;
+  #stdinClosed = false;
   #closed = false;
   readonly #driver: LogDriver | undefined;
 
@@ -73,11 +74,13 @@ export class TaskStdio {
   openStdin(): void {
     if (this.#stdin === "" || this.#input !== undefined || this.#closed) return;
     this.#input = openInput(this.#stdin);
+    if (this.#stdinClosed) this.#input.release();
     this.#source.resolve(this.#input.stream);
   }
 
   /** No client will write to the standard input any more: the process reads its end once everybody who has it open has closed it. */
   closeStdin(): void {
+    this.#stdinClosed = true;
     this.#input?.release();
   }
 
