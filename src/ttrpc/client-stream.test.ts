@@ -1,59 +1,19 @@
-import { once } from "node:events";
-import type { Socket } from "node:net";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { HuskError } from "../errors.ts";
 import { Any } from "../gen/google/protobuf/any.ts";
-import { Response } from "../gen/ttrpc/ttrpc.ts";
-import { TtrpcClient } from "./client.ts";
 import { Flag, FrameType } from "./frame.ts";
-import { EchoDefinition, listen, ScriptedPeer, text } from "./scripted-peer.ts";
-import { TtrpcServer } from "./server.ts";
-import type { Handlers } from "./service.ts";
+import { collect, EchoDefinition, failure, refusal, TestClient, text } from "./scripted-peer.ts";
 
-let socket: Awaited<ReturnType<typeof listen>>;
-let client: TtrpcClient;
+let client: TestClient;
 
 beforeEach(async () => {
-  socket = await listen();
+  client = await TestClient.open();
 });
 
-afterEach(async () => {
-  await client.close();
-  socket[Symbol.dispose]();
-});
-
-/** A client whose server the test plays. */
-async function play(): Promise<ScriptedPeer> {
-  const accepted = once(socket.listener, "connection") as Promise<[Socket]>;
-  client = await TtrpcClient.connect(socket.path);
-  return new ScriptedPeer((await accepted)[0]);
-}
-
-/** A client of a real server. */
-async function serve(handlers: Handlers<typeof EchoDefinition>): Promise<TtrpcServer> {
-  const server = new TtrpcServer();
-  server.register(EchoDefinition, handlers);
-  server.serve(socket.listener);
-  client = await TtrpcClient.connect(socket.path);
-  return server;
-}
-
-const failure = (promise: Promise<unknown>): Promise<unknown> =>
-  promise.then(
-    () => "no error",
-    (error: unknown) => error,
-  );
-
-const refusal = (code: number, message: string): Uint8Array =>
-  Response.encode({ status: { code, message, details: [] }, payload: Buffer.alloc(0) }).finish();
-
-async function collect<T>(source: AsyncIterable<T>, into: T[] = []): Promise<T[]> {
-  for await (const item of source) into.push(item);
-  return into;
-}
+afterEach(() => client.close());
 
 test("streams of every kind", async () => {
-  await using _ = await serve({
+  await using _ = await client.serve({
     async *split({ typeUrl }) {
       for (const letter of typeUrl) {
         yield { typeUrl: letter };
@@ -70,11 +30,11 @@ test("streams of every kind", async () => {
   async function* letters() {
     for (const typeUrl of "abc") yield { typeUrl };
   }
-  expect(await collect(client.stream(EchoDefinition, "split", { typeUrl: "xyz" }))).toEqual([text("x"), text("y"), text("z")]);
-  expect(await client.call(EchoDefinition, "join", letters())).toEqual(text("abc"));
-  expect(await collect(client.stream(EchoDefinition, "both", letters()))).toEqual([text("A"), text("B"), text("C")]);
+  expect(await collect(client.ttrpc.stream(EchoDefinition, "split", { typeUrl: "xyz" }))).toEqual([text("x"), text("y"), text("z")]);
+  expect(await client.ttrpc.call(EchoDefinition, "join", letters())).toEqual(text("abc"));
+  expect(await collect(client.ttrpc.stream(EchoDefinition, "both", letters()))).toEqual([text("A"), text("B"), text("C")]);
   const before: Any[] = [];
-  expect(await failure(collect(client.stream(EchoDefinition, "split", { typeUrl: "x!y" }), before))).toMatchObject({
+  expect(await failure(collect(client.ttrpc.stream(EchoDefinition, "split", { typeUrl: "x!y" }), before))).toMatchObject({
     code: "wrong-state",
     message: "a bang",
   });
@@ -82,7 +42,7 @@ test("streams of every kind", async () => {
 });
 
 test("a conversation in turns", async () => {
-  await using _ = await serve({
+  await using _ = await client.serve({
     async *both(inputs) {
       for await (const { typeUrl } of inputs) yield { typeUrl: `${typeUrl}?` };
     },
@@ -98,7 +58,7 @@ test("a conversation in turns", async () => {
       yield { typeUrl: word };
     }
   }
-  const answers = client.stream(EchoDefinition, "both", questions());
+  const answers = client.ttrpc.stream(EchoDefinition, "both", questions());
   const first = answers.next();
   say("what");
   said.push((await first).value?.typeUrl ?? "");
@@ -113,13 +73,13 @@ test("a conversation in turns", async () => {
 
 test("more than a queue holds, to a reader that takes its time", async () => {
   const total = 2000;
-  await using _ = await serve({
+  await using _ = await client.serve({
     async *split() {
       for (let index = 0; index < total; index++) yield { typeUrl: String(index), value: Buffer.alloc(10_000) };
     },
   });
   let next = 0;
-  for await (const { typeUrl } of client.stream(EchoDefinition, "split", {})) {
+  for await (const { typeUrl } of client.ttrpc.stream(EchoDefinition, "split", {})) {
     expect(typeUrl).toBe(String(next++));
     if (next % 100 === 0) await new Promise((resolve) => void setImmediate(resolve));
   }
@@ -127,22 +87,22 @@ test("more than a queue holds, to a reader that takes its time", async () => {
 });
 
 test("a stream that is left early does not stop the others", async () => {
-  await using _ = await serve({
+  await using _ = await client.serve({
     async *split() {
       for (let index = 0; index < 1000; index++) yield { value: Buffer.alloc(10_000) };
     },
     none: () => {},
   });
-  for await (const { value } of client.stream(EchoDefinition, "split", {})) {
+  for await (const { value } of client.ttrpc.stream(EchoDefinition, "split", {})) {
     expect(value.length).toBe(10_000);
     break;
   }
-  expect(await client.call(EchoDefinition, "none", {})).toEqual({});
+  expect(await client.ttrpc.call(EchoDefinition, "none", {})).toEqual({});
 });
 
 test("a source of requests that fails, fails the call, and ends the server's stream", async () => {
   const seen = Promise.withResolvers<number>();
-  await using _ = await serve({
+  await using _ = await client.serve({
     async join(inputs) {
       seen.resolve((await collect(inputs)).length);
       return {};
@@ -152,30 +112,30 @@ test("a source of requests that fails, fails the call, and ends the server's str
     yield { typeUrl: "one" };
     throw new HuskError("host", "no more");
   }
-  expect(await failure(client.call(EchoDefinition, "join", failing()))).toEqual(new HuskError("host", "no more"));
+  expect(await failure(client.ttrpc.call(EchoDefinition, "join", failing()))).toEqual(new HuskError("host", "no more"));
   expect(await seen.promise).toBe(1);
 });
 
 test("a stream's time limit and signal end its reading", async () => {
-  await using _ = await serve({
+  await using _ = await client.serve({
     async *split(_, { signal }) {
       yield { typeUrl: "one" };
       await new Promise((resolve) => signal.addEventListener("abort", resolve));
     },
   });
   const options = { timeoutMs: 20 };
-  expect(await failure(collect(client.stream(EchoDefinition, "split", {}, options)))).toMatchObject({ grpcCode: 4 });
+  expect(await failure(collect(client.ttrpc.stream(EchoDefinition, "split", {}, options)))).toMatchObject({ grpcCode: 4 });
   const controller = new AbortController();
-  const stream = client.stream(EchoDefinition, "split", {}, { signal: controller.signal });
+  const stream = client.ttrpc.stream(EchoDefinition, "split", {}, { signal: controller.signal });
   await stream.next();
   controller.abort(new HuskError("deadline", "given up"));
   expect(await failure(stream.next())).toEqual(new HuskError("deadline", "given up"));
 });
 
 test("a stream ends with a response too, and Data may carry the last message", async () => {
-  const peer = await play();
-  const first = collect(client.stream(EchoDefinition, "split", {}));
-  const second = collect(client.stream(EchoDefinition, "split", {}));
+  const peer = await client.play();
+  const first = collect(client.ttrpc.stream(EchoDefinition, "split", {}));
+  const second = collect(client.ttrpc.stream(EchoDefinition, "split", {}));
   expect(await peer.receive()).toMatchObject({ streamId: 1, flags: Flag.remoteClosed });
   const message = Any.encode(text("x")).finish();
   peer.send(1, FrameType.data, 0, message);
@@ -185,7 +145,7 @@ test("a stream ends with a response too, and Data may carry the last message", a
 });
 
 test("nothing is sent on a stream that the server has ended; one that was given up is ended", async () => {
-  const peer = await play();
+  const peer = await client.play();
   const gates = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   const sources = gates.map(async function* ({ promise }) {
     yield { typeUrl: "one" };
@@ -193,7 +153,7 @@ test("nothing is sent on a stream that the server has ended; one that was given 
     yield { typeUrl: "two" };
   });
   const [first, second] = sources.map((source, index) =>
-    failure(client.call(EchoDefinition, "join", source, index === 0 ? {} : { timeoutMs: 1 })),
+    failure(client.ttrpc.call(EchoDefinition, "join", source, index === 0 ? {} : { timeoutMs: 1 })),
   );
   peer.send(1, FrameType.response, 0, refusal(9, "enough"));
   expect(await first).toMatchObject({ grpcCode: 9 });

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { Any } from "../gen/google/protobuf/any.ts";
 import { Empty } from "../gen/google/protobuf/empty.ts";
 import { Request, Response } from "../gen/ttrpc/ttrpc.ts";
+import { TtrpcClient } from "./client.ts";
 import { encodeFrame, type Frame, FrameParser, FrameType } from "./frame.ts";
 import { TtrpcServer } from "./server.ts";
 import type { Handlers } from "./service.ts";
@@ -127,6 +128,68 @@ export class TestServer {
     await this.ttrpc.close(0);
     this.#close();
   }
+}
+
+/** The client under test, on a socket of its own, and what it talks to: a real server, or the test. */
+export class TestClient {
+  readonly socket: Awaited<ReturnType<typeof listen>>;
+  #ttrpc: TtrpcClient | undefined;
+
+  private constructor(socket: Awaited<ReturnType<typeof listen>>) {
+    this.socket = socket;
+  }
+
+  static async open(): Promise<TestClient> {
+    return new TestClient(await listen());
+  }
+
+  get ttrpc(): TtrpcClient {
+    if (this.#ttrpc === undefined) throw new Error("the client is not connected yet");
+    return this.#ttrpc;
+  }
+
+  /** Takes a client that the test has made itself. */
+  set ttrpc(client: TtrpcClient) {
+    this.#ttrpc = client;
+  }
+
+  /** Connects it to a server that the test plays. */
+  async play(): Promise<ScriptedPeer> {
+    const accepted = once(this.socket.listener, "connection") as Promise<[Socket]>;
+    this.#ttrpc = await TtrpcClient.connect(this.socket.path);
+    return new ScriptedPeer((await accepted)[0]);
+  }
+
+  /** Connects it to a real server of the Echo service. */
+  async serve(handlers: Handlers<typeof EchoDefinition>): Promise<TtrpcServer> {
+    const server = new TtrpcServer();
+    server.register(EchoDefinition, handlers);
+    server.serve(this.socket.listener);
+    this.#ttrpc = await TtrpcClient.connect(this.socket.path);
+    return server;
+  }
+
+  async close(): Promise<void> {
+    await this.ttrpc.close();
+    this.socket[Symbol.dispose]();
+  }
+}
+
+/** What a promise rejects with. */
+export const failure = (promise: Promise<unknown>): Promise<unknown> =>
+  promise.then(
+    () => "no error",
+    (error: unknown) => error,
+  );
+
+/** What a response frame carries that refuses a call. */
+export const refusal = (code: number, message: string): Uint8Array =>
+  Response.encode({ status: { code, message, details: [] }, payload: Buffer.alloc(0) }).finish();
+
+/** Everything of a source, also into a list of the caller's, which has what came before an error. */
+export async function collect<T>(source: AsyncIterable<T>, into: T[] = []): Promise<T[]> {
+  for await (const item of source) into.push(item);
+  return into;
 }
 
 /** Resolves when the signal is aborted. */
