@@ -94,6 +94,7 @@ describe.each(Object.entries(fixtures))("%s", (name, expected) => {
       rootPath: "/guest/root",
       guestPath: ({ index }) => `/guest/${index}`,
       isSandboxNamespace,
+      seccomp: null,
     });
     const shared = guest.shares.map(({ index, readonly }) => `${spec.mounts?.[index]?.destination}${readonly ? " ro" : ""}`);
     expect(shared).toEqual(expected.shares);

@@ -9,6 +9,7 @@ const options: GuestSpecOptions = {
   sources: new Map(),
   rootPath: "/run/c1/rootfs",
   guestPath: ({ index, isFile }) => `/shared/${index}${isFile ? "/file" : ""}`,
+  seccomp: null,
 };
 
 describe("bind mounts", () => {
@@ -138,4 +139,10 @@ test("processes lose the labels that guard the host", () => {
 test("64-bit limits reach the agent exactly", () => {
   const bytes = encodeForAgent({ ...defaultSpec.process, rlimits: [{ type: "RLIMIT_CORE", soft: 0, hard: 2n ** 64n - 1n }] });
   expect(Buffer.from(bytes).toString()).toContain('"hard":18446744073709551615');
+});
+
+test("a seccomp profile is left behind, its compiled filter goes", () => {
+  const spec: Spec = { ...defaultSpec, linux: { ...defaultSpec.linux, seccomp: { defaultAction: "SCMP_ACT_ALLOW" } } };
+  const seccomp = { flags: 2, program: "0600000000000000" };
+  expect(guestSpec(spec, { ...options, seccomp }).spec.linux?.seccomp).toEqual(seccomp);
 });

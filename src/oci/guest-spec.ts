@@ -38,10 +38,25 @@ export interface GuestSpecOptions {
   readonly hookPrograms?: HookPrograms;
   /** See `Circumstances.isSandboxNamespace`. */
   readonly isSandboxNamespace?: (namespace: Namespace) => boolean;
+  /** The bundle's linux.seccomp, compiled; null where it has none. */
+  readonly seccomp: CompiledSeccomp | null;
 }
 
+/** linux.seccomp as the agent gets it. */
+export interface CompiledSeccomp {
+  /** Flags of seccomp(2). */
+  readonly flags: number;
+  /** The filter's instructions as an x86-64 kernel has them in memory (struct sock_filter), in hexadecimal digits. */
+  readonly program: string;
+}
+
+/** The specification in the guest's words. */
+export type GuestDocument = Omit<Spec, "linux"> & {
+  readonly linux?: Omit<Linux, "seccomp"> & { readonly seccomp?: CompiledSeccomp };
+};
+
 export interface GuestSpec {
-  readonly spec: Spec;
+  readonly spec: GuestDocument;
   readonly shares: readonly Share[];
 }
 
@@ -76,7 +91,7 @@ export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
       : [],
   );
   const { vm: _vm, solaris: _solaris, windows: _windows, zos: _zos, freebsd: _freebsd, hooks, linux, ...rest } = spec;
-  const inGuest: Spec = {
+  const inGuest: GuestDocument = {
     ...rest,
     process: firstProcess(spec.process),
     root: { ...spec.root, path: options.rootPath },
@@ -137,8 +152,8 @@ function withoutZeros<T extends object>(numbers: T): Partial<T> {
   return Object.fromEntries(set) as Partial<T>;
 }
 
-/** Any part of the specification as JSON, for the agent (spec_json, process_json, resources_json); 64-bit numbers stay exact. */
-export function encodeForAgent(part: Spec | Process | Resources): Uint8Array {
+/** Any part of the specification as JSON, for the agent (process_json, resources_json); 64-bit numbers stay exact. */
+export function encodeForAgent(part: Process | Resources): Uint8Array {
   return Buffer.from(stringifyJson(part));
 }
 
@@ -150,11 +165,20 @@ function guestHooks({ createContainer, startContainer }: Hooks, programs: readon
   return { ...(inGuest && { createContainer: inGuest }), ...(startContainer && { startContainer }) };
 }
 
-function guestLinux(linux: Linux, options: GuestSpecOptions): Linux {
-  const { cgroupsPath: _path, mountLabel: _label, netDevices: _net, intelRdt: _rdt, memoryPolicy: _policy, ...rest } = linux;
+function guestLinux(linux: Linux, options: GuestSpecOptions): NonNullable<GuestDocument["linux"]> {
+  const {
+    seccomp: _profile,
+    cgroupsPath: _path,
+    mountLabel: _label,
+    netDevices: _net,
+    intelRdt: _rdt,
+    memoryPolicy: _policy,
+    ...rest
+  } = linux;
   const { resources, devices, namespaces } = linux;
   return {
     ...rest,
+    ...(options.seccomp === null ? {} : { seccomp: options.seccomp }),
     ...(resources === undefined ? {} : { resources: guestResources(resources) }),
     ...(namespaces === undefined ? {} : { namespaces: guestNamespaces(namespaces, options) }),
     ...(devices === undefined ? {} : { devices: guestDevices(devices, isPrivileged(resources)) }),

@@ -49,7 +49,7 @@ test("a static program is shown to the guest; others are refused by name", () =>
 
     const guest = guestSpec(
       { ...defaultSpec, hooks: { createContainer: hooks.slice(0, 1) } },
-      { bundle: "/b", sources: new Map(), rootPath: "/r", guestPath: ({ index }) => `/guest/${index}`, hookPrograms },
+      { bundle: "/b", sources: new Map(), rootPath: "/r", guestPath: ({ index }) => `/guest/${index}`, hookPrograms, seccomp: null },
     );
     expect(guest.spec.hooks).toEqual({ createContainer: [{ path: "/guest/7", args: [at("link")] }] });
     expect(guest.shares).toEqual([{ index: 7, hostPath: at("static"), readonly: true, isFile: true }]);

@@ -4,8 +4,10 @@
  */
 import { resolve } from "node:path";
 import type { Config } from "../config/config.ts";
+import { helperPath } from "../host/installation.ts";
+import { compileSeccomp } from "../host/seccomp.ts";
 import { type Bundle, inspectSources, isHostNetwork } from "../oci/bundle.ts";
-import { guestSpec, type Share } from "../oci/guest-spec.ts";
+import { type CompiledSeccomp, guestSpec, type Share } from "../oci/guest-spec.ts";
 import { inspectHookPrograms } from "../oci/hook-programs.ts";
 import { stringifyJson } from "../oci/json.ts";
 import { mountPoints } from "../oci/mounts.ts";
@@ -46,6 +48,7 @@ export interface ContainerPlan {
 export async function planContainer(bundle: Bundle, options: ContainerPlanOptions, allow: Config["allow"]): Promise<ContainerPlan> {
   const { spec } = bundle;
   const { id, isSandboxNamespace } = options;
+  const seccomp = compile(spec); // meanwhile, the rest is read and judged
   const sources = await inspectSources(spec, bundle.path);
   const hookPrograms = inspectHookPrograms(spec.hooks?.createContainer);
   const notes = refuseUnsupported(
@@ -68,6 +71,7 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
     rootPath: root.storage.mountPoint,
     guestPath: (share) => guestPath(planned(share)),
     hookPrograms,
+    seccomp: await seccomp,
     ...(isSandboxNamespace === undefined ? {} : { isSandboxNamespace }),
   });
   const consoleSize = spec.process.consoleSize;
@@ -88,6 +92,14 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
     hooks: spec.hooks ?? {},
     notes: [...notes, ...bundle.unknown.map((path) => `config.json: ${path} is no property of the runtime spec and was ignored`)],
   };
+}
+
+/** Compiles the bundle's seccomp profile. What the rest of the bundle is refused for comes first: its failure waits to be asked for. */
+function compile({ linux }: Bundle["spec"]): Promise<CompiledSeccomp | null> {
+  if (linux?.seccomp === undefined) return Promise.resolve(null);
+  const compiled = compileSeccomp(helperPath(), linux.seccomp);
+  compiled.catch(() => {});
+  return compiled;
 }
 
 /** A bundle that names no network namespace at all was refused before. */

@@ -8,6 +8,7 @@
 //! - `sandbox`: the namespaces of a sandbox, and PID 1 in them.
 //! - `root_mounts`: a container's root file system, mounted on the host.
 //! - `template`: copies of a template's memory, for the machines that are cloned from it.
+//! - `seccomp`: compiles a seccomp profile.
 //! - `vsock`: joins a guest's vsock connection with a unix socket.
 //! - `network`: looks at a network namespace, and joins its links with taps.
 //!
@@ -28,6 +29,7 @@ mod programs;
 mod pump;
 mod root_mounts;
 mod sandbox;
+mod seccomp;
 mod shim;
 mod signals;
 mod stand_in;
@@ -39,8 +41,7 @@ mod words;
 
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: husk-helper front|shim|stand-in|sandbox|template|mount|unmount|vsock|network ...; it is started by husk, see PROTOCOL.md";
+const USAGE: &str = "usage: husk-helper front|shim|stand-in|sandbox|template|mount|unmount|seccomp|vsock|network ...; it is started by husk, see PROTOCOL.md";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Some("unmount") => root_mounts::unmount(&rest),
         Some("sandbox") => sandbox::main(),
         Some("template") => template::main(&rest),
+        Some("seccomp") => seccomp::main(),
         Some("vsock") => vsock::main(&rest),
         Some("network") => network::main(&rest),
         _ => Err(anyhow::anyhow!(USAGE)),

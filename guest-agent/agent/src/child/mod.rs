@@ -19,7 +19,6 @@ mod masks;
 mod mount_options;
 mod mounts;
 mod namespaces;
-mod newest;
 mod passwd;
 mod personality;
 mod program;

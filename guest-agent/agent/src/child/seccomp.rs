@@ -1,226 +1,75 @@
 //! The seccomp filter.
 
-use std::fs::File;
-use std::io::{self, Read, Seek};
-use std::str::FromStr;
-
-use libseccomp::{
-    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
-};
-
-use nix::sys::memfd::{MFdFlags, memfd_create};
-
-use super::newest;
 use crate::error::{Context, Failure, Result};
-use crate::spec::{Seccomp, SyscallArgument};
+use crate::spec::Seccomp;
 use crate::sys;
 
-const EPERM: u32 = libc::EPERM as u32;
+/// The bytes of struct sock_filter.
+const INSTRUCTION: usize = 8;
 
-/// Builds the filter and puts it in force; it then holds for the program too.
+/// Puts the filter in force; it then holds for the program too.
 pub fn load(seccomp: &Seccomp) -> Result<()> {
-    let filter = build(seccomp)?;
-    let mut program = export(&filter).context(|| "linux.seccomp: make the filter")?;
-    if newest::wants_stub(seccomp) {
-        program = newest::prepend_stub(&newest::newest_of(seccomp), &program);
-    }
-    let flags = seccomp
-        .flags
-        .iter()
-        .fold(0, |flags, name| flags | flag(name).unwrap_or(0));
-    sys::load_seccomp(&program, flags).context(|| "linux.seccomp: load the filter")
+    let program = decode(&seccomp.program)?;
+    sys::load_seccomp(&program, seccomp.flags.into()).context(|| "linux.seccomp: load the filter")
 }
 
-/// The filter as the kernel takes it.
-fn export(filter: &ScmpFilterContext) -> io::Result<Vec<libc::sock_filter>> {
-    let mut file = File::from(memfd_create(c"seccomp", MFdFlags::MFD_CLOEXEC)?);
-    filter.export_bpf(&file).map_err(io::Error::other)?;
-    file.rewind()?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes
-        .chunks_exact(8)
-        .map(|step| libc::sock_filter {
-            code: u16::from_ne_bytes([step[0], step[1]]),
-            jt: step[2],
-            jf: step[3],
-            k: u32::from_ne_bytes([step[4], step[5], step[6], step[7]]),
-        })
-        .collect())
-}
-
-/// Refuses what cannot be carried out, before anything is made.
+/// Refuses what is no program, before anything is made.
 pub fn check(seccomp: &Seccomp) -> Result<()> {
-    build(seccomp).map(drop)
+    decode(&seccomp.program).map(drop)
 }
 
-fn build(seccomp: &Seccomp) -> Result<ScmpFilterContext> {
-    if !seccomp.listener_path.is_empty()
-        || seccomp
-            .syscalls
-            .iter()
-            .any(|rule| rule.action == "SCMP_ACT_NOTIFY")
-    {
-        return Err(Failure::unsupported(
-            "linux.seccomp: listenerPath and SCMP_ACT_NOTIFY are not supported: the listener would be outside the virtual machine",
-        ));
-    }
-    let default = action(&seccomp.default_action, seccomp.default_errno_ret)?;
-    let mut filter = ScmpFilterContext::new(default).context(|| "linux.seccomp: begin a filter")?;
-    for name in &seccomp.architectures {
-        let arch = ScmpArch::from_str(name).map_err(|_| {
-            Failure::unsupported(format!(
-                "linux.seccomp.architectures: unknown value {name:?}"
-            ))
-        })?;
-        filter
-            .add_arch(arch)
-            .context(|| format!("linux.seccomp.architectures: {name}"))?;
-    }
-    for name in &seccomp.flags {
-        flag(name).ok_or_else(|| {
-            Failure::unsupported(format!("linux.seccomp.flags: unknown value {name:?}"))
-        })?;
-    }
-    for rule in &seccomp.syscalls {
-        let action = action(&rule.action, rule.errno_ret)?;
-        if action == default {
-            // libseccomp refuses rules that say what is so anyway.
-            continue;
-        }
-        for name in &rule.names {
-            add_rule(&mut filter, name, action, &rule.args)?;
-        }
-    }
-    Ok(filter)
+fn decode(program: &str) -> Result<Vec<libc::sock_filter>> {
+    let bytes = program.as_bytes().chunks(2).map(byte);
+    let bytes: Option<Vec<u8>> = bytes.collect();
+    let bytes = bytes.filter(|bytes| !bytes.is_empty() && bytes.len() % INSTRUCTION == 0);
+    let bytes = bytes.ok_or_else(|| {
+        Failure::invalid("linux.seccomp.program: expected instructions in hexadecimal digits")
+    })?;
+    Ok(bytes.chunks_exact(INSTRUCTION).map(instruction).collect())
 }
 
-/// A flag of seccomp(2) by the spec's name.
-fn flag(name: &str) -> Option<libc::c_ulong> {
-    Some(match name {
-        "SECCOMP_FILTER_FLAG_TSYNC" => libc::SECCOMP_FILTER_FLAG_TSYNC,
-        "SECCOMP_FILTER_FLAG_LOG" => libc::SECCOMP_FILTER_FLAG_LOG,
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-        // Is of effect only together with a listener, which there is none of, and the kernel refuses it without.
-        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => 0,
-        _ => return None,
-    })
-}
-
-/// One system call by name; names that this architecture does not have are passed over, as runc does.
-fn add_rule(
-    filter: &mut ScmpFilterContext,
-    name: &str,
-    action: ScmpAction,
-    arguments: &[SyscallArgument],
-) -> Result<()> {
-    let Ok(syscall) = ScmpSyscall::from_name(name) else {
-        return Ok(());
-    };
-    let what = || format!("linux.seccomp: rule for {name}");
-    let compares = arguments.iter().map(compare).collect::<Result<Vec<_>>>()?;
-    let repeated = arguments
-        .iter()
-        .enumerate()
-        .any(|(at, one)| arguments[..at].iter().any(|other| other.index == one.index));
-    if compares.is_empty() {
-        filter.add_rule(action, syscall).map(drop).context(what)
-    } else if repeated {
-        // A filter's rule compares each argument once. As runc: then the conditions are alternatives.
-        for compare in compares {
-            filter
-                .add_rule_conditional(action, syscall, &[compare])
-                .context(what)?;
-        }
-        Ok(())
-    } else {
-        filter
-            .add_rule_conditional(action, syscall, &compares)
-            .map(drop)
-            .context(what)
+fn instruction(bytes: &[u8]) -> libc::sock_filter {
+    libc::sock_filter {
+        code: u16::from_le_bytes([bytes[0], bytes[1]]),
+        jt: bytes[2],
+        jf: bytes[3],
+        k: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
     }
 }
 
-fn compare(argument: &SyscallArgument) -> Result<ScmpArgCompare> {
-    let operator = match argument.op.as_str() {
-        "SCMP_CMP_NE" => ScmpCompareOp::NotEqual,
-        "SCMP_CMP_LT" => ScmpCompareOp::Less,
-        "SCMP_CMP_LE" => ScmpCompareOp::LessOrEqual,
-        "SCMP_CMP_EQ" => ScmpCompareOp::Equal,
-        "SCMP_CMP_GE" => ScmpCompareOp::GreaterEqual,
-        "SCMP_CMP_GT" => ScmpCompareOp::Greater,
-        "SCMP_CMP_MASKED_EQ" => ScmpCompareOp::MaskedEqual(argument.value),
-        other => {
-            return Err(Failure::unsupported(format!(
-                "linux.seccomp: unknown operator {other:?}"
-            )));
-        }
-    };
-    if argument.index > 5 {
-        return Err(Failure::unsupported(format!(
-            "linux.seccomp: argument {}: expected 0 to 5",
-            argument.index
-        )));
-    }
-    let datum = if argument.op == "SCMP_CMP_MASKED_EQ" {
-        argument.value_two
-    } else {
-        argument.value
-    };
-    Ok(ScmpArgCompare::new(argument.index, operator, datum))
+fn byte(digits: &[u8]) -> Option<u8> {
+    let &[high, low] = digits else { return None };
+    Some(nibble(high)? << 4 | nibble(low)?)
 }
 
-fn action(name: &str, errno: Option<u32>) -> Result<ScmpAction> {
-    let number = errno.unwrap_or(EPERM);
-    Ok(match name {
-        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => ScmpAction::KillThread,
-        "SCMP_ACT_KILL_PROCESS" => ScmpAction::KillProcess,
-        "SCMP_ACT_TRAP" => ScmpAction::Trap,
-        "SCMP_ACT_ERRNO" => ScmpAction::Errno(number as i32),
-        "SCMP_ACT_TRACE" => ScmpAction::Trace(number as u16),
-        "SCMP_ACT_ALLOW" => ScmpAction::Allow,
-        "SCMP_ACT_LOG" => ScmpAction::Log,
-        _ => {
-            return Err(Failure::unsupported(format!(
-                "linux.seccomp: unknown action {name:?}"
-            )));
-        }
-    })
+fn nibble(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check_json(json: &str) -> Result<(), String> {
-        check(&crate::spec::parse("seccomp", json.as_bytes()).expect("a seccomp object"))
-            .map_err(|failure| failure.message)
+    #[test]
+    fn a_program_is_its_instructions() {
+        let program = decode("06000000efbead0bff00010200000080").expect("a program");
+        let steps: Vec<_> = program
+            .iter()
+            .map(|step| (step.code, step.jt, step.jf, step.k))
+            .collect();
+        assert_eq!(steps, [(6, 0, 0, 0x0bad_beef), (255, 1, 2, 0x8000_0000)]);
     }
 
     #[test]
-    fn a_filter_of_rules_is_built() {
-        let json = r#"{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
-            "flags": ["SECCOMP_FILTER_FLAG_LOG"],
-            "syscalls": [{"names": ["read", "no_such_call"], "action": "SCMP_ACT_ALLOW"},
-                {"names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}]},
-                {"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [
-                    {"index": 0, "value": 1, "op": "SCMP_CMP_GT"}, {"index": 0, "value": 9, "op": "SCMP_CMP_LT"}]}]}"#;
-        assert_eq!(check_json(json), Ok(()));
-    }
-
-    #[test]
-    fn what_is_not_supported_is_named() {
-        assert_eq!(
-            check_json(r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}"#),
-            Err("linux.seccomp: listenerPath and SCMP_ACT_NOTIFY are not supported: the listener would be outside the virtual machine".into())
-        );
-        assert_eq!(
-            check_json(r#"{"defaultAction": "MOON"}"#),
-            Err("linux.seccomp: unknown action \"MOON\"".into())
-        );
-        assert_eq!(
-            check_json(r#"{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["MOON"]}"#),
-            Err("linux.seccomp.flags: unknown value \"MOON\"".into())
-        );
+    fn anything_else_is_refused() {
+        for program in [
+            "",
+            "06",
+            "0600000000000",
+            "060000000000000x",
+            "0600000000000000ff",
+        ] {
+            assert!(decode(program).is_err(), "{program}");
+        }
     }
 }

@@ -7,7 +7,7 @@
 use libc::{BPF_ABS, BPF_JEQ, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter};
 use libseccomp::{ScmpArch, ScmpSyscall};
 
-use crate::spec::Seccomp;
+use super::profile::Profile;
 
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 const AUDIT_ARCH_I386: u32 = 0x4000_0003;
@@ -27,58 +27,36 @@ pub struct Newest {
 }
 
 /// Whether what the profile does not name is denied, with another error than ENOSYS.
-pub fn wants_stub(seccomp: &Seccomp) -> bool {
+pub fn wants_stub(profile: &Profile) -> bool {
     let allows = ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"];
-    let is_enosys = seccomp.default_errno_ret == Some(libc::ENOSYS as u32);
-    !allows.contains(&seccomp.default_action.as_str()) && !is_enosys
+    let is_enosys = profile.default_errno_ret == Some(libc::ENOSYS as u32);
+    !allows.contains(&profile.default_action.as_str()) && !is_enosys
 }
 
 /// Looks the newest calls up.
-pub fn newest_of(seccomp: &Seccomp) -> Newest {
-    let names = || seccomp.syscalls.iter().flat_map(|rule| &rule.names);
+pub fn newest_of(profile: &Profile) -> Newest {
+    let names = || profile.syscalls.iter().flat_map(|rule| &rule.names);
     let newest = |arch| {
         let numbers = names().filter_map(|name| ScmpSyscall::from_name_by_arch(name, arch).ok());
         // Calls that an architecture does not have are negative.
-        numbers
-            .filter_map(|call| u32::try_from(i32::from(call)).ok())
-            .filter(|number| number & X32_BIT == 0)
-            .max()
+        numbers.filter_map(|call| u32::try_from(i32::from(call)).ok()).filter(|number| number & X32_BIT == 0).max()
     };
-    let has_x86 = seccomp
-        .architectures
-        .iter()
-        .any(|name| name == "SCMP_ARCH_X86");
-    Newest {
-        x86_64: newest(ScmpArch::X8664),
-        x86: has_x86.then(|| newest(ScmpArch::X86)).flatten(),
-    }
+    let has_x86 = profile.architectures.iter().any(|name| name == "SCMP_ARCH_X86");
+    Newest { x86_64: newest(ScmpArch::X8664), x86: has_x86.then(|| newest(ScmpArch::X86)).flatten() }
 }
 
 fn statement(code: u32, k: u32) -> sock_filter {
-    sock_filter {
-        code: code as u16,
-        jt: 0,
-        jf: 0,
-        k,
-    }
+    sock_filter { code: code as u16, jt: 0, jf: 0, k }
 }
 
 fn jump(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
-    sock_filter {
-        code: (BPF_JMP | BPF_K | code) as u16,
-        jt,
-        jf,
-        k,
-    }
+    sock_filter { code: (BPF_JMP | BPF_K | code) as u16, jt, jf, k }
 }
 
 /// Puts the instructions before the filter.
 pub fn prepend_stub(newest: &Newest, filter: &[sock_filter]) -> Vec<sock_filter> {
     let mut program = vec![statement(BPF_LD | BPF_W | BPF_ABS, ARCHITECTURE)];
-    for (architecture, newest) in [
-        (AUDIT_ARCH_X86_64, newest.x86_64),
-        (AUDIT_ARCH_I386, newest.x86),
-    ] {
+    for (architecture, newest) in [(AUDIT_ARCH_X86_64, newest.x86_64), (AUDIT_ARCH_I386, newest.x86)] {
         let Some(newest) = newest else { continue };
         // Another architecture: past these five. Else, numbers above the newest, but for those of x32, end here.
         program.push(jump(BPF_JEQ, architecture, 0, 5));
@@ -107,17 +85,9 @@ mod tests {
             if code == BPF_RET | BPF_K {
                 return step.k;
             } else if code == BPF_LD | BPF_W | BPF_ABS {
-                accumulator = if step.k == NUMBER {
-                    number
-                } else {
-                    architecture
-                };
+                accumulator = if step.k == NUMBER { number } else { architecture };
             } else {
-                let holds = if code & BPF_JGT != 0 {
-                    accumulator > step.k
-                } else {
-                    accumulator == step.k
-                };
+                let holds = if code & BPF_JGT != 0 { accumulator > step.k } else { accumulator == step.k };
                 at += usize::from(if holds { step.jt } else { step.jf });
             }
         }
@@ -125,10 +95,7 @@ mod tests {
 
     #[test]
     fn what_is_newer_than_the_profile_is_not_there() {
-        let newest = Newest {
-            x86_64: Some(439),
-            x86: Some(400),
-        };
+        let newest = Newest { x86_64: Some(439), x86: Some(400) };
         assert_eq!(answer(&newest, AUDIT_ARCH_X86_64, 439), 7);
         assert_eq!(answer(&newest, AUDIT_ARCH_X86_64, 440), RETURN_ENOSYS);
         assert_eq!(answer(&newest, AUDIT_ARCH_X86_64, X32_BIT | 500), 7);
@@ -139,19 +106,11 @@ mod tests {
 
     #[test]
     fn the_newest_call_of_a_profile() {
-        let json = br#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read", "faccessat2", "moon"], "action": "SCMP_ACT_ALLOW"}]}"#;
-        let profile: Seccomp = crate::spec::parse("seccomp", json).expect("a profile");
-        assert_eq!(
-            newest_of(&profile),
-            Newest {
-                x86_64: Some(439),
-                x86: None
-            }
-        );
+        let json =
+            br#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read", "faccessat2", "moon"], "action": "SCMP_ACT_ALLOW"}]}"#;
+        let profile: Profile = serde_json::from_slice(json).expect("a profile");
+        assert_eq!(newest_of(&profile), Newest { x86_64: Some(439), x86: None });
         assert!(wants_stub(&profile));
-        assert!(!wants_stub(&Seccomp {
-            default_action: "SCMP_ACT_ALLOW".into(),
-            ..Seccomp::default()
-        }));
+        assert!(!wants_stub(&Profile { default_action: "SCMP_ACT_ALLOW".into(), ..Profile::default() }));
     }
 }
