@@ -8,9 +8,8 @@ use tokio::sync::broadcast;
 use crate::api;
 use crate::child::wire::{Kind, Plan};
 use crate::container::Container;
-use crate::container::launch::{self, Launched, UserMappings};
+use crate::container::launch::{Launched, Launcher, UserMappings};
 use crate::error::{Class, Failure, Result};
-use crate::init::reaper::Reaper;
 
 /// Events that a slow listener may be behind by.
 const EVENTS: usize = 1024;
@@ -25,7 +24,7 @@ enum Place {
 
 /// The state of the guest.
 pub struct Sandbox {
-    pub reaper: Reaper,
+    pub launcher: Launcher,
     pub events: broadcast::Sender<api::Event>,
     /// CLOCK_BOOTTIME when the agent began.
     pub began_ns: u64,
@@ -39,10 +38,10 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// An empty sandbox.
-    pub fn new(reaper: Reaper, began_ns: u64) -> Arc<Self> {
+    pub fn new(launcher: Launcher, began_ns: u64) -> Arc<Self> {
         let (events, _) = broadcast::channel(EVENTS);
         Arc::new(Sandbox {
-            reaper,
+            launcher,
             events,
             began_ns,
             network: Default::default(),
@@ -59,7 +58,7 @@ impl Sandbox {
             ..Plan::default()
         };
         let mappings = UserMappings::default();
-        let make = || launch::launch(&self.reaper, &plan, &[], &mappings);
+        let make = || self.launcher.launch(&plan, &[], &mappings);
         self.first_process
             .get_or_try_init(make)
             .await

@@ -38,6 +38,7 @@ pub struct Setup {
 pub fn run(control: &mut Control) -> Result<()> {
     // Nobody in the container may look into this process while it is still the agent's.
     nix::sys::prctl::set_dumpable(false).context(|| "make the set-up undumpable")?;
+    control.send(&ToAgent::Waiting)?;
     let (plan, streams) = control.receive_plan()?;
     let proc = Proc::open()?;
     if matches!(plan.kind, Kind::SandboxInit) {

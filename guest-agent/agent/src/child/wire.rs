@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! agent                          first stage                    second stage (in the new PID namespace)
+//!                             <- Waiting
 //!   plan, with stdio descriptors ->
 //!                                  joins the cgroup
 //!                             <- MapUser                        (only with a user namespace)
@@ -67,6 +68,8 @@ pub struct TerminalSize {
 /// From the child to the agent.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToAgent {
+    /// I am here, and wait for a plan.
+    Waiting,
     /// Write my user and group mappings.
     MapUser,
     /// The second stage, by its PID in the agent's namespace.

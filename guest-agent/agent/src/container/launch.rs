@@ -4,8 +4,9 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::control::Control;
 use crate::child::wire::{Plan, ToAgent, ToChild};
@@ -29,38 +30,92 @@ pub struct UserMappings {
     pub gids: Vec<IdMapping>,
 }
 
-/// Sets up a process by the plan; `stdio` are its standard streams, or none where the plan has a terminal.
-pub async fn launch(
-    reaper: &Reaper,
-    plan: &Plan,
-    stdio: &[OwnedFd],
-    mappings: &UserMappings,
-) -> Result<Launched> {
-    let (ours, theirs) = StdUnixStream::pair().context(|| "make a socket pair")?;
-    let mut control = Control::new(ours)?;
-    // Started and watched in one turn of the event loop: the reaper cannot run in between.
-    let child = Command::new("/proc/self/exe")
-        .arg("container-init")
-        .env_clear()
-        .stdin(OwnedFd::from(theirs))
-        .spawn()
-        .context(|| "start the set-up process")?;
-    let first_end = reaper.watch(child.id() as i32);
+/// A set-up process without a plan yet.
+struct SetUp {
+    pid: u32,
+    control: Control,
+    end: oneshot::Receiver<Ended>,
+}
 
-    control.send(plan, stdio).await?;
-    let (pid, end) = match first_stage(reaper, &mut control, child.id(), mappings).await? {
-        Some(forked) => forked,
-        None => return Err(ended_early(first_end).await),
-    };
-    if second_stage(&mut control).await?.is_none() {
-        return Err(ended_early(end).await);
+impl SetUp {
+    fn start(reaper: &Reaper) -> Result<Self> {
+        let (ours, theirs) = StdUnixStream::pair().context(|| "make a socket pair")?;
+        let control = Control::new(ours)?;
+        // Started and watched in one turn of the event loop: the reaper cannot run in between.
+        let child = Command::new("/proc/self/exe")
+            .arg("container-init")
+            .env_clear()
+            .stdin(OwnedFd::from(theirs))
+            .spawn()
+            .context(|| "start the set-up process")?;
+        let (pid, end) = (child.id(), reaper.watch(child.id() as i32));
+        Ok(SetUp { pid, control, end })
     }
-    Ok(Launched {
-        pid,
-        end,
-        terminal: control.take_descriptor(),
-        control,
-    })
+
+    /// It, unless it has ended.
+    fn alive(mut self) -> Option<Self> {
+        matches!(self.end.try_recv(), Err(TryRecvError::Empty)).then_some(self)
+    }
+}
+
+/// Starts the set-up of processes.
+///
+/// One set-up process waits from the beginning, for the first plan: a machine that is cloned from a template has it in its memory, and need not
+/// translate what it takes to start a program.
+pub struct Launcher {
+    reaper: Reaper,
+    waiting: Mutex<Option<SetUp>>,
+}
+
+impl Launcher {
+    /// Answers when the first set-up process waits.
+    pub async fn new(reaper: Reaper) -> Result<Self> {
+        let mut first = SetUp::start(&reaper)?;
+        match first.control.receive().await? {
+            Some(ToAgent::Waiting) => {}
+            Some(ToAgent::Failed(failure)) => return Err(failure),
+            Some(other) => return Err(unexpected(&other)),
+            None => return Err(ended_early(first.end).await),
+        }
+        let waiting = Mutex::new(Some(first));
+        Ok(Launcher { reaper, waiting })
+    }
+
+    fn take(&self) -> Result<SetUp> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        match waiting.take().and_then(SetUp::alive) {
+            Some(first) => Ok(first),
+            None => SetUp::start(&self.reaper),
+        }
+    }
+
+    /// Sets up a process by the plan; `stdio` are its standard streams, or none where the plan has a terminal.
+    pub async fn launch(
+        &self,
+        plan: &Plan,
+        stdio: &[OwnedFd],
+        mappings: &UserMappings,
+    ) -> Result<Launched> {
+        let SetUp {
+            pid: first_pid,
+            mut control,
+            end: first_end,
+        } = self.take()?;
+        control.send(plan, stdio).await?;
+        let (pid, end) = match first_stage(&self.reaper, &mut control, first_pid, mappings).await? {
+            Some(forked) => forked,
+            None => return Err(ended_early(first_end).await),
+        };
+        if second_stage(&mut control).await?.is_none() {
+            return Err(ended_early(end).await);
+        }
+        Ok(Launched {
+            pid,
+            end,
+            terminal: control.take_descriptor(),
+            control,
+        })
+    }
 }
 
 type Forked = (i32, oneshot::Receiver<Ended>);
@@ -74,6 +129,7 @@ async fn first_stage(
 ) -> Result<Option<Forked>> {
     while let Some(message) = control.receive().await? {
         match message {
+            ToAgent::Waiting => {}
             ToAgent::MapUser => {
                 write_mappings(first_pid, mappings)?;
                 control.send(&ToChild::Go, &[]).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{broadcast, oneshot, watch};
 
-use super::launch::{self, UserMappings};
+use super::launch::UserMappings;
 use super::process::{Process, ProcessEnd};
 use super::stdio::{Stdio, Wanted};
 use super::{Container, INIT};
@@ -88,7 +88,10 @@ impl NewProcess<'_> {
             None => Stdio::pipes(wanted)?,
         };
         let oom_kills = container.cgroup.counter("memory.events", "oom_kill");
-        let launched = launch::launch(&sandbox.reaper, &plan, &theirs, &self.mappings).await?;
+        let launched = sandbox
+            .launcher
+            .launch(&plan, &theirs, &self.mappings)
+            .await?;
         drop(theirs);
         crate::child::set_rlimits(launched.pid, rlimits(&process, &container.spec))?;
         let stdio = match (terminal, launched.terminal) {

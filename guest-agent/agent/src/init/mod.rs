@@ -7,13 +7,18 @@ pub mod reaper;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::channel::Channel;
+use crate::container::launch::Launcher;
 use crate::error::{Context, Result};
 use crate::{clock, console, modules, network, sandbox::Sandbox, service};
 
 /// Where the image says which modules the guest needs, one name a line; Debian's stock kernel has nearly all as modules.
 const MODULES_LIST: &str = "/etc/husk/modules";
+
+/// Longer than a machine lives.
+const THREADS_STAY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Never returns while the machine is up: when it fails, the machine is powered off.
 pub fn main() -> ExitCode {
@@ -44,12 +49,17 @@ fn serve(channel: Channel, began_ns: u64) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
+        .thread_keep_alive(THREADS_STAY)
         .thread_stack_size(256 * 1024)
         .build()
         .context(|| "start the event loop")?;
     runtime.block_on(async {
-        let reaper = reaper::start()?;
-        let sandbox = Sandbox::new(reaper, began_ns);
+        let launcher = Launcher::new(reaper::start()?).await?;
+        let sandbox = Sandbox::new(launcher, began_ns);
+        // A thread for what may block is there from the beginning as well, for the same reason.
+        tokio::task::spawn_blocking(|| ())
+            .await
+            .context(|| "start a thread")?;
         let mut listener = channel.open().await?;
         loop {
             let mut connection = listener.accept().await?;
