@@ -4,7 +4,7 @@
  */
 import type { Socket } from "node:net";
 import { exitStatus, explain, HuskError } from "../errors.ts";
-import { absolutePath, list, nonEmptyString, object, read, ShapeError, string } from "../narrow.ts";
+import { nonEmptyString, object, read, ShapeError } from "../narrow.ts";
 import { stringifyJson } from "../oci/json.ts";
 import { demand } from "../oci/state.ts";
 import type { Container, ExecSpec } from "../sandbox/container.ts";
@@ -12,10 +12,11 @@ import type { Params } from "../sandbox/control.ts";
 import { ControlClient } from "../sandbox/control-client.ts";
 import { readRecord } from "../sandbox/record.ts";
 import { runFolder } from "../sandbox/run-folder.ts";
-import { type Beginning, parseBeginning, parseCommandLine } from "./command-line.ts";
+import { type Beginning, parseCommandLine } from "./command-line.ts";
 import { execProcess } from "./exec-process.ts";
 import { type Log, openLog } from "./log.ts";
 import { PidFile } from "./pid-file.ts";
+import { reporting, servedCall } from "./served-call.ts";
 import { Session } from "./session.ts";
 import { type ExecOptions, sessionCall } from "./session-options.ts";
 
@@ -23,13 +24,6 @@ import { type ExecOptions, sessionCall } from "./session-options.ts";
 const startWithinMs = 120_000;
 
 const execAnswer = object<{ token: string; execId: string }>({ token: nonEmptyString, execId: nonEmptyString });
-
-/** What front asks a supervisor for. */
-const requestReader = object<{ session: string; words: readonly string[]; cwd: string }>({
-  session: nonEmptyString,
-  words: list(string),
-  cwd: absolutePath,
-});
 
 /** Who makes processes in the container. */
 interface Maker extends Disposable {
@@ -68,23 +62,10 @@ export async function serveExec(request: Params, front: Socket, container: Conta
 /** What the words of a request ask for, where that is a process. Of anything else, mistakes included, Node tells better. */
 function execCall(request: Params): ExecOptions | undefined {
   try {
-    const { words, cwd } = read(requestReader, request);
-    const call = sessionCall(parseCommandLine(parseBeginning(words, cwd)), cwd);
+    const call = servedCall(request);
     return call.verb === "exec" ? call : undefined;
   } catch {
     return undefined;
-  }
-}
-
-/** Does a session's work, and has front print what goes wrong. */
-async function reporting(session: Session, log: Log, work: (log: Log) => Promise<void>): Promise<void> {
-  try {
-    await work(log);
-  } catch (error) {
-    log.error(explain(error));
-    session.fail(explain(error), exitStatus(error));
-  } finally {
-    await session.close();
   }
 }
 

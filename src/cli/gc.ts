@@ -2,11 +2,11 @@
 import { rmSync, statSync } from "node:fs";
 import { loadConfig } from "../config/config.ts";
 import { explain, HuskError } from "../errors.ts";
-import { describeEntry, readLedger } from "../host/ledger.ts";
+import { describeEntry } from "../host/ledger.ts";
 import { isAlive } from "../host/process-identity.ts";
 import { templateStore } from "../sandbox/plan-vm.ts";
 import { type ContainerRecord, listRecords, supervisorDied } from "../sandbox/record.ts";
-import { removeRemains } from "../sandbox/removal.ts";
+import { readLedgers, removeRemains } from "../sandbox/removal.ts";
 import { listLeftovers, runFolder } from "../sandbox/run-folder.ts";
 import type { Invocation } from "./command-line.ts";
 import { removalOptions } from "./delete.ts";
@@ -24,7 +24,7 @@ export async function gc({ globals, flags }: Invocation<"gc">, log: Log): Promis
   for (const record of records.filter(isAbandoned)) {
     const folder = runFolder(globals.root, record.id);
     try {
-      const entries = readLedger(folder.ledger);
+      const entries = readLedgers(folder);
       if (!dryRun) await removeRemains(folder, record, entries, removalOptions(log));
       for (const entry of entries.toReversed()) print(`${verb} ${describeEntry(entry)}\n`);
       print(`${verb} the container ${record.id}: ${folder.path}\n`);

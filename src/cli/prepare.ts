@@ -5,21 +5,23 @@ import { join } from "node:path";
 import type { Config } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
 import { findHierarchies } from "../host/cgroups.ts";
-import { installationFolder } from "../host/installation.ts";
+import { helperPath, installationFolder } from "../host/installation.ts";
 import { identify } from "../host/process-identity.ts";
-import { type Bundle, loadBundle } from "../oci/bundle.ts";
-import { planContainer } from "../sandbox/plan-container.ts";
+import type { Bundle } from "../oci/bundle.ts";
+import { refuseBeyondMachine } from "../sandbox/guest-room.ts";
+import { namespacesOf } from "../sandbox/neighbour.ts";
+import { type ContainerPlan, planContainer } from "../sandbox/plan-container.ts";
 import { guestHostname, planVm } from "../sandbox/plan-vm.ts";
+import { sizeDefaults } from "../sandbox/size-defaults.ts";
 import type { WindowSize } from "../sandbox/stand-in.ts";
-import type { SupervisorInput } from "../sandbox/supervisor.ts";
+import type { Supervisor } from "../sandbox/supervisor.ts";
+import type { ContainerInput, SupervisorInput } from "../sandbox/supervisor-input.ts";
 import type { AcceleratorChoice } from "../vmm/accelerator.ts";
 
 /** What the command line asks for, apart from the configuration. */
 export interface PrepareOptions {
   readonly root: string;
   readonly id: string;
-  /** The bundle's folder. */
-  readonly bundle: string;
   readonly consoleSocket: string | null;
   /** Whether the caller stays until the container ends. */
   readonly foreground: boolean;
@@ -36,24 +38,16 @@ export interface Prepared {
   readonly notes: readonly string[];
 }
 
-/** Reads, checks and plans. Throws `invalid-argument`, `unsupported` or `host`. */
-export async function prepare(options: PrepareOptions, config: Config): Promise<Prepared> {
-  const bundle = await loadBundle(options.bundle);
-  const plan = await planContainer(bundle, { id: options.id, size: options.size }, config.allow);
-  if (plan.container.terminal && !options.foreground && options.consoleSocket === null) {
-    throw new HuskError(
-      "invalid-argument",
-      "config.json: process.terminal: a container in the background needs --console-socket for its terminal",
-    );
-  }
+/** Reads, checks and plans a container with a sandbox of its own. Throws `invalid-argument`, `unsupported` or `host`. */
+export async function prepare(bundle: Bundle, options: PrepareOptions, config: Config): Promise<Prepared> {
+  const plan = await planContainer(bundle, { id: options.id, size: options.size, memory: new Map() }, config.allow);
+  const container = containerInput(bundle, plan, options, config);
   const { vm, accelerator, cgroupLimits, notes } = await planVm(bundle.spec, config);
   return {
     accelerator,
     notes: [...plan.notes, ...notes],
     input: {
-      root: options.root,
-      record: firstRecord(options, bundle),
-      container: plan.container,
+      ...container,
       sandbox: {
         ...vm,
         id: options.id,
@@ -65,14 +59,53 @@ export async function prepare(options: PrepareOptions, config: Config): Promise<
         // A container in the foreground is nobody's to delete once its supervisor was killed; any other is left as stopped, for its owner.
         remains: options.foreground && !options.keep ? deletion(options) : [],
       },
-      standInRootfs: plan.standInRootfs,
-      consoleSocket: options.consoleSocket,
-      hierarchies: findHierarchies(readFileSync("/proc/self/mountinfo", "utf8")),
-      cgroupsPath: plan.cgroupsPath,
       cgroupLimits,
-      hooks: plan.hooks,
-      stopMs: config.deadlines.stopMs,
     },
+  };
+}
+
+/** Likewise, a container in the sandbox of `neighbour`, whose supervisor this process is. */
+export async function prepareJoining(
+  bundle: Bundle,
+  options: PrepareOptions,
+  config: Config,
+  neighbour: Supervisor,
+): Promise<Pick<Prepared, "notes"> & { readonly input: ContainerInput }> {
+  const { size, memory } = neighbour.room;
+  const supervisor = identify(process.pid);
+  if (supervisor === undefined) throw new HuskError("internal", "this process is not to be found");
+  const plan = await planContainer(
+    bundle,
+    { id: options.id, size: options.size, memory, guestNamespace: namespacesOf(options.root, supervisor) },
+    config.allow,
+  );
+  refuseBeyondMachine(bundle.spec, size, sizeDefaults(config));
+  return { input: containerInput(bundle, plan, options, config), notes: plan.notes };
+}
+
+function containerInput(bundle: Bundle, plan: ContainerPlan, options: PrepareOptions, config: Config): ContainerInput {
+  if (plan.container.terminal && !options.foreground && options.consoleSocket === null) {
+    throw new HuskError(
+      "invalid-argument",
+      "config.json: process.terminal: a container in the background needs --console-socket for its terminal",
+    );
+  }
+  const { container, shown, disks, memory, standInRootfs, cgroupsPath, hooks } = plan;
+  return {
+    root: options.root,
+    record: firstRecord(options, bundle),
+    container,
+    shown,
+    disks,
+    memory,
+    standInRootfs,
+    cgroupsPath,
+    hooks,
+    consoleSocket: options.consoleSocket,
+    hierarchies: findHierarchies(readFileSync("/proc/self/mountinfo", "utf8")),
+    stopMs: config.deadlines.stopMs,
+    callMs: config.deadlines.callMs,
+    helper: helperPath(),
   };
 }
 

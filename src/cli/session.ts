@@ -128,6 +128,17 @@ export class Session {
     this.#send({ op: "decline" });
   }
 
+  /** Has front obey another process, as `supervisor` says it. Resolves when that has said all; answers whether it said anything. */
+  async relay(supervisor: Socket): Promise<boolean> {
+    supervisor.on("data", (orders: Buffer) => this.#front.write(orders));
+    await new Promise<void>((resolve) => {
+      supervisor.once("end", resolve);
+      supervisor.once("close", resolve); // without an end, where the connection was cut
+    });
+    supervisor.destroy();
+    return supervisor.bytesRead > 0;
+  }
+
   /** Lets the call end with `status`. */
   exit(status: number): void {
     this.#send({ op: "exit", status });
@@ -135,6 +146,7 @@ export class Session {
 
   /** Ends the connection, after all that was sent has left. Resolves when it has. */
   async close(): Promise<void> {
+    if (this.#front.destroyed) return;
     await new Promise<void>((resolve) => this.#front.end(resolve));
     this.#front.destroy();
   }

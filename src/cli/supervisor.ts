@@ -1,18 +1,22 @@
 /**
- * The program behind `husk run` and `husk create`: started by front, it becomes the container's supervisor, and stays until the container has stopped.
+ * The program behind `husk run` and `husk create`: started by front, it becomes the container's supervisor, and stays until the container has stopped, with
+ * every other one that joined its sandbox. A container that belongs into the sandbox of another one it hands over to that one's supervisor (join.ts).
  */
 import type { Socket } from "node:net";
-import { loadConfig } from "../config/config.ts";
+import type { Logger } from "pino";
+import { type Config, loadConfig } from "../config/config.ts";
 import { exitStatus, explain, HuskError } from "../errors.ts";
-import type { Container } from "../sandbox/container.ts";
+import { deferred } from "../host/deferred.ts";
+import { type Bundle, loadBundle } from "../oci/bundle.ts";
 import type { Params } from "../sandbox/control.ts";
 import type { ProcessOutcome } from "../sandbox/guest-process.ts";
+import { networkNamespace } from "../sandbox/plan-container.ts";
 import { runFolder } from "../sandbox/run-folder.ts";
-import { Supervisor } from "../sandbox/supervisor.ts";
+import { type Starter, Supervisor } from "../sandbox/supervisor.ts";
 import { Trace } from "../sandbox/trace.ts";
 import { type Log, openLog } from "./log.ts";
 import { PidFile } from "./pid-file.ts";
-import { prepare } from "./prepare.ts";
+import { type PrepareOptions, prepare, prepareJoining } from "./prepare.ts";
 import { Session } from "./session.ts";
 import { parseSession, type SessionCall } from "./session-options.ts";
 import { openSupervisorLog } from "./supervisor-log.ts";
@@ -36,7 +40,11 @@ async function main(): Promise<void> {
     }
     if (call.verb === "exec") throw new HuskError("internal", "exec is not the supervisor's");
     log = openLog(call.globals, false);
-    await supervise(call, session, log, trace);
+    const bundle = await loadBundle(call.bundle);
+    const netns = networkNamespace(bundle);
+    const neighbour = netns === null ? undefined : (await import("../sandbox/neighbour.ts")).findNeighbour(call.globals.root, netns);
+    if (neighbour === undefined) await supervise({ call, session, log, trace, bundle });
+    else await (await import("./join.ts")).handOver(call, session, neighbour, log);
   } catch (error) {
     const message = explain(error);
     log?.error(message);
@@ -46,44 +54,93 @@ async function main(): Promise<void> {
   }
 }
 
-async function supervise(call: Call, session: Session, log: Log, trace: Trace): Promise<void> {
-  const foreground = call.verb === "run" && !call.detach;
+/** A container to be made and seen to its end. */
+export interface Supervision {
+  readonly call: Call;
+  readonly session: Session;
+  readonly log: Log;
+  readonly trace: Trace;
+  readonly bundle: Bundle;
+}
+
+async function supervise({ call, session, log, trace, bundle }: Supervision): Promise<void> {
   const { config } = await loadConfig({
     env: process.env,
     flags: call.accel === undefined ? {} : { "vm.accel": { name: "--accel", text: call.accel } },
   });
-  const { input, accelerator, notes } = await prepare(
-    {
-      root: call.globals.root,
-      id: call.id,
-      bundle: call.bundle,
-      consoleSocket: call.consoleSocket ?? null,
-      foreground,
-      keep: call.verb === "run" && call.keep,
-      size: session.hello.size,
-    },
-    config,
+  const { input, accelerator, notes } = await prepare(bundle, prepareOptions(call, session), config);
+  const all = [...notes, accelerator.reason];
+  await seeThrough({ call, session, log, trace, bundle }, config, all, (starter) =>
+    Supervisor.create(input, starter, trace, interruption()),
   );
+}
+
+/** Makes a further container in the sandbox of `neighbour`. */
+async function superviseBeside(neighbour: Supervisor, supervision: Supervision, config: Config): Promise<void> {
+  const { call, session, log, trace, bundle } = supervision;
+  if (call.accel !== undefined) log.info("--accel has no meaning for a virtual machine that runs already");
+  const { input, notes } = await prepareJoining(bundle, prepareOptions(call, session), config, neighbour);
+  const { signal } = session;
+  const gone = deferred<never>();
+  signal.addEventListener("abort", () => gone.reject(signal.reason as Error));
+  signal.throwIfAborted();
+  await seeThrough(supervision, config, notes, (starter) => neighbour.join(input, starter, trace, gone.promise));
+}
+
+function prepareOptions(call: Call, session: Session): PrepareOptions {
+  return {
+    root: call.globals.root,
+    id: call.id,
+    consoleSocket: call.consoleSocket ?? null,
+    foreground: isForeground(call),
+    keep: call.verb === "run" && call.keep,
+    size: session.hello.size,
+  };
+}
+
+function isForeground(call: Call): boolean {
+  return call.verb === "run" && !call.detach;
+}
+
+/** Has the container made, and stays with it until it has stopped. */
+async function seeThrough(
+  { call, session, log, trace }: Supervision,
+  config: Config,
+  notes: readonly string[],
+  make: (starter: Starter) => Promise<Supervisor>,
+): Promise<void> {
+  const foreground = isForeground(call);
   using pidFile = call.pidFile === undefined ? undefined : new PidFile(call.pidFile);
   for (const flag of call.meaningless) log.info(`${flag} has no meaning in a virtual machine`);
   for (const note of notes) log.info(note);
-  log.info(accelerator.reason);
   trace.mark("bundle read and checked");
 
-  const starter = {
-    attach: (socket: string, token: string) => session.attach({ socket, token, detach: !foreground }),
-    warn: (message: string) => log.warning(message),
-    isStandIn: foreground,
-    serveExec: (request: Params, front: Socket, container: Container): void => {
-      // Loaded at the first call: most containers see none.
-      void import("./exec.ts")
-        .then(({ serveExec }) => serveExec(request, front, container, runFolder(call.globals.root, call.id).socket))
-        .catch(() => front.destroy()); // front, which has heard nothing, begins again with Node
-    },
+  let supervisorLog: Logger | undefined;
+  const warn = (message: string): void => {
+    supervisorLog?.warn(message);
+    try {
+      log.warning(message);
+    } catch (error) {
+      if (supervisorLog === undefined) throw error; // otherwise the engine has taken its log away with the container: others may go on
+    }
   };
-  const supervisor = await Supervisor.create(input, starter, trace, interruption());
-  const supervisorLog = await openSupervisorLog(runFolder(call.globals.root, call.id).supervisorLog, config.log.level, call.id);
-  for (const note of [accelerator.reason, ...notes]) supervisorLog.info(note);
+  const supervisor = await make({
+    attach: (socket: string, token: string) => session.attach({ socket, token, detach: !foreground }),
+    warn,
+    isStandIn: foreground,
+    serveSession: (request: Params, front: Socket, served: Supervisor): void => {
+      // Loaded at the first call: most containers see none.
+      const serving =
+        request["session"] === "join"
+          ? import("./join.ts").then(({ serveJoin }) => serveJoin(request, front, (other) => superviseBeside(served, other, config)))
+          : import("./exec.ts").then(({ serveExec }) =>
+              serveExec(request, front, served.container, runFolder(call.globals.root, call.id).socket),
+            );
+      serving.catch(() => front.destroy()); // front, which has heard nothing, begins again with Node
+    },
+  });
+  supervisorLog = await openSupervisorLog(runFolder(call.globals.root, call.id).supervisorLog, config.log.level, call.id);
+  for (const note of notes) supervisorLog.info(note);
   pidFile?.write(supervisor.record.pid);
 
   if (call.verb === "run") {
@@ -98,6 +155,7 @@ async function supervise(call: Call, session: Session, log: Log, trace: Trace): 
   if (!foreground) {
     if (call.trace) session.print(`${trace.waterfall()}\n`, "stderr");
     session.exit(0);
+    await session.close();
   }
   supervisorLog.info(call.verb === "run" ? "the container runs" : "the container is created");
 

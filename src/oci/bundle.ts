@@ -56,7 +56,7 @@ export function isHostNetwork(path: string): boolean {
 }
 
 /** What tells a namespace apart; undefined where there is none, or it may not be looked at. */
-function namespaceAt(path: string): string | undefined {
+export function namespaceAt(path: string): string | undefined {
   try {
     const { dev, ino } = statSync(path);
     return `${dev}:${ino}`;

@@ -76,7 +76,7 @@ describe.each(Object.entries(fixtures))("%s", (name, expected) => {
   const text = readFileSync(new URL(`fixtures/${name}.json`, import.meta.url), "utf8");
   const { value: spec, unknown } = parseSpec(text);
   const sources = sourcesOf(spec);
-  const isSandboxNamespace = ({ path }: Namespace) => path?.startsWith("/proc/4026/") ?? false;
+  const guestNamespace = ({ path }: Namespace) => (path?.startsWith("/proc/4026/") ? "sandbox" : undefined);
 
   test("is read whole", () => {
     expect(unknown).toEqual([]);
@@ -84,7 +84,7 @@ describe.each(Object.entries(fixtures))("%s", (name, expected) => {
   });
 
   test("is accepted", () => {
-    expect(refuseUnsupported(judge(spec, { bundle: "/b", sources, isSandboxNamespace }))).toEqual(expected.notes);
+    expect(refuseUnsupported(judge(spec, { bundle: "/b", sources, guestNamespace }))).toEqual(expected.notes);
   });
 
   test("is translated: its files are shared, and nothing else of the host is named", () => {
@@ -93,8 +93,8 @@ describe.each(Object.entries(fixtures))("%s", (name, expected) => {
       sources,
       rootPath: "/guest/root",
       guestPath: ({ index }) => `/guest/${index}`,
-      isSandboxNamespace,
       seccomp: null,
+      guestNamespace,
     });
     const shared = guest.shares.map(({ index, readonly }) => `${spec.mounts?.[index]?.destination}${readonly ? " ro" : ""}`);
     expect(shared).toEqual(expected.shares);

@@ -84,9 +84,34 @@ test("all else is as the bundle has it", () => {
 
 test("a namespace of the sandbox is the guest's own; one of others is refused", () => {
   const spec: Spec = { ...defaultSpec, linux: { namespaces: [{ type: "ipc", path: "/proc/7/ns/ipc" }] } };
-  const joined = guestSpec(spec, { ...options, isSandboxNamespace: ({ type }) => type === "ipc" });
+  const joined = guestSpec(spec, { ...options, guestNamespace: ({ type }) => (type === "ipc" ? "sandbox" : undefined) });
   expect(joined.spec.linux?.namespaces).toEqual([{ type: "cgroup" }]);
   expect(() => guestSpec(spec, options)).toThrow("config.json: linux.namespaces: the guest cannot join /proc/7/ns/ipc");
+});
+
+test("a namespace of another container's is joined in the guest", () => {
+  const namespaces = [
+    { type: "ipc", path: "/proc/7/ns/ipc" },
+    { type: "network", path: "/proc/7/ns/net" },
+    { type: "uts", path: "" },
+  ] as const;
+  const joined = guestSpec({ ...defaultSpec, linux: { namespaces } }, { ...options, guestNamespace: () => ({ container: "seven" }) });
+  expect(joined.spec.linux?.namespaces).toEqual([{ type: "ipc", path: "container:seven" }, { type: "uts" }, { type: "cgroup" }]);
+});
+
+test("shared memory from a tmpfs of the host is where the sandbox has it for all who bind that", () => {
+  const mounts: readonly Mount[] = [{ destination: "/dev/shm", type: "bind", source: "/run/x/shm", options: ["bind", "rw"] }];
+  const sources = new Map<number, Source>([[0, { kind: "folder", realPath: "/run/x/shm", tmpfsBytes: 1024 * 1024 }]]);
+  const guestMemory = (hostPath: string, asked: readonly string[]) => `/memory of ${hostPath} (${asked.join()})`;
+  const { spec } = guestSpec({ ...defaultSpec, mounts }, { ...options, sources, guestMemory });
+  expect(spec.mounts).toEqual([
+    {
+      destination: "/dev/shm",
+      type: "bind",
+      source: "/memory of /run/x/shm (mode=1777,size=1024k)",
+      options: ["bind", "nosuid", "noexec", "nodev"],
+    },
+  ]);
 });
 
 test("a mount of which the guest has nothing is left out, and the indexes of the others stay", () => {

@@ -6,10 +6,11 @@ import { HuskError } from "../errors.ts";
 import { isSwapFile } from "./guest.ts";
 import type { HookPrograms } from "./hook-programs.ts";
 import { stringifyJson } from "./json.ts";
-import { isOverlayOption, planMount } from "./mount-plan.ts";
+import { isOverlayOption, type MountPlan, planMount } from "./mount-plan.ts";
 import { bindSource, destinationOf } from "./mounts.ts";
 import type { Sources } from "./sources.ts";
 import { guestHasDevice, isPrivileged } from "./support/devices.ts";
+import type { GuestNamespace } from "./support/finding.ts";
 import type { Device, Hooks, Linux, Mount, Namespace, Process, Resources, Spec } from "./types.ts";
 
 /** A file or folder of the host that a bind mount needs in the guest, or a hook's program. */
@@ -36,10 +37,12 @@ export interface GuestSpecOptions {
   readonly guestPath: (share: Share) => string;
   /** From `inspectHookPrograms`. */
   readonly hookPrograms?: HookPrograms;
-  /** See `Circumstances.isSandboxNamespace`. */
-  readonly isSandboxNamespace?: (namespace: Namespace) => boolean;
   /** The bundle's linux.seccomp, compiled; null where it has none. */
   readonly seccomp: CompiledSeccomp | null;
+  /** See `Circumstances.guestNamespace`. */
+  readonly guestNamespace?: (namespace: Namespace) => GuestNamespace | undefined;
+  /** Where the guest finds the shared memory for which containers bind this tmpfs of the host: theirs in common. Without it, each has its own. */
+  readonly guestMemory?: (hostPath: string, options: readonly string[]) => string;
 }
 
 /** linux.seccomp as the agent gets it. */
@@ -63,14 +66,14 @@ export interface GuestSpec {
 export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
   const shares: Share[] = [];
   const sharesMemory =
-    spec.linux?.namespaces?.some((namespace) => namespace.type === "ipc" && options.isSandboxNamespace?.(namespace)) ?? false;
+    spec.linux?.namespaces?.some((namespace) => namespace.type === "ipc" && options.guestNamespace?.(namespace) === "sandbox") ?? false;
   const mounts = (spec.mounts ?? []).flatMap((mount, index): Mount[] => {
     const plan = planMount(mount, options.sources.get(index), bindSource(mount, options.bundle));
     switch (plan.action) {
       case "keep":
         return [mount];
       case "replace":
-        return [sharesMemory ? sandboxMemory(plan.mount) : plan.mount];
+        return [sharesMemory ? sandboxMemory(plan.mount) : commonMemory(plan, options)];
       case "drop":
         return [];
       case "refuse":
@@ -108,6 +111,13 @@ function sandboxMemory(mount: Mount): Mount {
   return isSharedMemory
     ? { destination: mount.destination, type: "bind", source: "/dev/shm", options: ["bind", "nosuid", "nodev", "noexec"] }
     : mount;
+}
+
+/** What containers share that bind the same tmpfs of the host to /dev/shm. */
+function commonMemory({ mount, memoryOf }: Extract<MountPlan, { action: "replace" }>, { guestMemory }: GuestSpecOptions): Mount {
+  if (memoryOf === undefined || guestMemory === undefined) return mount;
+  const [own, shared] = [mount.options?.filter((option) => !option.includes("=")), mount.options?.filter((option) => option.includes("="))];
+  return { ...mount, type: "bind", source: guestMemory(memoryOf, shared ?? []), options: ["bind", ...(own ?? [])] };
 }
 
 /** A process as the agent gets it: the labels that guard the host are left out, as is the user's name, which on Linux means nothing. */
@@ -191,17 +201,25 @@ function guestDevices(devices: readonly Device[], privileged: boolean): Device[]
   return wanted.map((device) => (device.fileMode === undefined ? device : { ...device, fileMode: device.fileMode & 0o7777 }));
 }
 
+/** What joins a namespace of another container's in the guest, in the agent's words. */
+const ofContainer = "container:";
+
 /**
- * All that the container is to have of its own. Not the network's: the guest's own is the sandbox's, which the host mirrors the namespace's links into. Nor
- * those of the sandbox, which the agent gives to containers that have none of their own. One of cgroups in any case: without one a container shares the host's
- * with runc, and finds its own limits where cgroup v1 mounts them; the guest's other cgroups are the agent's and other containers'.
+ * All that the container is to have of its own, or of another container's in the sandbox. Not the network's: the guest's own is the sandbox's, which the host
+ * mirrors the namespace's links into. Nor those of the sandbox, which the agent gives to containers that have none of their own. One of cgroups in any case:
+ * without one a container shares the host's with runc, and finds its own limits where cgroup v1 mounts them; the guest's other cgroups are the agent's and other
+ * containers'.
  */
-function guestNamespaces(namespaces: readonly Namespace[], { isSandboxNamespace }: GuestSpecOptions): Namespace[] {
+function guestNamespaces(namespaces: readonly Namespace[], { guestNamespace }: GuestSpecOptions): Namespace[] {
   const own = namespaces
-    .filter((namespace) => namespace.type !== "network" && isSandboxNamespace?.(namespace) !== true)
-    .map((namespace): Namespace => {
-      if (namespace.path === undefined || namespace.path === "") return { type: namespace.type };
-      throw new HuskError("unsupported", `config.json: linux.namespaces: the guest cannot join ${namespace.path}`);
+    .filter(({ type }) => type !== "network")
+    .flatMap((namespace): Namespace[] => {
+      const { type, path = "" } = namespace;
+      if (path === "") return [{ type }];
+      const found = guestNamespace?.(namespace);
+      if (found === "sandbox") return [];
+      if (found !== undefined) return [{ type, path: `${ofContainer}${found.container}` }];
+      throw new HuskError("unsupported", `config.json: linux.namespaces: the guest cannot join ${path}`);
     });
   return own.some(({ type }) => type === "cgroup") ? own : [...own, { type: "cgroup" }];
 }

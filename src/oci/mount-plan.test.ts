@@ -62,6 +62,7 @@ describe("takes the guest's own instead", () => {
     expect(plan(bind("/run/x/shm", "/dev/shm/", "rw"), source)).toEqual({
       action: "replace",
       mount: { destination: "/dev/shm/", type: "tmpfs", source: "shm", options },
+      memoryOf: "/run/x/shm",
       note,
     });
     expect(plan(bind("/run/x/shm", "/dev/shm", "ro"), source)).toMatchObject({ mount: { options: [...options, "ro"] } });

@@ -20,7 +20,13 @@ export type MountPlan =
       readonly note?: string;
     }
   /** Another mount takes its place; nothing of the host's is in it. */
-  | { readonly action: "replace"; readonly mount: Mount; readonly note?: string }
+  | {
+      readonly action: "replace";
+      readonly mount: Mount;
+      /** The tmpfs of the host whose place it takes as shared memory. */
+      readonly memoryOf?: string;
+      readonly note?: string;
+    }
   /** There is nothing to mount. */
   | { readonly action: "drop"; readonly note: string }
   | { readonly action: "refuse"; readonly reason: string };
@@ -98,7 +104,8 @@ function planTree(mount: Mount, source: Extract<Source, { kind: "file" | "folder
   if (destinationOf(mount) === "/dev/shm") {
     if (realPath === "/dev/shm") return refuse(`${what} is the host's shared memory, which a virtual machine cannot take part in`);
     if (source.kind === "folder" && source.tmpfsBytes !== undefined) {
-      return { action: "replace", mount: sharedMemory(mount, source.tmpfsBytes), note: "shared memory is a tmpfs of the guest" };
+      const note = "shared memory is a tmpfs of the guest";
+      return { action: "replace", mount: sharedMemory(mount, source.tmpfsBytes), memoryOf: realPath, note };
     }
   }
   const own = planKernelTree(mount, realPath);

@@ -85,12 +85,17 @@ export function hostLimits(resources: Resources | undefined): Omit<HostLimits, "
   };
 }
 
-/** The size that `update`'s limits ask of the virtual machine; nothing for what they do not limit. */
-export function wantedSize(resources: Resources, defaults: SizeDefaults): { readonly vcpus?: number; readonly memoryBytes?: number } {
-  const { vcpus, memoryBytes } = vmSize({ linux: { resources } }, defaults);
+/** The size that limits, and a bundle's annotations, ask of a virtual machine that is there; nothing for what they do not limit. */
+export function wantedSize(
+  resources: Resources,
+  defaults: SizeDefaults,
+  annotations: Readonly<Record<string, string>> = {},
+): { readonly vcpus?: number; readonly memoryBytes?: number } {
+  const { vcpus, memoryBytes } = vmSize({ annotations, linux: { resources } }, defaults);
+  const asks = (limit: Int64 | undefined, name: string): boolean => positive(limit) !== undefined || annotations[name] !== undefined;
   return {
-    ...(positive(resources.cpu?.quota) === undefined ? {} : { vcpus }),
-    ...(positive(resources.memory?.limit) === undefined ? {} : { memoryBytes }),
+    ...(asks(resources.cpu?.quota, ownAnnotations.vcpus) && { vcpus }),
+    ...(asks(resources.memory?.limit, ownAnnotations.memory) && { memoryBytes }),
   };
 }
 

@@ -102,9 +102,9 @@ describe("refused by name", () => {
       namespaces: [{ type: "network", path: "/run/netns/x" }, { type: "ipc", path: "/proc/7/ns/ipc" }, ...namespaces],
     });
     expect(lines(spec)).toEqual([
-      "refused: linux.namespaces[1].path: /proc/7/ns/ipc: the container has a virtual machine of its own, which cannot share this namespace with others",
+      "refused: linux.namespaces[1].path: /proc/7/ns/ipc: only containers of the same virtual machine can share it: name the network namespace of the one that has it as well",
     ]);
-    expect(lines(spec, { isSandboxNamespace: ({ path }) => path === "/proc/7/ns/ipc" })).toEqual([]);
+    expect(lines(spec, { guestNamespace: ({ path }) => (path === "/proc/7/ns/ipc" ? "sandbox" : undefined) })).toEqual([]);
   });
 
   test("the vm section, unless the administrator allows it; some of it even then", () => {

@@ -9,12 +9,13 @@ import { judgeDevices } from "./support/devices.ts";
 import type { Circumstances, Finding } from "./support/finding.ts";
 import { judgeHooks } from "./support/hooks.ts";
 import { judgeMounts } from "./support/mounts.ts";
-import { judgeNamespaces } from "./support/namespaces.ts";
+import { judgeNamespaces, sharedTypes } from "./support/namespaces.ts";
 import { type FieldRule, fieldRules } from "./support/rules.ts";
 import type { Process, Resources, Spec } from "./types.ts";
 
-export type { Circumstances, Finding } from "./support/finding.ts";
+export type { Circumstances, Finding, GuestNamespace } from "./support/finding.ts";
 export { type FieldRule, fieldRules } from "./support/rules.ts";
+export { sharedTypes };
 
 /** What a field that is set comes to, by its place in the table; the other places are honoured without a word. */
 const verdicts: Partial<Record<FieldRule["place"], Finding["verdict"]>> = { refused: "refused", boundary: "noted", ignored: "noted" };

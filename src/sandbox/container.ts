@@ -132,6 +132,16 @@ export class Container {
     await this.init.signal(signal, all, deadlineMs);
   }
 
+  /** Sends SIGKILL, which nobody can ignore, nor a guest that stands still: one that does not answer within `withinMs` is ended, with all that is in it. */
+  async killForSure(all: boolean, withinMs: number): Promise<void> {
+    try {
+      await this.kill(9, all, withinMs);
+    } catch (error) {
+      if (!(error instanceof HuskError && error.code === "deadline")) throw error;
+      await this.#sandbox.abort(`the guest did not kill the container within ${withinMs} ms`);
+    }
+  }
+
   async pause(): Promise<void> {
     demand("pause", this.#spec.id, this.#status);
     await this.#sandbox.agent.call("pauseContainer", { containerId: this.#spec.id });
@@ -213,9 +223,17 @@ export class Container {
     return exec.running;
   }
 
-  /** Has the guest unmount the stopped container's file systems. One that does not in time loses what a power cut would take. */
-  async unmount(deadlineMs: number): Promise<void> {
-    await this.#sandbox.agent.call("deleteContainer", { containerId: this.#spec.id }, deadlineMs).catch(() => {});
+  /**
+   * Has the guest end what is left of the container, and unmount its file systems. Answers whether it did in time, or had nothing to do: one that does not loses
+   * what a power cut would take.
+   */
+  async unmount(deadlineMs: number): Promise<boolean> {
+    try {
+      await this.#sandbox.agent.call("deleteContainer", { containerId: this.#spec.id }, deadlineMs);
+      return true;
+    } catch (error) {
+      return !(error instanceof HuskError && error.code === "deadline");
+    }
   }
 
   /** The VM is gone, or will be: lets every exec's stand-in end as killed. */

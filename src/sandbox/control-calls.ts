@@ -11,6 +11,8 @@ export interface SupervisorCalls {
   readonly start: () => Promise<void>;
   readonly state: () => object;
   readonly update: (change: LimitChange) => Promise<void>;
+  readonly kill: (signal: number, all: boolean) => Promise<void>;
+  readonly discard: () => Promise<void>;
 }
 
 /** The handlers of the control socket for `container`. */
@@ -39,7 +41,7 @@ async function answer(
     case "state":
       return supervisor.state();
     case "kill":
-      await container.kill(readInteger(params, "signal", 1, 64), params["all"] === true);
+      await supervisor.kill(readInteger(params, "signal", 1, 64), params["all"] === true);
       return {};
     case "pause":
       await container.pause();
@@ -75,7 +77,8 @@ async function answer(
       return { pid: await container.execStarted(typeof execId === "string" ? execId : missing("execId")) };
     }
     case "delete":
-      throw new HuskError("wrong-state", "a container with a supervisor is not stopped");
+      await supervisor.discard();
+      return {};
     default:
       return method satisfies never;
   }

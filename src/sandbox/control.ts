@@ -5,6 +5,8 @@
  *                                                                              guest-agent/helper/PROTOCOL.md has it
  *     {"session":"exec","words":["--root","/r","exec","ID","ls"],...}          front's: a session with whoever can read a command line, see
  *                                                                              PROTOCOL.md; a supervisor that cannot ends it without a word
+ *     {"session":"join","words":["--root","/r","create","ID2"],...}            a session likewise, from the process that front has started: of a
+ *                                                                              container that belongs into the sandbox of this one
  *     {"id":1,"call":"start","params":{}}                                      a client's; it may go on calling, and calls overlap
  *       {"id":1,"result":{}}  |  {"id":1,"error":{"code":"wrong-state","message":"..."}}
  *
@@ -73,7 +75,7 @@ export interface WireError {
 }
 
 export interface ControlServer extends AsyncDisposable {
-  /** Stops listening, removes the socket and ends the clients' connections after their last answers; stand-ins' are their owner's. */
+  /** Stops listening, removes the socket and ends the clients' connections after their last answers; stand-ins', and those that join, are their owner's. */
   close(): Promise<void>;
 }
 
@@ -143,6 +145,8 @@ function accept(socket: Socket, handlers: ControlHandlers, clients: Set<Socket>)
       case "client":
         return serveCalls(socket, handlers, gone.signal);
       case "front":
+        // A container made in this one's sandbox outlives this one.
+        if (first.request["session"] === "join") clients.delete(socket);
         if (handlers.session === undefined) socket.destroy();
         else handlers.session(first.request, socket);
         return;
@@ -240,7 +244,7 @@ function parseFirst(line: string): FirstLine {
   }
   if (!isParams(value)) return { of: "client" };
   const { attach, stream, pid, session } = value;
-  if (session === "exec") return { of: "front", request: value };
+  if (session === "exec" || session === "join") return { of: "front", request: value };
   const known = attachStreams.find((name) => name === stream);
   if (typeof attach !== "string" || known === undefined) return { of: "client" };
   const ownPid = typeof pid === "number" && Number.isSafeInteger(pid) && pid > 0 ? pid : undefined;

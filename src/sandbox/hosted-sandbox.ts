@@ -1,5 +1,4 @@
 /** A sandbox together with what it takes of the host outside its namespaces: cgroups, and taps in a network namespace of others. All of it is in a ledger. */
-import { dirname, join } from "node:path";
 import { type CgroupHierarchy, type CgroupLimits, limitCgroups, makeCgroups } from "../host/cgroups.ts";
 import { noteInLedger } from "../host/ledger.ts";
 import { NetworkMirror } from "../network/mirror.ts";
@@ -8,8 +7,10 @@ import type { SandboxSpec } from "./sandbox-plan.ts";
 
 export interface HostedSandboxSpec {
   readonly sandbox: Omit<SandboxSpec, "cgroups">;
-  /** Where the ledger is kept. */
-  readonly ledger: string;
+  /** Where the ledger is kept, from now on: it may move. */
+  readonly ledger: () => string;
+  /** Where the socket for connections to localhost in a network namespace of others may be, as long as the sandbox lives. */
+  readonly forwardSocket: string;
   readonly hierarchies: readonly CgroupHierarchy[];
   /** Seen from each hierarchy's root. */
   readonly cgroupsPath: string;
@@ -29,7 +30,7 @@ export class HostedSandbox {
 
   /** Makes the cgroups and starts the VM; `connect` waits for it. What was taken when it throws, the ledger knows. */
   static launch(spec: HostedSandboxSpec): HostedSandbox {
-    const cgroups = makeCgroups(spec.hierarchies, spec.cgroupsPath, (path) => noteInLedger(spec.ledger, { kind: "cgroup", path }));
+    const cgroups = makeCgroups(spec.hierarchies, spec.cgroupsPath, (path) => noteInLedger(spec.ledger(), { kind: "cgroup", path }));
     limitCgroups(spec.hierarchies, spec.cgroupsPath, spec.cgroupLimits);
     return new HostedSandbox(spec, cgroups);
   }
@@ -38,6 +39,16 @@ export class HostedSandbox {
     this.#spec = spec;
     this.cgroups = cgroups;
     this.sandbox = Sandbox.launch({ ...spec.sandbox, cgroups }, spec.observer);
+  }
+
+  /** Whether the guest can be shown folders of the host. */
+  get showsFolders(): boolean {
+    return this.#spec.sandbox.shares;
+  }
+
+  /** How large the virtual machine is. */
+  get size(): Pick<SandboxSpec, "vcpus" | "memoryBytes"> {
+    return this.#spec.sandbox;
   }
 
   /** Waits until the guest's agent answers, however often it is asked. Throws as `Sandbox.connect`. */
@@ -60,11 +71,12 @@ export class HostedSandbox {
     const netns = await this.sandbox.netns();
     const beforeTap = (link: string, tap: string): void => {
       // The taps in a namespace of the sandbox's own end with it.
-      if (sandbox.netns !== null) noteInLedger(ledger, { kind: "tap", netns: sandbox.netns, link, tap });
+      if (sandbox.netns !== null) noteInLedger(ledger(), { kind: "tap", netns: sandbox.netns, link, tap });
     };
     const { helper } = sandbox.programs;
     // In a namespace of the sandbox's own, nobody dials localhost.
-    const forwardSocket = sandbox.netns === null ? null : join(dirname(sandbox.agentSocket), "forward.sock");
+    const forwardSocket = sandbox.netns === null ? null : this.#spec.forwardSocket;
+    if (forwardSocket !== null) noteInLedger(ledger(), { kind: "file", path: forwardSocket });
     this.#network = await NetworkMirror.start(
       { helper, netns, owner: this.sandbox.user, vhost: sandbox.vhostNet, forwardSocket, beforeTap, warn },
       this.sandbox.vm,

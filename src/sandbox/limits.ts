@@ -25,23 +25,25 @@ export interface LimitedSandbox {
  * `host` where the host's kernel refuses its part.
  */
 export async function changeLimits(container: Container, sandbox: LimitedSandbox, { resources, vm }: LimitChange): Promise<void> {
-  const { vcpus = 0, memoryBytes = 0 } = vm;
-  if (memoryBytes > sandbox.memoryBytes) {
-    throw tooSmall("memory.limit", `${toMib(memoryBytes)} MiB of memory`, `${toMib(sandbox.memoryBytes)} MiB`);
-  }
-  if (vcpus > sandbox.vcpus) throw tooSmall("cpu.quota", `${vcpus} processors`, String(sandbox.vcpus));
+  demandRoom(sandbox, vm, "create the container anew with the higher limit");
   await container.update(resources);
   limitCgroups(sandbox.hierarchies, sandbox.cgroupsPath, hostLimits(resources));
 }
 
-function tooSmall(field: string, needed: string, has: string): HuskError {
-  return new HuskError(
-    "unsupported",
-    `linux.resources.${field}: it needs a virtual machine with ${needed}, and this one was made with ${has}`,
-    {
-      hint: "create the container anew with the higher limit",
-    },
-  );
+/** Throws `unsupported`, with that hint, where the virtual machine is too small for what is asked of it. */
+export function demandRoom(
+  sandbox: Pick<LimitedSandbox, "vcpus" | "memoryBytes">,
+  { vcpus = 0, memoryBytes = 0 }: LimitChange["vm"],
+  hint: string,
+): void {
+  const tooSmall = (field: string, needed: string, has: string): HuskError => {
+    const message = `linux.resources.${field}: it needs a virtual machine with ${needed}, and this one was made with ${has}`;
+    return new HuskError("unsupported", message, { hint });
+  };
+  if (memoryBytes > sandbox.memoryBytes) {
+    throw tooSmall("memory.limit", `${toMib(memoryBytes)} MiB of memory`, `${toMib(sandbox.memoryBytes)} MiB`);
+  }
+  if (vcpus > sandbox.vcpus) throw tooSmall("cpu.quota", `${vcpus} processors`, String(sandbox.vcpus));
 }
 
 function toMib(bytes: number): number {

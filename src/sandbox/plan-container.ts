@@ -6,12 +6,13 @@ import { resolve } from "node:path";
 import type { Config } from "../config/config.ts";
 import { helperPath } from "../host/installation.ts";
 import { compileSeccomp } from "../host/seccomp.ts";
+import type { Storage } from "../gen/agent/v1/agent.ts";
 import { type Bundle, inspectSources, isHostNetwork } from "../oci/bundle.ts";
 import { type CompiledSeccomp, guestSpec, type Share } from "../oci/guest-spec.ts";
 import { inspectHookPrograms } from "../oci/hook-programs.ts";
 import { stringifyJson } from "../oci/json.ts";
 import { mountPoints } from "../oci/mounts.ts";
-import { judge, refuseUnsupported } from "../oci/support.ts";
+import { type GuestNamespace, judge, refuseUnsupported } from "../oci/support.ts";
 import type { Hooks, Namespace } from "../oci/types.ts";
 import { guestPath, type ImageDisk, planBind, planRoot, type ShownPath } from "../storage/container-storage.ts";
 import { findRootFilesystem } from "../storage/root-filesystem.ts";
@@ -23,8 +24,10 @@ export interface ContainerPlanOptions {
   readonly id: string;
   /** The caller's terminal, where there is one and the bundle names no size. */
   readonly size: WindowSize | null;
-  /** Whether a namespace's path is that of the sandbox, in which the guest's own takes its place. */
-  readonly isSandboxNamespace?: (namespace: Namespace) => boolean;
+  /** Where a namespace's path leads in the sandbox that the container is to be in. */
+  readonly guestNamespace?: (namespace: Namespace) => GuestNamespace | undefined;
+  /** Where the guest has the memory that containers of the sandbox share: by the host's path of the tmpfs that they bind. Absent: each has its own. */
+  readonly memory?: ReadonlyMap<string, string>;
 }
 
 export interface ContainerPlan {
@@ -35,6 +38,8 @@ export interface ContainerPlan {
   readonly disks: readonly ImageDisk[];
   /** What the stand-in's root is: the container's root file system, where that is a folder. */
   readonly standInRootfs: string | null;
+  /** Memory that the container is the first to have, to be known to those that join its sandbox. */
+  readonly memory: ReadonlyMap<string, string>;
   /** Seen from each hierarchy's root. */
   readonly cgroupsPath: string;
   /** The network namespace that the bundle names; null: one of its own. */
@@ -47,7 +52,7 @@ export interface ContainerPlan {
 /** Reads, checks and plans. Throws `invalid-argument` or `unsupported`. */
 export async function planContainer(bundle: Bundle, options: ContainerPlanOptions, allow: Config["allow"]): Promise<ContainerPlan> {
   const { spec } = bundle;
-  const { id, isSandboxNamespace } = options;
+  const { id, guestNamespace } = options;
   const seccomp = compile(spec); // meanwhile, the rest is read and judged
   const sources = await inspectSources(spec, bundle.path);
   const hookPrograms = inspectHookPrograms(spec.hooks?.createContainer);
@@ -59,12 +64,13 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
       isHostNetwork,
       allowVmSection: allow.vmSection,
       allowedAnnotations: allow.annotations,
-      ...(isSandboxNamespace === undefined ? {} : { isSandboxNamespace }),
+      ...(guestNamespace === undefined ? {} : { guestNamespace }),
     }),
   );
   const terminal = spec.process.terminal === true;
   const root = planRoot(id, findRootFilesystem(bundle.rootfs), spec.root.readonly === true, mountPoints(spec));
   const planned = (share: Share): ShownPath => planBind(id, share.index, share.hostPath, share.readonly, share.overlay);
+  const memory = new NewMemory(id);
   const guest = guestSpec(spec, {
     bundle: bundle.path,
     sources,
@@ -72,7 +78,8 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
     guestPath: (share) => guestPath(planned(share)),
     hookPrograms,
     seccomp: await seccomp,
-    ...(isSandboxNamespace === undefined ? {} : { isSandboxNamespace }),
+    ...(guestNamespace === undefined ? {} : { guestNamespace }),
+    ...(options.memory === undefined ? {} : { guestMemory: memory.find(options.memory) }),
   });
   const consoleSize = spec.process.consoleSize;
   return {
@@ -80,13 +87,14 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
       id,
       specJson: stringifyJson(guest.spec),
       rootfs: root.storage,
-      storages: [],
+      storages: memory.storages,
       terminal,
       consoleSize: consoleSize === undefined ? options.size : { rows: consoleSize.height, columns: consoleSize.width },
     },
     shown: [...root.shown, ...guest.shares.map(planned)],
     disks: root.disks,
     standInRootfs: root.shown.length > 0 ? bundle.rootfs : null,
+    memory: memory.paths,
     cgroupsPath: resolve("/", spec.linux?.cgroupsPath ?? `husk-${id}`),
     netns: networkNamespace(bundle),
     hooks: spec.hooks ?? {},
@@ -102,8 +110,31 @@ function compile({ linux }: Bundle["spec"]): Promise<CompiledSeccomp | null> {
   return compiled;
 }
 
-/** A bundle that names no network namespace at all was refused before. */
-function networkNamespace({ spec }: Bundle): string | null {
+/** Memory of the guest's that the container is the first to have: file systems of its own, from which others can bind it as well. */
+class NewMemory {
+  readonly paths = new Map<string, string>();
+  readonly storages: Storage[] = [];
+  readonly #id: string;
+
+  constructor(id: string) {
+    this.#id = id;
+  }
+
+  /** See `GuestSpecOptions.guestMemory`. `known`: what the sandbox has already. */
+  find(known: ReadonlyMap<string, string>): (hostPath: string, options: readonly string[]) => string {
+    return (hostPath, options) => known.get(hostPath) ?? this.paths.get(hostPath) ?? this.#make(hostPath, options);
+  }
+
+  #make(hostPath: string, options: readonly string[]): string {
+    const mountPoint = `/run/husk/containers/${this.#id}/memory${this.storages.length}`;
+    this.storages.push({ driver: "ephemeral", source: "shm", fstype: "tmpfs", options: [...options], mountPoint, overlay: false });
+    this.paths.set(hostPath, mountPoint);
+    return mountPoint;
+  }
+}
+
+/** The path of the network namespace that a bundle names, if any. One that names no network namespace at all is refused by `planContainer`. */
+export function networkNamespace({ spec }: Bundle): string | null {
   const path = spec.linux?.namespaces?.find((namespace) => namespace.type === "network")?.path;
   return path === undefined || path === "" ? null : path;
 }

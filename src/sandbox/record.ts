@@ -55,9 +55,15 @@ export interface ContainerRecord {
 /** The reason that a container's record has where its supervisor vanished without a word. */
 export const supervisorDied = "the sandbox's supervisor died";
 
-/** Makes the container's run folder, with its first record in it. Throws `already-exists` where the id is taken. */
-export function claimContainer(root: string, record: ContainerRecord): RunFolder {
-  return claimRunFolder(root, record.id, (path) => writeFileSync(join(path, "state.json"), encode(record), { mode: 0o600 }));
+/**
+ * Makes the container's run folder, with its first record in it, and what `fill` puts into the path that it is given. Throws `already-exists` where the id is
+ * taken.
+ */
+export function claimContainer(root: string, record: ContainerRecord, fill: (path: string) => void = () => {}): RunFolder {
+  return claimRunFolder(root, record.id, (path) => {
+    writeFileSync(join(path, "state.json"), encode(record), { mode: 0o600 });
+    fill(path);
+  });
 }
 
 /** Replaces the record in one step: a reader meets the old one or the new one. Only the supervisor calls this. */

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -8,7 +8,7 @@ import { HuskError } from "../errors.ts";
 import { noteInLedger } from "../host/ledger.ts";
 import { identify, isAlive, type ProcessIdentity } from "../host/process-identity.ts";
 import { serveControl } from "./control.ts";
-import { type ContainerRecord, claimContainer } from "./record.ts";
+import { type ContainerRecord, claimContainer, readRecord, writeRecord } from "./record.ts";
 import { deleteContainer } from "./removal.ts";
 import { type RunFolder, removeRunFolder, runFolder } from "./run-folder.ts";
 
@@ -164,6 +164,53 @@ describe("a container that lives", () => {
     await deleteContainer(root, "box", false, options); // its supervisor is dead, so it has stopped
     expect(isAlive(other)).toBe(true);
     expect(existsSync(folder.path)).toBe(false);
+  });
+});
+
+describe("a container that shares its sandbox", () => {
+  /** The container "other", and "box" beside it, with what each would give back. */
+  function claimTwo(change: Partial<ContainerRecord>) {
+    const [other, folder] = [claim({ ...change, id: "other" }), claim(change)];
+    for (const name of ["own", "shared"]) mkdirSync(join(work, name));
+    noteInLedger(other.ledger, { kind: "folder", path: join(work, "shared") });
+    linkSync(other.ledger, folder.ledger);
+    noteInLedger(folder.ownLedger, { kind: "folder", path: join(work, "own") });
+    return { other, folder };
+  }
+
+  it("is let go by a supervisor that goes on, and takes with it what was its own alone", async () => {
+    const supervisor = startSupervisor();
+    const { folder } = claimTwo({ status: "running", supervisor });
+    const asked: unknown[] = [];
+    await using _server = await serveControl(folder.socket, {
+      attach: (_, socket) => socket.destroy(),
+      call: (method) => {
+        asked.push(method);
+        setTimeout(() => {
+          rmSync(folder.ledger);
+          writeRecord(folder, { ...readRecord(root, "box"), status: "stopped", pid: 0, pidStart: 0, supervisor: null });
+        }, 20);
+      },
+    });
+    await deleteContainer(root, "box", true, options);
+    expect(asked).toEqual(["delete"]);
+    expect(isAlive(supervisor)).toBe(true);
+    expect(["own", "shared"].map((name) => existsSync(join(work, name)))).toEqual([false, true]);
+    expect(existsSync(folder.path)).toBe(false);
+  });
+
+  it("gives back what the sandbox took where its supervisor is dead, whichever is deleted first", async () => {
+    claimTwo({ status: "running", supervisor: { pid: 1, start: 1 } });
+    await deleteContainer(root, "box", false, options);
+    expect(["own", "shared"].map((name) => existsSync(join(work, name)))).toEqual([false, false]);
+    await deleteContainer(root, "other", false, options);
+  });
+
+  it("leaves the sandbox's alone where its record is damaged: others may be there", async () => {
+    const { folder } = claimTwo({ status: "running", supervisor: startSupervisor() });
+    writeFileSync(folder.state, "{");
+    await deleteContainer(root, "box", true, options);
+    expect(["own", "shared"].map((name) => existsSync(join(work, name)))).toEqual([false, true]);
   });
 });
 

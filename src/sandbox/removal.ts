@@ -1,11 +1,12 @@
 /**
  * The removal of a container by whoever asks for it, from what is on disk: neither the guest, nor QEMU, nor a living supervisor is needed.
  *
- *     delete ── the container is killed ── its supervisor ends ──┐
- *                     (who does not obey is killed in turn)      ├── ledger given back ── poststop hooks ── run folder removed
- *     gc ────── the supervisor is dead already ──────────────────┘
+ *     delete ── the container is killed ── its supervisor ends, ──┐
+ *               (who does not obey is     or lets go of it, since │
+ *                killed in turn)          it has others as well   ├── ledgers given back ── poststop hooks ── run folder removed
+ *     gc ────── the supervisor is dead already ───────────────────┘
  */
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { explain, HuskError } from "../errors.ts";
 import { runHooks } from "../host/hooks.ts";
 import { type GiveBackOptions, giveBack, type LedgerEntry, readLedger } from "../host/ledger.ts";
@@ -14,11 +15,11 @@ import { demand } from "../oci/state.ts";
 import { type ContainerRecord, readRecord } from "./record.ts";
 import { type RunFolder, removeRunFolder, runFolder } from "./run-folder.ts";
 
-/** How long a supervisor may take to have the guest kill the container, in milliseconds. */
-const killWithinMs = 1_500;
+/** In milliseconds: how long a supervisor may take to have the guest kill the container, and then to end by itself; if not, it is killed. */
+const patience = { killMs: 1_500, endMs: 3_000 };
 
-/** How long a supervisor may take to end by itself once its container was killed, in milliseconds; then it is killed. */
-const endWithinMs = 3_000;
+/** Of one with other containers, which would be killed with it: longer than it gives its guest (deadlines), which it ends where that does not answer. */
+const patienceForOthers = { killMs: 15_000, endMs: 60_000 };
 
 /** How long a killed process may take to vanish, in milliseconds: the kernel has its memory to free. */
 const vanishWithinMs = 2_000;
@@ -44,7 +45,15 @@ export async function deleteContainer(root: string, id: string, force: boolean, 
     if (!force) demand("delete", id, record.status);
     if (record.supervisor !== null) await endSupervisor(root, record, record.supervisor);
   }
-  await removeRemains(folder, record === "damaged" ? undefined : record, readForced(folder, force, options), options);
+  // Whether a sandbox with others goes on, only a record can tell.
+  const unsure = record === "damaged" && hasOthers(folder);
+  const entries = readForced(() => (unsure ? readLedger(folder.ownLedger) : readLedgers(folder)), force, options);
+  await removeRemains(folder, record === "damaged" ? undefined : record, entries, options);
+}
+
+/** What is to be given back with a container whose supervisor is gone, or has let go of it: what was taken for it, and for its sandbox unless that goes on. */
+export function readLedgers({ ownLedger, ledger }: RunFolder): LedgerEntry[] {
+  return [...readLedger(ownLedger), ...readLedger(ledger)];
 }
 
 /**
@@ -64,10 +73,10 @@ export async function removeRemains(
   removeRunFolder(folder);
 }
 
-/** The ledger; none where it is damaged and the container is to go all the same. */
-function readForced(folder: RunFolder, force: boolean, options: RemovalOptions): readonly LedgerEntry[] {
+/** What is in the ledgers; nothing where one is damaged and the container is to go all the same. */
+function readForced(readAll: () => readonly LedgerEntry[], force: boolean, options: RemovalOptions): readonly LedgerEntry[] {
   try {
-    return readLedger(folder.ledger);
+    return readAll();
   } catch (error) {
     if (!force) throw error;
     options.warn(explain(error));
@@ -95,19 +104,37 @@ function readForRemoval(root: string, id: string, force: boolean): ContainerReco
 /** Sees the container's supervisor to its end: by killing the container, and where that does not do, the supervisor and all it holds. */
 async function endSupervisor(root: string, record: ContainerRecord, supervisor: ProcessIdentity): Promise<void> {
   if (!isAlive(supervisor)) return;
-  const ending = record.status === "stopped" || (await killContainer(root, record.id));
-  if (await vanished(supervisor, ending ? endWithinMs : 0)) return;
+  const shared = hasOthers(runFolder(root, record.id));
+  const { killMs, endMs } = shared ? patienceForOthers : patience;
+  const ending = record.status === "stopped" || (await killContainer(root, record.id, shared ? "delete" : "kill", killMs));
+  const hasLetGo = (): boolean => !isAlive(supervisor) || (shared && !holds(root, record.id));
+  if (await comesTrue(hasLetGo, ending ? endMs : 0)) return;
   signalProcess(supervisor, "SIGKILL");
-  if (await vanished(supervisor, vanishWithinMs)) return;
+  if (await vanishes(supervisor)) return;
   throw new HuskError("host", `the supervisor of container "${record.id}", process ${supervisor.pid}, was killed and does not end`);
 }
 
+/** Whether other containers are in the container's sandbox: each has a link to its ledger. */
+function hasOthers({ ledger }: RunFolder): boolean {
+  return (statSync(ledger, { throwIfNoEntry: false })?.nlink ?? 0) > 1;
+}
+
+/** Whether the container has not been let go by a supervisor that goes on for others. */
+function holds(root: string, id: string): boolean {
+  try {
+    return readRecord(root, id).supervisor !== null;
+  } catch (error) {
+    if (error instanceof HuskError && error.code === "not-found") return false; // removed meanwhile
+    throw error;
+  }
+}
+
 /** Has the supervisor kill the container. False where it, or its guest, cannot. */
-async function killContainer(root: string, id: string): Promise<boolean> {
+async function killContainer(root: string, id: string, method: "kill" | "delete", deadlineMs: number): Promise<boolean> {
   const { ControlClient } = await import("./control-client.ts");
   try {
     using client = await ControlClient.connect(root, id);
-    await client.call("kill", { signal: 9, all: false }, { deadlineMs: killWithinMs });
+    await client.call(method, { signal: 9, all: false }, { deadlineMs });
     return true;
   } catch (error) {
     if (!(error instanceof HuskError)) throw error;
@@ -115,8 +142,14 @@ async function killContainer(root: string, id: string): Promise<boolean> {
   }
 }
 
-async function vanished(process: ProcessIdentity, withinMs: number): Promise<boolean> {
-  for (const end = Date.now() + withinMs; isAlive(process); ) {
+/** Whether a process ends in time: one whose connections have ended may be about to. */
+export function vanishes(process: ProcessIdentity): Promise<boolean> {
+  return comesTrue(() => !isAlive(process), vanishWithinMs);
+}
+
+/** Whether it becomes so in that time. */
+async function comesTrue(isSo: () => boolean, withinMs: number): Promise<boolean> {
+  for (const end = Date.now() + withinMs; !isSo(); ) {
     if (Date.now() >= end) return false;
     await new Promise((resolve) => setTimeout(resolve, lookIntervalMs));
   }

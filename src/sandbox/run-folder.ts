@@ -16,12 +16,17 @@ export interface RunFolder {
   /** The supervisor's control socket (control.ts). */
   readonly socket: string;
   readonly agentSocket: string;
-  /** What the sandbox took from the host, and how to give it back (host/ledger.ts). */
+  /** What the sandbox took from the host, and how to give it back (host/ledger.ts); all its containers have it (sandbox-home.ts). */
   readonly ledger: string;
+  /** Likewise, of a container that joined another one's sandbox: what was taken for it alone. */
+  readonly ownLedger: string;
   /** The guest's console. */
   readonly console: string;
   readonly supervisorLog: string;
 }
+
+/** The name of `RunFolder.ledger`. */
+export const ledgerName = "ledger.jsonl";
 
 /** Begins the names of folders that are being made or removed; no id has it, so they are never taken for a container. */
 const passing = "~";
@@ -59,7 +64,8 @@ export function runFolder(root: string, id: string): RunFolder {
     state: join(path, "state.json"),
     socket: join(path, "sock"),
     agentSocket: join(path, "agent.sock"),
-    ledger: join(path, "ledger.jsonl"),
+    ledger: join(path, ledgerName),
+    ownLedger: join(path, "own-ledger.jsonl"),
     console: join(path, "console.log"),
     supervisorLog: join(path, "supervisor.log"),
   };
@@ -97,6 +103,11 @@ export function removeRunFolder(folder: RunFolder): void {
     throw new HuskError("host", `cannot remove the run folder ${folder.path}`, { cause });
   }
   rmSync(grave, { recursive: true, force: true });
+}
+
+/** Where this process's sandbox takes connections to localhost: beside the run folders, any of which may go before it. */
+export function forwardSocket(root: string): string {
+  return join(resolve(root), `${passing}forward-${process.pid}`);
 }
 
 /** The ids that have a run folder below `root`, sorted. A root that does not exist has none. */

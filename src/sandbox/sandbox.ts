@@ -64,10 +64,13 @@ export class Sandbox {
     return this.#launch.user;
   }
 
-  /** The sandbox's network namespace, by a path of the host. Rejects where the sandbox could not be made. */
+  /**
+   * The sandbox's network namespace, by a path of the host that holds as long as the sandbox lives: engines may take the one away by which it was named. Rejects
+   * where the sandbox could not be made.
+   */
   async netns(): Promise<string> {
     await this.#running;
-    return this.#spec.netns ?? `/proc/${await this.#launch.initPid}/ns/net`;
+    return `/proc/${await this.#launch.initPid}/ns/net`;
   }
 
   /** The agent's client. Throws before `connect` has been awaited. */

@@ -96,14 +96,14 @@ export class StandIn {
     this.#send({ op: "say", text });
   }
 
-  /** Lets it end as the process did. */
-  exit(end: ProcessEnd): void {
-    this.#release({ op: "exit", ...end });
+  /** Lets it end as the process did. `stays`: the supervisor does not end then, so that who waits for that need not. */
+  exit(end: ProcessEnd, stays = false): void {
+    this.#release({ op: "exit", ...end, ...(stays && { stays }) });
   }
 
   /** Lets it end with a message of husk's own, where its process never ran or its caller is to know why it ended. */
-  fail(message: string, status: number): void {
-    this.#release({ op: "fail", message, status });
+  fail(message: string, status: number, stays = false): void {
+    this.#release({ op: "fail", message, status, ...(stays && { stays }) });
     this.#endStreams();
   }
 

@@ -1,22 +1,24 @@
 /**
- * The supervisor: one process, one sandbox, one container (so far), from the claim of its id to the last thing given back.
+ * The supervisor: one process, one sandbox. Each container has a Supervisor, from the claim of its id to the last thing given back; the sandbox is launched for
+ * the first, others join it, and it ends with the last of them.
  *
- *     create ── claim the run folder ── cgroups ── VM launched ──┬── stand-in placed ── host hooks ──┬── container created
- *                                                                └── agent answers ─────────────────┘
- *     start ─── network mirrored ── program runs ── poststart hooks
- *     end ───── output out ── VM closed ── (foreground: poststop hooks, everything given back) ── stand-in let go
+ *     create ── claim the run folder ──┬ (first: cgroups ── VM launched) ┬──┬── stand-in placed ── host hooks ──┬── container created
+ *                                      └ (others: shown to the guest) ───┘  └── agent answers ─────────────────┘
+ *     start ─── network mirrored (once) ── program runs ── poststart hooks
+ *     end ───── output out ──┬ (last: VM closed) ────────┬── (foreground: poststop hooks, everything given back) ── stand-in let go
+ *                            └ (others: guest gives back) ┘
  *
  * Whatever fails, everything taken so far is given back before the error is reported.
  */
 import type { Socket } from "node:net";
 import { exitStatus, explain, HuskError } from "../errors.ts";
-import { type CgroupHierarchy, type CgroupLimits, moveBeside } from "../host/cgroups.ts";
+import { moveBeside } from "../host/cgroups.ts";
 import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
-import { type HostHook, runHooks } from "../host/hooks.ts";
+import { runHooks } from "../host/hooks.ts";
 import { identify } from "../host/process-identity.ts";
 import { demand } from "../oci/state.ts";
-import { Container, type ContainerSpec, streamsOf } from "./container.ts";
+import { Container, streamsOf } from "./container.ts";
 import { type ControlServer, type Params, serveControl } from "./control.ts";
 import { serveContainer } from "./control-calls.ts";
 import { giveBackLedger } from "./give-back.ts";
@@ -24,28 +26,11 @@ import type { ProcessOutcome } from "./guest-process.ts";
 import { HostedSandbox } from "./hosted-sandbox.ts";
 import { changeLimits, type LimitChange } from "./limits.ts";
 import { type ContainerRecord, type ContainerStatus, claimContainer, writeRecord } from "./record.ts";
-import { type RunFolder, removeRunFolder } from "./run-folder.ts";
-import type { SandboxSpec } from "./sandbox-plan.ts";
+import { forwardSocket, type RunFolder, removeRunFolder } from "./run-folder.ts";
+import { foundHome, SandboxHome } from "./sandbox-home.ts";
+import { memberCgroups, SharedSandbox, withdraw } from "./shared-sandbox.ts";
+import type { ContainerInput, SupervisorInput } from "./supervisor-input.ts";
 import type { Trace } from "./trace.ts";
-
-/** What the supervisor is to make, all of it checked already. */
-export interface SupervisorInput {
-  readonly root: string;
-  /** The record as it is to begin: status creating. */
-  readonly record: ContainerRecord;
-  readonly container: ContainerSpec;
-  readonly sandbox: Omit<SandboxSpec, "cgroups" | "agentSocket" | "consoleLog">;
-  /** What the stand-in's root is: the container's root file system, where that is a folder. */
-  readonly standInRootfs: string | null;
-  readonly consoleSocket: string | null;
-  readonly hierarchies: readonly CgroupHierarchy[];
-  /** Seen from each hierarchy's root. */
-  readonly cgroupsPath: string;
-  readonly cgroupLimits: CgroupLimits;
-  readonly hooks: Readonly<Partial<Record<"prestart" | "createRuntime" | "poststart" | "poststop", readonly HostHook[]>>>;
-  /** How long a guest may take to write back what it holds at the end. */
-  readonly stopMs: number;
-}
 
 /** Who started the supervisor, and lends or forks the stand-in. */
 export interface Starter {
@@ -55,8 +40,21 @@ export interface Starter {
   readonly warn: (message: string) => void;
   /** Whether the caller itself is the stand-in: then what husk has to say is said by the stand-in, and by nobody else. */
   readonly isStandIn: boolean;
-  /** Serves a call of `husk exec` whose front dialled the control socket: `request` is its first line. */
-  readonly serveExec: (request: Params, front: Socket, container: Container) => void;
+  /** Serves a session that came by the control socket: `request` is its first line. */
+  readonly serveSession: (request: Params, front: Socket, supervisor: Supervisor) => void;
+}
+
+/** What the Supervisors of a sandbox have in common. */
+interface Household {
+  readonly shared: SharedSandbox;
+  readonly home: SandboxHome;
+  /** See `ContainerPlan.memory`. */
+  readonly memory: Map<string, string>;
+}
+
+/** Why nobody joins the sandbox of that container any more. */
+export function stopping(id: string): string {
+  return `config.json: linux.namespaces: container "${id}", whose network namespace is named, is stopping`;
 }
 
 /** How a hook is told of the container (runtime-spec, runtime.md, "State"). */
@@ -68,14 +66,20 @@ function hookState(record: ContainerRecord): object {
 /** How long a stand-in may take to get to its place before it is given up, in milliseconds: it enters namespaces and writes its PID. */
 const placeMs = 2_000;
 
+const SIGKILL = 9;
+
 /** SIGHUP, SIGINT, SIGQUIT, SIGKILL (the stand-in is gone) and SIGTERM. */
-const endingSignals: ReadonlySet<number> = new Set([1, 2, 3, 9, 15]);
+const endingSignals: ReadonlySet<number> = new Set([1, 2, 3, SIGKILL, 15]);
 
 export class Supervisor {
-  readonly #input: SupervisorInput;
+  readonly #input: ContainerInput;
   readonly #starter: Starter;
   readonly #trace: Trace;
   readonly #folder: RunFolder;
+  readonly #household: Household;
+  /** What the sandbox is launched from; undefined where it was there before. */
+  readonly #lead: SupervisorInput | undefined;
+  readonly #launched = deferred<HostedSandbox>();
   #record: ContainerRecord;
   #hosted: HostedSandbox | undefined;
   #container: Container | undefined;
@@ -83,6 +87,9 @@ export class Supervisor {
   #ended: Promise<ProcessOutcome> | undefined;
   /** Rejects when the stand-in is asked to end before there is a container to be asked. */
   readonly #signalled = deferred<never>();
+  /** Resolves when nobody wants what is left of the container's output. */
+  readonly #discarded = deferred<void>();
+  #creating: Promise<void> = Promise.resolve();
   #starting = false;
   /** Settles when the stand-in is in its place, or cannot get there. */
   #placed: Promise<void> = Promise.resolve();
@@ -91,10 +98,20 @@ export class Supervisor {
    * Claims the id and makes the container. Throws, with everything given back, where anything fails, or `interrupted` rejects first. A stand-in that has
    * dialled by then is told.
    */
-  static async create(input: SupervisorInput, starter: Starter, trace: Trace, interrupted: Promise<never>): Promise<Supervisor> {
-    const supervisor = new Supervisor(input, starter, trace);
+  static create(input: SupervisorInput, starter: Starter, trace: Trace, interrupted: Promise<never>): Promise<Supervisor> {
+    return Supervisor.#make(new Supervisor(input, starter, trace, input), interrupted);
+  }
+
+  /** Likewise, in the sandbox of this one. Throws `wrong-state` as well, where that ends. */
+  async join(input: ContainerInput, starter: Starter, trace: Trace, interrupted: Promise<never>): Promise<Supervisor> {
+    if (!this.goesOn) throw new HuskError("wrong-state", stopping(this.#record.id));
+    return Supervisor.#make(new Supervisor(input, starter, trace, this.#household), interrupted);
+  }
+
+  static async #make(supervisor: Supervisor, interrupted: Promise<never>): Promise<Supervisor> {
+    supervisor.#creating = supervisor.#create();
     try {
-      await Promise.race([supervisor.#create(), interrupted, supervisor.#signalled.promise]);
+      await Promise.race([supervisor.#creating, interrupted, supervisor.#signalled.promise]);
       return supervisor;
     } catch (error) {
       await supervisor.abandon(error);
@@ -102,9 +119,9 @@ export class Supervisor {
     }
   }
 
-  /** Gives up: the VM is ended, everything given back, and the stand-in let go. */
+  /** Gives up: the VM is ended, unless others need it, everything given back, and the stand-in let go. */
   async abandon(error: unknown): Promise<void> {
-    await this.#hosted?.close(0);
+    await this.#leave(true);
     await this.#ended?.catch(() => {});
     await this.remove();
     const standIn = this.#container?.init.standIn;
@@ -112,16 +129,41 @@ export class Supervisor {
     else standIn?.abandon(exitStatus(error));
   }
 
-  private constructor(input: SupervisorInput, starter: Starter, trace: Trace) {
+  private constructor(input: ContainerInput, starter: Starter, trace: Trace, sandbox: SupervisorInput | Household) {
     this.#input = input;
     this.#starter = starter;
     this.#trace = trace;
     this.#record = input.record;
-    this.#folder = claimContainer(input.root, input.record);
+    if ("sandbox" in sandbox) {
+      this.#lead = sandbox;
+      this.#folder = claimContainer(input.root, input.record, foundHome);
+      const end = (hosted: HostedSandbox | undefined, abruptly: boolean) => hosted?.close(abruptly ? 0 : input.stopMs) ?? Promise.resolve();
+      const shared = new SharedSandbox(this, this.#launched.promise, end);
+      this.#household = { shared, home: new SandboxHome(this.#folder), memory: new Map() };
+    } else {
+      this.#folder = claimContainer(input.root, input.record, (path) => sandbox.home.furnish(path));
+      this.#household = sandbox;
+      sandbox.home.add(this.#folder);
+    }
+    for (const [host, guest] of input.memory) this.#household.memory.set(host, guest);
   }
 
   get record(): ContainerRecord {
     return this.#record;
+  }
+
+  get container(): Container {
+    return this.#liveContainer();
+  }
+
+  /** What the sandbox has for a container that is to join it. */
+  get room(): { readonly size: HostedSandbox["size"]; readonly memory: ReadonlyMap<string, string> } {
+    return { size: this.#live().size, memory: this.#household.memory };
+  }
+
+  /** Whether the sandbox goes on for others. */
+  get goesOn(): boolean {
+    return this.#household.shared.over === undefined;
   }
 
   /** Resolves when the container has stopped, its output is out and its VM is gone. */
@@ -133,11 +175,11 @@ export class Supervisor {
   /** Mirrors the network and runs the program. Throws `wrong-state` unless the container is created. */
   async start(): Promise<void> {
     const { hooks } = this.#input;
-    const [hosted, container] = [this.#live(), this.#liveContainer()];
+    const container = this.#liveContainer();
     demand("start", this.#record.id, this.#starting ? "running" : container.status);
     this.#starting = true;
     try {
-      await hosted.mirrorNetwork();
+      await this.#household.shared.mirrorNetwork();
       this.#trace.mark("network mirrored");
       await container.start();
       this.#trace.mark("program runs");
@@ -152,9 +194,16 @@ export class Supervisor {
     }
   }
 
-  /** Forwards a signal to the container's init. */
-  async kill(signal: number): Promise<void> {
-    await this.#liveContainer().kill(signal, false);
+  /** Forwards a signal to the container's init, or to all of its processes. */
+  async kill(signal: number, all = false): Promise<void> {
+    if (signal === SIGKILL) await this.#liveContainer().killForSure(all, this.#input.stopMs);
+    else await this.#liveContainer().kill(signal, all);
+  }
+
+  /** Kills the container, and waits for nobody to take its output any more: it is to be deleted, and others live on. */
+  async discard(): Promise<void> {
+    this.#discarded.resolve();
+    await this.kill(SIGKILL);
   }
 
   /**
@@ -164,7 +213,8 @@ export class Supervisor {
   async remove(): Promise<void> {
     await this.#control?.close();
     await this.#freeStandIn();
-    await giveBackLedger(this.#folder.ledger, this.#input.sandbox.programs.helper);
+    const { ownLedger, ledger } = this.#folder;
+    for (const path of [ownLedger, ledger]) await giveBackLedger(path, this.#input.helper);
     removeRunFolder(this.#folder);
   }
 
@@ -193,47 +243,69 @@ export class Supervisor {
   /** Lets init's stand-in end as the container did; `message` is printed where it is in somebody's foreground. */
   releaseStandIn(outcome: ProcessOutcome, message: string | undefined): void {
     const standIn = this.#liveContainer().init.standIn;
-    if (message === undefined) standIn.exit(outcome.end);
-    else standIn.fail(message, "code" in outcome.end ? outcome.end.code : 128 + outcome.end.signal);
+    const stays = this.goesOn;
+    if (message === undefined) standIn.exit(outcome.end, stays);
+    else standIn.fail(message, "code" in outcome.end ? outcome.end.code : 128 + outcome.end.signal, stays);
   }
 
   async #create(): Promise<void> {
     const { input, folder } = { input: this.#input, folder: this.#folder };
-    const hosted = HostedSandbox.launch({
-      ...input,
-      sandbox: { ...input.sandbox, agentSocket: folder.agentSocket, consoleLog: folder.console },
-      ledger: folder.ledger,
-      warn: (message) => this.#starter.warn(message),
-      observer: {
-        mark: (phase) => this.#trace.mark(phase),
-        templateFailed: (reason) => this.#starter.warn(`the template failed, so the VM boots: ${reason}`),
-      },
-    });
+    const hosted = this.#lead === undefined ? await this.#household.shared.join(this, input) : this.#launch(this.#lead);
     this.#hosted = hosted;
-    const { sandbox } = hosted;
-    this.#trace.mark("VM launched");
     const onStatus = (status: ContainerStatus): void => this.#update({ status });
-    const container = new Container(sandbox, input.container, onStatus, (signal) => this.#onEarlySignal(signal));
+    const container = new Container(hosted.sandbox, input.container, onStatus, (signal) => this.#onEarlySignal(signal));
     this.#container = container;
-    const update = (change: LimitChange) => changeLimits(container, { ...input.sandbox, ...input }, change);
+    // The host's cgroup of the sandbox is its lead's.
+    const limited = { ...hosted.size, ...input, ...(this.#lead === undefined && { hierarchies: [] }) };
+    const update = (change: LimitChange) => changeLimits(container, limited, change);
     this.#control = await serveControl(folder.socket, {
-      ...serveContainer(container, { start: () => this.start(), state: () => this.#record, update }),
-      session: (request, front) => this.#starter.serveExec(request, front, container),
+      ...serveContainer(container, {
+        start: () => this.start(),
+        state: () => this.#record,
+        update,
+        kill: (signal, all) => this.kill(signal, all),
+        discard: () => this.discard(),
+      }),
+      session: (request, front) => this.#starter.serveSession(request, front, this),
     });
     this.#starter.attach(folder.socket, container.init.standIn.token);
     const answers = hosted.connect().then(({ done }) => this.#trace.mark(`guest's agent answers, having set ${done.join(", ")}`));
     await Promise.all([hosted.startWith(this.#prepareHost(hosted, container)), answers]);
     const { ended, flushed } = await container.create(container.init.standIn.streams(streamsOf(this.#input.container.terminal)));
     this.#trace.mark("container created");
-    this.#ended = this.#afterEnd(flushed.then(() => ended));
+    this.#ended = this.#afterEnd(Promise.race([flushed, this.#discarded.promise]).then(() => ended));
     this.#ended.catch(() => {}); // whoever calls `ended` gets it
   }
 
+  #launch(input: SupervisorInput): HostedSandbox {
+    const { folder, starter } = { folder: this.#folder, starter: this.#starter };
+    try {
+      const hosted = HostedSandbox.launch({
+        ...input,
+        sandbox: { ...input.sandbox, agentSocket: folder.agentSocket, consoleLog: folder.console },
+        ledger: () => this.#household.home.ledger,
+        forwardSocket: forwardSocket(input.root),
+        warn: (message) => starter.warn(message),
+        observer: {
+          mark: (phase) => this.#trace.mark(phase),
+          templateFailed: (reason) => starter.warn(`the template failed, so the VM boots: ${reason}`),
+        },
+      });
+      this.#launched.resolve(hosted);
+      this.#trace.mark("VM launched");
+      return hosted;
+    } catch (error) {
+      this.#launched.reject(error as Error);
+      throw error;
+    }
+  }
+
   /** The host's side of the container: its stand-in in place, and the hooks that want to meet it. */
-  async #prepareHost({ sandbox, cgroups }: HostedSandbox, container: Container): Promise<void> {
-    const { standInRootfs, consoleSocket, hooks } = this.#input;
+  async #prepareHost(hosted: HostedSandbox, container: Container): Promise<void> {
+    const { standInRootfs, consoleSocket, hooks, hierarchies, cgroupsPath } = this.#input;
     const streams = streamsOf(this.#input.container.terminal);
-    const place = { netns: await sandbox.netns(), rootfs: standInRootfs, cgroups };
+    const cgroups = memberCgroups({ hosted, isLead: this.#lead !== undefined }, hierarchies, cgroupsPath, this.#folder.ownLedger);
+    const place = { netns: await hosted.sandbox.netns(), rootfs: standInRootfs, cgroups };
     this.#placed = container.placeStandIn(place, consoleSocket, streams);
     await this.#placed;
     const identity = identify(await container.init.standIn.pid);
@@ -245,23 +317,39 @@ export class Supervisor {
     }
   }
 
-  /** After init's end: the VM is closed, and the record says how it went. */
+  /** After init's end: the VM is closed, unless others need it, and the record says how it went. */
   async #afterEnd(ended: Promise<ProcessOutcome>): Promise<ProcessOutcome> {
     const outcome = await ended;
     this.#liveContainer().abandonExecs();
-    const vmDied = outcome.reason !== undefined && outcome.reason !== "out of memory";
-    // A disk is left as after a shutdown, and not as after a power cut: without a journal to replay, it can be mounted read-only next time.
-    if (!vmDied && this.#input.sandbox.disks.length > 0) await this.#liveContainer().unmount(this.#input.stopMs);
-    await this.#live().close(vmDied ? 0 : this.#input.stopMs);
+    await this.#leave(outcome.reason !== undefined && outcome.reason !== "out of memory");
     await this.#control?.close();
     const { end, at, reason } = outcome;
     this.#update({
       status: "stopped",
       pid: 0,
       pidStart: 0,
+      ...(this.goesOn && { supervisor: null }),
       exit: { ...end, at: at.toISOString(), ...(reason === undefined ? {} : { reason }) },
     });
     return outcome;
+  }
+
+  /** Parts from the sandbox. `abruptly`: there is no guest to part from, or it may end as by a power cut. */
+  async #leave(abruptly: boolean): Promise<void> {
+    await this.#household.shared.leave(this, { abruptly, part: (goesOn) => this.#part(goesOn, abruptly) });
+  }
+
+  async #part(goesOn: boolean, abruptly: boolean): Promise<void> {
+    const { memory, disks, stopMs, shown, callMs } = this.#input;
+    for (const path of memory.keys()) this.#household.memory.delete(path);
+    // A disk is left as after a shutdown, and not as after a power cut: without a journal to replay, it can be mounted read-only next time.
+    if (!goesOn && !abruptly && disks.length > 0) await this.#container?.unmount(stopMs);
+    if (!goesOn) return;
+    this.#household.home.leave(this.#folder);
+    this.#container?.init.standIn.giveUp(); // whoever has asked for the container may be gone
+    await this.#creating.catch(() => {}); // whoever waits for it was told, or is
+    if (this.#hosted === undefined) return;
+    await withdraw(this.#hosted, this.#container, shown, callMs).catch((error: unknown) => this.#starter.warn(explain(error)));
   }
 
   #onEarlySignal(signal: number): void {

@@ -18,9 +18,8 @@ export interface InitProcessOptions {
   readonly beforeStart: () => Promise<void>;
   /** Told before anybody else is. */
   readonly onEnd: (outcome: ProcessOutcome) => void;
-  /** How long a guest that is told to kill the container may take to answer, and what ends the guest that does not. */
+  /** How long a guest that is told to kill the container may take to answer. */
   readonly killMs: number;
-  readonly endGuest: (reason: string) => Promise<void>;
 }
 
 const SIGKILL = 9;
@@ -62,15 +61,9 @@ export class InitProcess extends TaskProcess {
     await this.#options.container.start();
   }
 
-  /** SIGKILL cannot be ignored, and by no guest that stands still either. */
   protected override async signal(signal: number, all: boolean): Promise<void> {
-    const { container, killMs, endGuest } = this.#options;
-    if (signal !== SIGKILL) return container.kill(signal, all);
-    try {
-      await container.kill(signal, all, killMs);
-    } catch (error) {
-      if (!(error instanceof HuskError && error.code === "deadline")) throw error;
-      await endGuest(`the guest did not kill the container within ${killMs} ms`);
-    }
+    const { container, killMs } = this.#options;
+    if (signal === SIGKILL) await container.killForSure(all, killMs);
+    else await container.kill(signal, all);
   }
 }

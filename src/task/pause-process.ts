@@ -79,7 +79,7 @@ export class PauseProcess extends TaskProcess {
   }
 
   protected override async run(): Promise<void> {
-    await this.#options.pod.mirrorNetwork(this.#options.hosted);
+    await this.#options.pod.mirrorNetwork();
   }
 
   protected override async signal(signal: number): Promise<void> {

@@ -14,6 +14,7 @@ import { HostedSandbox } from "../sandbox/hosted-sandbox.ts";
 import { watchMemoryKills } from "../sandbox/memory-kills.ts";
 import type { ContainerPlan } from "../sandbox/plan-container.ts";
 import { guestHostname, planVm } from "../sandbox/plan-vm.ts";
+import { SharedSandbox } from "../sandbox/shared-sandbox.ts";
 import type { StandIn } from "../sandbox/stand-in.ts";
 import type { Logger } from "./logger.ts";
 import { claimNetwork, type NetworkClaim } from "./network-claim.ts";
@@ -54,14 +55,13 @@ export class Pod {
   readonly #control: ControlServer;
   /** Those whose stand-ins may dial, each with a way to find one by its token. */
   readonly #standIns = new Set<(token: string) => StandIn | undefined>();
+  /** See `ContainerPlan.memory`. */
+  readonly memory = new Map<string, string>();
   readonly #memoryWatchers = new Map<string, (kills: number) => void>();
-  /** Those that keep the sandbox alive. */
-  readonly #members = new Set<object>();
-  #hosted: Promise<HostedSandbox> | undefined;
-  #network: Promise<void> | undefined;
+  /** The one that there is, or was: after the last of a pod's tasks others may come, in a sandbox of their own. */
+  #shared: SharedSandbox | undefined;
   /** That the sandbox's network namespace is this shim's, for containers that join it. */
   #claim: Promise<NetworkClaim> | undefined;
-  #closing: Promise<void> | undefined;
 
   /** Makes the run folder, and serves the stand-ins. Throws `host`. */
   static async open(options: PodOptions): Promise<Pod> {
@@ -120,69 +120,42 @@ export class Pod {
    * though the guest may still be booting (`connected`). Throws `host`, `vmm` or `unsupported`.
    */
   async join(member: object, needs: SandboxNeeds): Promise<Membership> {
-    await this.#closing;
-    this.#members.add(member);
+    await this.#shared?.over?.catch(() => {}); // told to who left
+    const joined = this.#shared?.over === undefined ? this.#shared : undefined;
+    const shared = joined ?? new SharedSandbox(member, this.#launch(needs), (hosted) => this.#end(hosted));
+    this.#shared = shared;
     try {
-      if (this.#hosted === undefined) {
-        this.#hosted = this.#launch(needs);
-        this.#hosted.catch(() => {
-          this.#hosted = undefined;
-        });
-        return { hosted: await this.#hosted, isLead: true };
-      }
-      const hosted = await this.#hosted;
-      if (needs.disks.length > 0) {
-        throw new HuskError("unsupported", "a root file system on a block device can only be that of a sandbox's first container");
-      }
-      for (const shown of needs.shown) await hosted.sandbox.mount(shown);
-      return { hosted, isLead: false };
+      return { hosted: await (joined?.join(member, needs) ?? shared.hosted), isLead: joined === undefined };
     } catch (error) {
-      await this.leave(member);
+      await shared.leave(member);
       throw error;
     }
   }
 
   /** Mirrors the network into the guest, once: engines put the interfaces there between Create and Start. */
-  mirrorNetwork(hosted: HostedSandbox): Promise<void> {
-    const mirror = async (): Promise<void> => {
-      await this.#claim;
-      await hosted.mirrorNetwork();
-    };
-    this.#network ??= mirror().catch((error: unknown) => {
-      this.#network = undefined;
-      throw error;
-    });
-    return this.#network;
+  async mirrorNetwork(): Promise<void> {
+    await this.#shared?.mirrorNetwork(this.#claim);
   }
 
   /** `next` takes the place of `member`. */
   replace(member: object, next: object): void {
-    if (this.#members.delete(member)) this.#members.add(next);
+    this.#shared?.replace(member, next);
   }
 
   /** `member` has ended: the sandbox ends with the last of them. Resolves when it has, where it does. */
   async leave(member: object): Promise<void> {
-    if (!this.#members.delete(member) || this.#members.size > 0) return this.#closing;
-    const hosted = this.#hosted;
-    this.#hosted = undefined;
-    this.#network = undefined;
-    if (hosted === undefined) return;
-    const closing = this.#end(hosted).finally(() => {
-      if (this.#closing === closing) this.#closing = undefined;
-    });
-    this.#closing = closing;
-    await closing;
+    await this.#shared?.leave(member);
   }
 
   /** Whether that sandbox is still there, for others. */
   async isLive(hosted: HostedSandbox): Promise<boolean> {
-    return (await this.#hosted?.catch(() => undefined)) === hosted;
+    const shared = this.#shared;
+    return shared?.over === undefined && (await shared?.hosted.catch(() => undefined)) === hosted;
   }
 
   /** Ends whatever is left. */
   async close(): Promise<void> {
-    for (const member of this.#members) await this.leave(member);
-    await this.#closing;
+    await this.#shared?.close();
     await this.#control.close();
   }
 
@@ -190,12 +163,11 @@ export class Pod {
     return join(this.#folder, "sandbox.jsonl");
   }
 
-  async #end(hosted: Promise<HostedSandbox>): Promise<void> {
-    const live = await hosted.catch(() => undefined); // who launched it was told
+  async #end(hosted: HostedSandbox | undefined): Promise<void> {
     const claim = await this.#claim?.catch(() => undefined); // who started its first task was told
     this.#claim = undefined;
     claim?.release();
-    await live?.close(this.config.deadlines.stopMs);
+    await hosted?.close(this.config.deadlines.stopMs);
     await giveBackLedger(this.#ledger, this.helper);
   }
 
@@ -215,7 +187,8 @@ export class Pod {
         agentSocket: join(this.#folder, "agent.sock"),
         consoleLog: join(this.#folder, "console.log"),
       },
-      ledger: this.#ledger,
+      ledger: () => this.#ledger,
+      forwardSocket: join(this.#folder, "forward.sock"),
       hierarchies: this.hierarchies,
       cgroupsPath,
       cgroupLimits,

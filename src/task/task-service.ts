@@ -26,6 +26,7 @@ import type {
 } from "../gen/containerd/task/v2/task.ts";
 import { Status } from "../gen/containerd/types/task.ts";
 import type { Any } from "../gen/google/protobuf/any.ts";
+import type { GuestNamespace } from "../oci/support.ts";
 import { parseProcess, parseResources } from "../oci/validate.ts";
 import { packAny } from "../ttrpc/any.ts";
 import type { Handlers } from "../ttrpc/service.ts";
@@ -96,9 +97,10 @@ export class TaskService {
     };
   }
 
-  /** Whether a PID is that of a stand-in of ours. */
-  #ownsPid(pid: number): boolean {
-    return [...this.#tasks.values()].some((task) => task !== undefined && task.init.pid === pid);
+  /** Whose namespaces those of a stand-in are, where it is one of ours. */
+  #namespacesOf(pid: number): GuestNamespace | undefined {
+    const task = [...this.#tasks.values()].find((one) => one !== undefined && one.init.pid === pid);
+    return task?.namespaces ?? (this.#options.isSandboxPid(pid) ? "sandbox" : undefined);
   }
 
   async #create(request: CreateTaskRequest): Promise<{ pid: number }> {
@@ -114,7 +116,7 @@ export class TaskService {
         bundle,
         rootfs,
         names: { terminal, stdin, stdout, stderr },
-        isSandboxPid: (pid) => this.#ownsPid(pid) || this.#options.isSandboxPid(pid),
+        namespacesOf: (pid) => this.#namespacesOf(pid),
         onMemoryKill: () => this.#publish("/tasks/oom", packAny(TaskOOM, { containerId: id })),
       });
     } catch (error) {

@@ -2,18 +2,18 @@
 import { join } from "node:path";
 import { HuskError } from "../errors.ts";
 import type { StatsContainerResponse } from "../gen/agent/v1/agent.ts";
-import { makeCgroups } from "../host/cgroups.ts";
 import { runHooks } from "../host/hooks.ts";
 import { noteInLedger } from "../host/ledger.ts";
 import { type HostMount, mountAll } from "../host/mounts.ts";
 import { startStandIn } from "../host/stand-in-process.ts";
 import { type Bundle, loadBundle } from "../oci/bundle.ts";
 import { encodeForAgent, guestProcess } from "../oci/guest-spec.ts";
-import { judgeProcess, judgeUpdate, refuseUnsupported } from "../oci/support.ts";
-import type { Process, Resources } from "../oci/types.ts";
+import { type GuestNamespace, judgeProcess, judgeUpdate, refuseUnsupported, sharedTypes } from "../oci/support.ts";
+import type { Namespace, Process, Resources } from "../oci/types.ts";
 import { Container } from "../sandbox/container.ts";
 import { settleLedger } from "../sandbox/give-back.ts";
 import { type ContainerPlan, planContainer } from "../sandbox/plan-container.ts";
+import { memberCgroups, withdraw } from "../sandbox/shared-sandbox.ts";
 import type { StandIn } from "../sandbox/stand-in.ts";
 import { ExecProcess } from "./exec-process.ts";
 import { InitProcess } from "./init-process.ts";
@@ -30,8 +30,8 @@ export interface TaskOptions {
   /** To be stacked on the bundle's root file system; none where the engine has done that. */
   readonly rootfs: readonly HostMount[];
   readonly names: StdioNames;
-  /** PIDs of the sandbox's stand-ins, whose namespaces a container may name as its own. */
-  readonly isSandboxPid: (pid: number) => boolean;
+  /** Whose namespaces those of a stand-in of this PID are in the guest, where it is one of the sandbox's. */
+  readonly namespacesOf: (pid: number) => GuestNamespace | undefined;
   /** Told when a process of the container was killed for want of memory; before its end where it is the init. */
   readonly onMemoryKill: () => void;
 }
@@ -64,11 +64,15 @@ export class Task {
         await mountAll(pod.helper, target, options.rootfs);
       }
       const bundle = await loadBundle(options.bundle);
-      const isSandboxNamespace = ({ path = "" }: { path?: string }): boolean => {
+      const guestNamespace = ({ type, path = "" }: Namespace): GuestNamespace | undefined => {
         const pid = /^\/proc\/(\d+)\/ns\/\w+$/.exec(path)?.[1];
-        return pid !== undefined && options.isSandboxPid(Number(pid));
+        const found = pid === undefined ? undefined : options.namespacesOf(Number(pid));
+        return found === "sandbox" || sharedTypes.includes(type) ? found : undefined;
       };
-      const plan = await planContainer(bundle, { id: options.id, size: null, isSandboxNamespace }, pod.config.allow);
+      // A pause container is nothing in the guest: it has no memory there that others could share.
+      const memory = isPause(bundle.spec.annotations) ? {} : { memory: pod.memory };
+      const plan = await planContainer(bundle, { id: options.id, size: null, guestNamespace, ...memory }, pod.config.allow);
+      for (const [host, guest] of plan.memory) pod.memory.set(host, guest);
       for (const note of plan.notes) pod.log.info(note);
       const stdio = await TaskStdio.open(options.names, options);
       task = new Task(pod, options, bundle, plan, stdio);
@@ -93,6 +97,11 @@ export class Task {
   get init(): TaskProcess {
     if (this.#init === undefined) throw new HuskError("not-found", `container "${this.id}" was not created`);
     return this.#init;
+  }
+
+  /** Whose namespaces those of its stand-in are in the guest: a pause container stands for the sandbox itself. */
+  get namespaces(): GuestNamespace {
+    return isPause(this.bundle.spec.annotations) ? "sandbox" : { container: this.id };
   }
 
   get isPaused(): boolean {
@@ -175,7 +184,7 @@ export class Task {
     const membership = await pod.join(this, { ...plan, id: this.id, spec: isPause(spec.annotations) ? podSpec(spec) : spec });
     this.#membership = membership;
     const { hosted } = membership;
-    const cgroups = this.#cgroups(membership);
+    const cgroups = memberCgroups(membership, pod.hierarchies, plan.cgroupsPath, pod.taskLedger(this.id));
     if (isPause(this.bundle.spec.annotations)) {
       const [names, stdio] = [this.#options.names, this.#stdio];
       this.#init = await PauseProcess.create({ pod, hosted, rootfs: plan.standInRootfs, cgroups, names, stdio });
@@ -208,13 +217,12 @@ export class Task {
       names: this.#options.names,
       stdio: this.#stdio,
       pid,
-      beforeStart: () => pod.mirrorNetwork(hosted),
+      beforeStart: () => pod.mirrorNetwork(),
       onEnd: ({ reason, oomKilled }) => {
         if (reason !== undefined) pod.log.warn(`container "${this.id}" ended: ${reason}`);
         if (oomKilled === true) this.#tellMemoryKills(Math.max(this.#memoryKills, 1));
       },
       killMs: pod.config.deadlines.stopMs,
-      endGuest: (reason) => hosted.sandbox.abort(reason),
     });
     this.#leaveAtTheEnd();
   }
@@ -232,13 +240,6 @@ export class Task {
       () => this.#pod.leave(this).catch((error: unknown) => this.#pod.log.warn(String(error))), // Delete tries again, and says so
       () => {}, // it never ran: it is being deleted
     );
-  }
-
-  /** The stand-in's cgroups: the sandbox's for the one that it was launched for, its own for others. */
-  #cgroups({ hosted, isLead }: Membership): readonly string[] {
-    if (isLead) return hosted.cgroups;
-    const ledger = this.#pod.taskLedger(this.id);
-    return makeCgroups(this.#pod.hierarchies, this.#plan.cgroupsPath, (path) => noteInLedger(ledger, { kind: "cgroup", path }));
   }
 
   async #runCreateHooks(pid: number): Promise<void> {
@@ -271,10 +272,8 @@ export class Task {
     this.#standIn?.abandon(255);
     await this.#pod.leave(this);
     const hosted = this.#membership?.hosted;
-    if (hosted !== undefined && (await this.#pod.isLive(hosted))) {
-      await this.#container?.unmount(callMs);
-      for (const { target } of this.#plan.shown) await hosted.sandbox.unmount(target);
-    }
+    if (hosted !== undefined && (await this.#pod.isLive(hosted))) await withdraw(hosted, this.#container, this.#plan.shown, callMs);
+    for (const path of this.#plan.memory.keys()) this.#pod.memory.delete(path);
     this.#dismiss?.();
     this.#forgetMemory?.();
     await this.#standInEnded;

@@ -3,6 +3,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { test } from "../harness/engines.ts";
+import { listProcesses } from "../harness/processes.ts";
 import { either, isHusk } from "../harness/runtime.ts";
 
 test("run: the status, the streams, and errors that say what is wrong", async ({ engines }) => {
@@ -189,5 +190,33 @@ test("a user-defined network: containers meet by name, and links come and go", a
   } finally {
     await docker.ok("rm", "--force", "peer");
     await docker.ok("network", "rm", "net1", "net2");
+  }
+});
+
+test("--network, --pid and --ipc container: the same virtual machine, which the second keeps where the first goes", async ({ engines }) => {
+  const docker = await engines.docker();
+  const serve = "echo page >/tmp/index.html; echo kept >/dev/shm/note; httpd -p 80 -h /tmp; exec sleep 1000";
+  await docker.ok("run", "--detach", "--name", "first", "--ipc", "shareable", engines.image, "sh", "-c", serve);
+  const joins = (...names: readonly string[]) => names.flatMap((name) => [`--${name}`, "container:first"]);
+  try {
+    await docker.ok("exec", "first", "sh", "-c", "until wget -q -O /dev/null http://127.0.0.1/; do :; done");
+    const script = "wget -q -O - http://127.0.0.1/; cat /dev/shm/note; ps -o comm | grep -c httpd; ip -o link | wc -l";
+    expect(await docker.ok("run", "--rm", ...joins("network", "ipc", "pid"), engines.image, "sh", "-c", script)).toBe("page\nkept\n1\n2\n");
+    if (isHusk) {
+      const apart = await docker.run("run", "--rm", "--network", "none", ...joins("pid"), engines.image, "true");
+      expect(apart).toMatchObject({
+        status: 125,
+        stderr: expect.stringMatching(
+          /only containers of the same virtual machine can share it: name the network namespace of the one that has it as well/,
+        ),
+      });
+    }
+    await docker.ok("run", "--detach", "--name", "second", ...joins("network"), engines.image, "sleep", "1000");
+    if (isHusk) expect(listProcesses().filter(({ name }) => name.startsWith("qemu-system"))).toHaveLength(1);
+    await docker.ok("stop", "--time", "0", "first");
+    await docker.ok("rm", "first");
+    expect((await docker.run("exec", "second", "sh", "-c", "exit 6")).status).toBe(6);
+  } finally {
+    await docker.run("rm", "--force", "first", "second");
   }
 });

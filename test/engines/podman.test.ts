@@ -3,6 +3,8 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { test } from "../harness/engines.ts";
+import { pauseName } from "../harness/image.ts";
+import { listProcesses } from "../harness/processes.ts";
 import { isHusk } from "../harness/runtime.ts";
 
 const quiet = ["--rm", "--network", "none"];
@@ -149,11 +151,65 @@ test.runIf(isHusk)("what a virtual machine cannot share is refused by name, and 
     const { status, stderr } = await podman.run("run", "--rm", ...flags, engines.image, "true");
     expect({ status, stderr }).toEqual({ status: 126, stderr: expect.stringMatching(words) });
   }
-  await podman.ok("run", "--detach", "--name", "first", engines.image, "sleep", "1000");
+});
+
+test("a pod: localhost, the host name, shared memory, a published port; exec, logs, ps, stats, stop, start, rm", async ({ engines }) => {
+  const podman = await engines.podman();
+  const [, pause = ""] = engines.archives();
+  await podman.ok("load", "--quiet", "--input", pause);
+  const infra = ["--infra-image", pauseName, "--infra-command", "/bin/sleep 1000000"];
+  await podman.ok("pod", "create", "--name", "shop", "--hostname", "shop", "--publish", "8081:80", ...infra);
   try {
-    const second = await podman.run("run", "--rm", "--network", "container:first", engines.image, "true");
-    expect(second.stderr).toMatch(/its links are those of another virtual machine, and two cannot share them/);
+    const serve = "mkdir /www; echo page >/www/index.html; echo kept >/dev/shm/note; echo serving; exec httpd -f -p 80 -h /www";
+    await podman.ok("run", "--detach", "--pod", "shop", "--name", "web", engines.image, "sh", "-c", serve);
+    await podman.ok("exec", "web", "sh", "-c", "until wget -q -O /dev/null http://127.0.0.1/; do :; done");
+    const ask = "wget -q -O - http://localhost/; hostname; cat /dev/shm/note; ps -o comm | grep -c httpd";
+    expect(await podman.run("run", "--rm", "--pod", "shop", engines.image, "sh", "-c", `${ask} || true`)).toEqual({
+      status: 0,
+      stdout: "page\nshop\nkept\n0\n",
+      stderr: "",
+    });
+    expect(await engines.inside("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8081/")).toBe("page\n");
+    expect(await podman.ok("exec", "web", "hostname")).toBe("shop\n");
+    expect(await podman.ok("logs", "web")).toBe("serving\n");
+    expect(await podman.ok("ps", "--pod", "--format", "{{.Names}} {{.PodName}}", "--filter", "name=web")).toBe("web shop\n");
+    expect(await podman.ok("pod", "inspect", "--format", "{{.State}} {{.NumContainers}}", "shop")).toBe("Running 2\n");
+    expect(await podman.ok("pod", "stats", "--no-stream", "--format", "{{.Name}}", "shop")).toMatch(/web\n/);
+    if (isHusk) expect(listProcesses().filter(({ name }) => name.startsWith("qemu-system"))).toHaveLength(1);
+
+    await podman.ok("restart", "--time", "0", "web"); // its infra container goes on
+    await podman.ok("exec", "web", "sh", "-c", "until wget -q -O /dev/null http://127.0.0.1/; do :; done");
+    await podman.ok("pod", "stop", "--time", "0", "shop");
+    expect(await podman.ok("pod", "inspect", "--format", "{{.State}}", "shop")).toBe("Exited\n");
+    await podman.ok("pod", "start", "shop");
+    await podman.ok("exec", "web", "sh", "-c", "until wget -q -O /dev/null http://127.0.0.1/; do :; done");
   } finally {
-    await podman.run("rm", "--force", "--time", "0", "first");
+    await podman.run("pod", "rm", "--force", "--time", "0", "shop");
+  }
+  expect(await podman.ok("ps", "--all", "--quiet")).toBe("");
+});
+
+test("--network, --pid and --ipc container: the same virtual machine, which the second keeps where the first goes", async ({ engines }) => {
+  const podman = await engines.podman();
+  const serve = "echo page >/tmp/index.html; echo kept >/dev/shm/note; httpd -p 80 -h /tmp; exec sleep 1000";
+  await podman.ok("run", "--detach", "--name", "first", "--ipc", "shareable", engines.image, "sh", "-c", serve);
+  const joins = (...names: readonly string[]) => names.flatMap((name) => [`--${name}`, "container:first"]);
+  try {
+    await podman.ok("exec", "first", "sh", "-c", "until wget -q -O /dev/null http://127.0.0.1/; do :; done");
+    const script = "wget -q -O - http://127.0.0.1/; cat /dev/shm/note; ps -o comm | grep -c httpd";
+    const { stdout } = await podman.run("run", "--rm", ...joins("network", "ipc", "pid"), engines.image, "sh", "-c", script);
+    expect(stdout).toBe("page\nkept\n1\n");
+    if (isHusk) {
+      const apart = await podman.run("run", "--rm", "--network", "none", ...joins("pid"), engines.image, "true");
+      expect(apart.stderr).toMatch(
+        /only containers of the same virtual machine can share it: name the network namespace of the one that has it as well/,
+      );
+    }
+    await podman.ok("run", "--detach", "--name", "second", ...joins("network"), engines.image, "sleep", "1000");
+    await podman.ok("kill", "first");
+    await podman.ok("wait", "first");
+    expect((await podman.run("exec", "second", "sh", "-c", "exit 6")).status).toBe(6);
+  } finally {
+    for (const name of ["second", "first"]) await podman.run("rm", "--force", "--time", "0", name);
   }
 });

@@ -107,13 +107,15 @@ export const proofs: readonly Proof[] = [
     test: "the host's own namespaces, which a missing entry asks for",
     words:
       "Honoured in the guest, all eight; the network's links are mirrored into the guest. Refused: the host's own network, pid, ipc, uts or mount namespace " +
-      "(no entry), and to join one by path, but for the network's. Without a cgroup namespace the container has one all the same",
+      "(no entry). Without a cgroup namespace the container has one all the same",
   },
   {
     field: "linux.namespaces[].path",
-    file: spec,
-    test: "a network namespace by path: its links, addresses and routes, and neighbours that answer",
-    words: "Honoured on the host for a network namespace that is not the host's own. Refused for the others",
+    file: "test/e2e/neighbours.test.ts",
+    test: "network, IPC and UTS namespaces: the same ones, as in a pod; mounts and processes of its own",
+    words:
+      "Honoured on the host for a network namespace that is not the host's own: a container that names another one's is in its virtual machine, and may name its " +
+      "ipc, uts and pid namespaces as well, which are honoured in the guest. Refused for all others",
   },
   {
     field: "linux.devices",

@@ -29,10 +29,10 @@ use terminal::Terminal;
 
 /// How a stand-in comes to its end.
 pub enum Outcome {
-    /// The process that it stands for ended so.
-    Ended(End),
+    /// The process that it stands for ended so. `stays`: the supervisor does not end with it.
+    Ended { end: End, stays: bool },
     /// Husk failed.
-    Failed { message: String, status: i32 },
+    Failed { message: String, status: i32, stays: bool },
     /// The supervisor is gone without having said how the process ended.
     Lost,
 }
@@ -67,8 +67,8 @@ impl StandIn {
     /// For a process that shall be nothing but the stand-in: leaves the caller's session, stands in, and ends as it must.
     pub fn run_in_background(self) -> ! {
         match self.detach().and_then(|stand_in| stand_in.run(None)) {
-            Ok(Outcome::Ended(end)) => processes::end_like(end),
-            Ok(Outcome::Failed { message, status }) => {
+            Ok(Outcome::Ended { end, .. }) => processes::end_like(end),
+            Ok(Outcome::Failed { message, status, .. }) => {
                 words::complain(message);
                 processes::end_like(End::Code(status))
             }
@@ -125,7 +125,7 @@ impl Running {
     fn serve(&mut self, mut tail: Option<&mut Tail>) -> Result<Outcome> {
         loop {
             match self.outcome.take() {
-                Some(outcome @ Outcome::Ended(_)) if !self.streams.outputs_are_done() => self.outcome = Some(outcome),
+                Some(outcome @ Outcome::Ended { .. }) if !self.streams.outputs_are_done() => self.outcome = Some(outcome),
                 Some(outcome) => return Ok(outcome),
                 None => {}
             }
@@ -206,10 +206,10 @@ impl Running {
                     }
                     Err(error) => self.say(&Report::Failed { message: format!("{error:#}") }),
                 },
-                Ok(Order::Exit { code: Some(code), .. }) => self.end(Outcome::Ended(End::Code(code))),
-                Ok(Order::Exit { signal: Some(signal), .. }) => self.end(Outcome::Ended(End::Signal(signal))),
+                Ok(Order::Exit { code: Some(code), stays, .. }) => self.end(Outcome::Ended { end: End::Code(code), stays }),
+                Ok(Order::Exit { signal: Some(signal), stays, .. }) => self.end(Outcome::Ended { end: End::Signal(signal), stays }),
                 Ok(Order::Exit { .. }) => self.say(&Report::Failed { message: "exit without a code or a signal".into() }),
-                Ok(Order::Fail { message, status }) => self.end(Outcome::Failed { message, status }),
+                Ok(Order::Fail { message, status, stays }) => self.end(Outcome::Failed { message, status, stays }),
                 Ok(Order::Say { text }) => words::say(&text),
                 Err(error) => self.say(&Report::Failed { message: error.to_string() }),
             }

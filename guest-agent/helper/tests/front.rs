@@ -180,6 +180,21 @@ fn front_waits_for_the_program_that_served_its_stand_in() {
 }
 
 #[test]
+fn front_does_not_wait_for_a_program_that_stays_for_others() {
+    for (word, status) in
+        [(json!({"op": "exit", "code": 4, "stays": true}), 4), (json!({"op": "fail", "message": "M", "status": 5, "stays": true}), 5)]
+    {
+        let (streams, _ends) = pipes();
+        let mut session = Session::start(streams);
+        drop(session.place_all());
+        session.control().send(&word);
+        drop(session.control.take());
+        assert_eq!(session.front.wait(), status);
+        session.let_script_end();
+    }
+}
+
+#[test]
 fn nothing_is_left_when_a_call_cannot_be_made_sense_of() {
     let usage = "husk: usage: husk-helper front --node NODE --dist DIR -- WORDS...\n";
     assert_eq!(outcome(Command::new(HELPER).args(["front", "run"])), (125, String::new(), usage.into()));

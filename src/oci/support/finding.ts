@@ -2,6 +2,9 @@ import type { HookPrograms } from "../hook-programs.ts";
 import type { Sources } from "../sources.ts";
 import type { Namespace } from "../types.ts";
 
+/** What a namespace's path leads to in the guest: the sandbox's own, which no container made, or that of another container in the same sandbox. */
+export type GuestNamespace = "sandbox" | { readonly container: string };
+
 /** What the verdict depends on besides the bundle. */
 export interface Circumstances {
   /** Absolute: the bundle's folder, for relative sources. */
@@ -14,8 +17,8 @@ export interface Circumstances {
   readonly allowVmSection?: boolean;
   /** Annotations of husk's own that the administrator allows (allow.annotations). */
   readonly allowedAnnotations?: readonly string[];
-  /** Whether a namespace's path is one of a sandbox that husk runs, so that it can be joined in the guest. */
-  readonly isSandboxNamespace?: (namespace: Namespace) => boolean;
+  /** Where a namespace's path leads that can be joined in the guest, since the container shares its sandbox with whoever has it. */
+  readonly guestNamespace?: (namespace: Namespace) => GuestNamespace | undefined;
   /** Whether a path leads to the host's own network namespace. */
   readonly isHostNetwork?: (path: string) => boolean;
 }

@@ -226,13 +226,13 @@ impl Session {
 
     fn become_stand_in(&mut self, stand_in: StandIn) -> Result<ExitCode> {
         match stand_in.run(self.child.as_mut().map(|child| &mut child.tail))? {
-            stand_in::Outcome::Ended(end) => {
-                self.wait_for_child()?;
+            stand_in::Outcome::Ended { end, stays } => {
+                self.wait_unless(stays)?;
                 processes::end_like(end)
             }
-            stand_in::Outcome::Failed { message, status } => {
+            stand_in::Outcome::Failed { message, status, stays } => {
                 words::complain(message);
-                self.wait_for_child()?;
+                self.wait_unless(stays)?;
                 Ok(exit_code(status))
             }
             stand_in::Outcome::Lost => {
@@ -241,6 +241,14 @@ impl Session {
                 processes::end_like(End::Signal(Signal::SIGKILL as i32))
             }
         }
+    }
+
+    /// Waits for the child, unless that stays for other containers.
+    fn wait_unless(&mut self, stays: bool) -> Result<()> {
+        if !stays {
+            self.wait_for_child()?;
+        }
+        Ok(())
     }
 
     /// Waits until the program that serves the session has ended, so that nothing of it is left when this one ends. Signals

@@ -52,10 +52,14 @@ pub enum Order {
     Exit {
         code: Option<i32>,
         signal: Option<i32>,
+        #[serde(default)]
+        stays: bool,
     },
     Fail {
         message: String,
         status: i32,
+        #[serde(default)]
+        stays: bool,
     },
     /// A word of husk's own, on standard error.
     Say {

@@ -1,0 +1,32 @@
+/** Calls that reach a supervisor by its control socket: a command line, read where the caller is, and what goes wrong said to whoever has it. */
+import { exitStatus, explain } from "../errors.ts";
+import { absolutePath, list, nonEmptyString, object, read, string } from "../narrow.ts";
+import type { Params } from "../sandbox/control.ts";
+import { parseBeginning, parseCommandLine } from "./command-line.ts";
+import type { Log } from "./log.ts";
+import type { Session } from "./session.ts";
+import { type SessionCall, sessionCall } from "./session-options.ts";
+
+const requestReader = object<{ session: string; words: readonly string[]; cwd: string }>({
+  session: nonEmptyString,
+  words: list(string),
+  cwd: absolutePath,
+});
+
+/** What the words of a request ask for. Throws as the command line does. */
+export function servedCall(request: Params): SessionCall {
+  const { words, cwd } = read(requestReader, request);
+  return sessionCall(parseCommandLine(parseBeginning(words, cwd)), cwd);
+}
+
+/** Does a session's work, and has front print what goes wrong. */
+export async function reporting(session: Session, log: Log, work: (log: Log) => Promise<void>): Promise<void> {
+  try {
+    await work(log);
+  } catch (error) {
+    log.error(explain(error));
+    session.fail(explain(error), exitStatus(error));
+  } finally {
+    await session.close();
+  }
+}
