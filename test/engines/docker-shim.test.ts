@@ -104,20 +104,23 @@ test.runIf(isHusk)(
   },
 );
 
-test.runIf(isHusk)("--network, --pid and --ipc container: the first one's own, in the same virtual machine", async ({ docker, engines }) => {
-  const serve = "echo page >/tmp/index.html; echo kept >/dev/shm/note; httpd -p 80 -h /tmp; exec sleep 1000";
-  await docker.ok("run", "--detach", "--name", "first", "--ipc", "shareable", engines.image, "sh", "-c", serve);
-  const joins = (...names: readonly string[]) => names.flatMap((name) => [`--${name}`, "container:first"]);
-  try {
-    await docker.ok("exec", "first", "sh", "-c", "until wget -q -O /dev/null http://127.0.0.1/; do :; done");
-    const script = "wget -q -O - http://127.0.0.1/; cat /dev/shm/note; ps -o comm | grep -c httpd";
-    expect(await docker.ok("run", "--rm", ...joins("network", "ipc", "pid"), engines.image, "sh", "-c", script)).toBe("page\nkept\n1\n");
-    const apart = "ls /dev/shm; ps -o comm | grep -c httpd || true";
-    expect(await docker.ok("run", "--rm", ...joins("network"), engines.image, "sh", "-c", apart)).toBe("0\n");
-  } finally {
-    await docker.run("rm", "--force", "first");
-  }
-});
+test.runIf(isHusk)(
+  "--network, --pid and --ipc container: the first one's own, in the same virtual machine",
+  async ({ docker, engines }) => {
+    const serve = "echo page >/tmp/index.html; echo kept >/dev/shm/note; httpd -p 80 -h /tmp; exec sleep 1000";
+    await docker.ok("run", "--detach", "--name", "first", "--ipc", "shareable", engines.image, "sh", "-c", serve);
+    const joins = (...names: readonly string[]) => names.flatMap((name) => [`--${name}`, "container:first"]);
+    try {
+      await docker.ok("exec", "first", "sh", "-c", "until wget -q -O /dev/null http://127.0.0.1/; do :; done");
+      const script = "wget -q -O - http://127.0.0.1/; cat /dev/shm/note; ps -o comm | grep -c httpd";
+      expect(await docker.ok("run", "--rm", ...joins("network", "ipc", "pid"), engines.image, "sh", "-c", script)).toBe("page\nkept\n1\n");
+      const apart = "ls /dev/shm; ps -o comm | grep -c httpd || true";
+      expect(await docker.ok("run", "--rm", ...joins("network"), engines.image, "sh", "-c", apart)).toBe("0\n");
+    } finally {
+      await docker.run("rm", "--force", "first");
+    }
+  },
+);
 
 test.runIf(isHusk)("what the host alone has is refused by name, and leaves nothing", async ({ docker, engines }) => {
   const device = join(engines.folder, "shim-device");

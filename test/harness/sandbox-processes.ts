@@ -2,12 +2,17 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Host } from "./host.ts";
-import { descendants, type HostProcess, readProcess } from "./processes.ts";
+import { descendants, type HostProcess, listProcesses, readProcess } from "./processes.ts";
 
 /** sandbox: the helper that holds the namespaces; init: their PID 1. */
 export const sandboxParts = ["supervisor", "sandbox", "init", "virtiofsd", "qemu"] as const;
 
 export type SandboxPart = (typeof sandboxParts)[number];
+
+/** How many virtual machines there are, whoever runs them. */
+export function countMachines(): number {
+  return listProcesses().filter(({ name }) => name.startsWith("qemu-system")).length;
+}
 
 /** Finds one of them; undefined where it is not there (yet, or any more). */
 export function findPart(host: Host, id: string, part: SandboxPart): HostProcess | undefined {
