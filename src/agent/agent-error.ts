@@ -1,6 +1,6 @@
 /** The agent's errors in husk's words. */
-import { type ServiceError, status } from "@grpc/grpc-js";
-import { type ErrorCode, HuskError } from "../errors.ts";
+import { type ErrorCode, GrpcCode, HuskError } from "../errors.ts";
+import type { GrpcError } from "./grpc-status.ts";
 
 /** The classes that the agent names in the metadata "husk-error" (proto/agent/v1/agent.proto). */
 const codeOfClass: Readonly<Record<string, ErrorCode>> = {
@@ -19,19 +19,19 @@ const codeOfClass: Readonly<Record<string, ErrorCode>> = {
 /** A guest's message is shown to users: one line, bounded, without control characters. */
 const maxMessageLength = 1000;
 
-/** Turns what grpc-js raised for `method` into an error of husk. */
-export function agentError(method: string, error: ServiceError): HuskError {
-  const [errorClass] = error.metadata?.get("husk-error") ?? [];
-  const code = codeOfClass[String(errorClass)];
-  const message = error.details.replaceAll(/[\x00-\x1f\x7f]+/g, " ").slice(0, maxMessageLength);
+/** Turns how a call of `method` ended into an error of husk. */
+export function agentError(method: string, error: GrpcError): HuskError {
+  const { errorClass = "" } = error;
+  const code = Object.hasOwn(codeOfClass, errorClass) ? codeOfClass[errorClass] : undefined;
+  const message = error.message.replaceAll(/[\x00-\x1f\x7f]+/g, " ").slice(0, maxMessageLength);
   if (code !== undefined) return new HuskError(code, message);
   switch (error.code) {
-    case status.DEADLINE_EXCEEDED:
+    case GrpcCode.deadlineExceeded:
       return new HuskError("deadline", `the guest did not answer ${method} in time`);
-    case status.UNAVAILABLE:
-    case status.CANCELLED:
+    case GrpcCode.unavailable:
+    case GrpcCode.canceled:
       return new HuskError("guest", `the guest's agent is gone (${method})`, { cause: new Error(message) });
-    case status.INVALID_ARGUMENT:
+    case GrpcCode.invalidArgument:
       return new HuskError("invalid-argument", message);
     default:
       return new HuskError("guest", `the guest's agent failed ${method}: ${message}`);

@@ -28,12 +28,11 @@ export function pumpStdin(agent: AgentClient, target: ProcessTarget, source: Rea
       source.destroy();
       resolve();
     });
-    call.on("error", () => {}); // told to the callback above
-    call.write({ ...target, data: Buffer.alloc(0) });
+    call.begin(target);
     source.on("data", (data: Buffer) => {
-      if (!call.write({ containerId: "", processId: "", data })) source.pause();
+      if (!call.write(data)) source.pause();
     });
-    call.on("drain", () => source.resume());
+    call.onDrain(() => source.resume());
     source.on("end", () => call.end());
     source.on("error", () => call.end());
     source.on("close", () => call.end());
@@ -51,7 +50,7 @@ export function pumpOutput(agent: AgentClient, target: ProcessTarget, output: "s
   if (agent.closed) return new Promise((resolve) => sink.end(resolve));
   return new Promise((resolve) => {
     const call = agent.readOutput(request);
-    call.on("data", ({ data }: { data: Buffer }) => {
+    call.on("data", (data) => {
       if (!sink.write(data)) call.pause();
     });
     sink.on("drain", () => call.resume());
