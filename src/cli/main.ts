@@ -49,6 +49,8 @@ async function dispatch(line: CommandLine, log: Log): Promise<number | void> {
       return (await import("./update.ts")).update(line, log);
     case "events":
       return (await import("./events.ts")).events(line, log);
+    case "stats":
+      return (await import("./host-memory.ts")).stats(line, log);
     case "spec":
       return (await import("./spec.ts")).spec(line);
     case "logs":

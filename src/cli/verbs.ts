@@ -86,6 +86,24 @@ A limit above what the virtual machine was made with is refused.`,
     description: "JSON objects, one a line, as runc prints them. Ends when the container does.",
     examples: [["How much memory it uses", "husk events --stats box | jq .data.memory.usage.usage"]],
   }),
+  stats: verb({
+    summary: "print what sandboxes take of this host's memory, process by process",
+    operands: "[container-id]",
+    count: [0, 1],
+    flags: {
+      host: { kind: "switch", help: "required: what a container uses in its guest is told by `husk events`" },
+      format: format("table|json"),
+    },
+    description: `PSS is a process's share of all that it maps: a page that three processes map counts a third in each. So the sums are
+what sandboxes add to the host, with what they share counted once: the pages of programs, and a template's memory.
+ANON: memory of the process's own. FILE: pages of files, such as programs. SHARED: shared memory, such as a guest's
+that virtiofsd maps too. The host's kernel takes more, which is in none. As JSON, everything is in bytes.
+The sandboxes of containerd's shims are told of as well, as NAMESPACE/ID.`,
+    examples: [
+      ["All sandboxes", "husk stats --host"],
+      ["What they take together, in MiB", "husk stats --host -f json | jq 'map(.pss) | add / 1048576'"],
+    ],
+  }),
   pause: verb({
     summary: "stop every process in a container until `husk resume`",
     operands: "<container-id>",

@@ -154,6 +154,14 @@ export class Container {
     this.#setStatus("running");
   }
 
+  /** The PIDs on the host of the stand-ins that have dialled: init's and those of execs. */
+  async standIns(): Promise<number[]> {
+    const pids = [this.init, ...this.#processes.values()].map(
+      ({ standIn }) => Promise.race([standIn.pid, Promise.resolve(0)]).catch(() => 0), // one that is gone is none
+    );
+    return (await Promise.all(pids)).filter((pid) => pid !== 0);
+  }
+
   async processes(): Promise<ListProcessesResponse> {
     demand("ps", this.#spec.id, this.#status);
     return this.#sandbox.agent.call("listProcesses", { containerId: this.#spec.id });

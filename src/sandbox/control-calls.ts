@@ -76,6 +76,8 @@ async function answer(
       const execId = params["execId"];
       return { pid: await container.execStarted(typeof execId === "string" ? execId : missing("execId")) };
     }
+    case "standIns":
+      return { pids: await container.standIns() };
     case "delete":
       await supervisor.discard();
       return {};

@@ -33,6 +33,7 @@ export const controlMethods = [
   "memoryKills",
   "update",
   "resize",
+  "standIns",
 ] as const;
 export type ControlMethod = (typeof controlMethods)[number];
 

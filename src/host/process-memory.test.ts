@@ -1,0 +1,65 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { listProcesses, parseRollup, readProcessMemory, withDescendants } from "./process-memory.ts";
+
+const rollup = `55d0c0a4e000-7ffd6a5d2000 ---p 00000000 00:00 0                          [rollup]
+Rss:               41000 kB
+Pss:               20480 kB
+Pss_Dirty:          9000 kB
+Pss_Anon:          10240 kB
+Pss_File:           8192 kB
+Pss_Shmem:          2048 kB
+`;
+
+test("the kernel's words, in bytes", () => {
+  expect(parseRollup(rollup)).toEqual({ pss: 20_971_520, anonymous: 10_485_760, file: 8_388_608, shared: 2_097_152 });
+  expect(parseRollup("")).toBeUndefined();
+});
+
+test("this process takes something, and one that is not there takes nothing", () => {
+  const own = readProcessMemory(process.pid);
+  expect(own?.pss).toBeGreaterThan(1024 ** 2);
+  // Each of the kernel's figures is rounded.
+  expect(Math.abs((own?.pss ?? 0) - (own?.anonymous ?? 0) - (own?.file ?? 0) - (own?.shared ?? 0))).toBeLessThanOrEqual(4096);
+  expect(readProcessMemory(2 ** 30)).toBeUndefined();
+});
+
+test("processes are found with their parents, whatever their numbers are, and those below one of them", () => {
+  const proc = mkdtempSync(join(tmpdir(), "husk-proc-"));
+  try {
+    for (const [pid, parent, words] of [
+      [10, 1, "supervisor"],
+      [3, 10, "helper\0sandbox"],
+      [2, 3, "qemu"],
+      [11, 1, "other"],
+    ] as const) {
+      mkdirSync(join(proc, String(pid)));
+      writeFileSync(join(proc, String(pid), "status"), `Name:\tx\nPPid:\t${parent}\n`);
+      writeFileSync(join(proc, String(pid), "cmdline"), `${words}\0`);
+    }
+    mkdirSync(join(proc, "12")); // it ends while it is looked at
+    mkdirSync(join(proc, "self"));
+    const processes = listProcesses(proc);
+    expect(processes.map(({ pid }) => pid).toSorted((a, b) => a - b)).toEqual([2, 3, 10, 11]);
+    expect(withDescendants(10, processes)).toEqual([
+      { pid: 10, parent: 1, words: ["supervisor"] },
+      { pid: 3, parent: 10, words: ["helper", "sandbox"] },
+      { pid: 2, parent: 3, words: ["qemu"] },
+    ]);
+    expect(withDescendants(99, processes)).toEqual([]);
+  } finally {
+    rmSync(proc, { recursive: true });
+  }
+});
+
+test("a process of another user's is told of", () => {
+  const proc = mkdtempSync(join(tmpdir(), "husk-proc-"));
+  try {
+    mkdirSync(join(proc, "5", "smaps_rollup"), { recursive: true }); // cannot be read
+    expect(() => readProcessMemory(5, proc)).toThrow("cannot read what process 5 takes of memory");
+  } finally {
+    rmSync(proc, { recursive: true });
+  }
+});

@@ -1,0 +1,69 @@
+/** What processes take of the host's memory, as the kernel accounts for it (proc_pid_smaps_rollup(5)), and which processes stand below one. */
+import { readdirSync, readFileSync } from "node:fs";
+import { HuskError } from "../errors.ts";
+import { hasCode } from "./system-error.ts";
+
+/** In bytes. A page that several processes map counts in each by its share: the sum over all processes is what they take together. */
+export interface ProcessMemory {
+  readonly pss: number;
+  /** Parts of `pss`: memory of the process's own; pages of files, such as its program; shared memory, such as a guest's. */
+  readonly anonymous: number;
+  readonly file: number;
+  readonly shared: number;
+}
+
+export interface ListedProcess {
+  readonly pid: number;
+  readonly parent: number;
+  readonly words: readonly string[];
+}
+
+/** Where /proc is: a test has one of its own. */
+const procFolder = "/proc";
+
+/** What a process takes; undefined where it has ended. Throws `host` where it is another user's. */
+export function readProcessMemory(pid: number, proc = procFolder): ProcessMemory | undefined {
+  try {
+    return parseRollup(readFileSync(`${proc}/${pid}/smaps_rollup`, "utf8"));
+  } catch (cause) {
+    if (hasCode(cause, "ENOENT", "ESRCH")) return undefined;
+    throw new HuskError("host", `cannot read what process ${pid} takes of memory`, { cause, hint: "run husk as root" });
+  }
+}
+
+/** The text of a smaps_rollup; undefined where it has no figures: the process has ended, and is not reaped yet. */
+export function parseRollup(text: string): ProcessMemory | undefined {
+  const bytes = (name: string): number | undefined => {
+    const found = new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(text)?.[1];
+    return found === undefined ? undefined : Number(found) * 1024;
+  };
+  const pss = bytes("Pss");
+  if (pss === undefined) return undefined;
+  return { pss, anonymous: bytes("Pss_Anon") ?? 0, file: bytes("Pss_File") ?? 0, shared: bytes("Pss_Shmem") ?? 0 };
+}
+
+/** Every process that can be seen. Those that end meanwhile are left out. */
+export function listProcesses(proc = procFolder): ListedProcess[] {
+  return readdirSync(proc)
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((name) => readProcess(Number(name), proc) ?? []);
+}
+
+/** The process `root` and all that stand below it among `processes`, parents first. */
+export function withDescendants(root: number, processes: readonly ListedProcess[]): ListedProcess[] {
+  const children = Map.groupBy(processes, ({ parent }) => parent);
+  const found = processes.filter(({ pid }) => pid === root);
+  for (const { pid } of found) found.push(...(children.get(pid) ?? []));
+  return found;
+}
+
+function readProcess(pid: number, proc: string): ListedProcess | undefined {
+  try {
+    const parent = /^PPid:\s+(\d+)$/m.exec(readFileSync(`${proc}/${pid}/status`, "utf8"))?.[1];
+    const words = readFileSync(`${proc}/${pid}/cmdline`, "utf8").split("\0").slice(0, -1);
+    return parent === undefined ? undefined : { pid, parent: Number(parent), words };
+  } catch (error) {
+    if (hasCode(error, "ENOENT", "ESRCH")) return undefined;
+    throw error;
+  }
+}
