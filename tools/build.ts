@@ -1,5 +1,6 @@
 /**
- * Bundles the programs: one file each, so that a start of Node reads one file. CommonJS, because V8's code cache wants a plain script.
+ * Bundles the programs: one file each, so that a start of Node reads one file. CommonJS, because the bundle of grpc-js is,
+ * and because V8's code cache wants a plain script.
  */
 import { chmod, mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { build } from "esbuild";

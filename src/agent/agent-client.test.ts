@@ -195,3 +195,30 @@ test("a call on a closed client is refused, and nothing throws outside of its pr
     "the channel to the guest's agent was closed",
   );
 });
+
+test("output comes over the connection that the library opened, from its first call on", async () => {
+  const readOutput = (call: { write(message: object): void; end(): void }): void => {
+    call.write({ data: Buffer.from("one ") });
+    call.write({ data: Buffer.from("two") });
+    call.end();
+  };
+  const [client] = await connect({ createSandbox, readOutput });
+  const call = client.readOutput({ containerId: "a", processId: "", output: 1 });
+  const chunks: Buffer[] = [];
+  const ended = new Promise<void>((resolve, reject) => {
+    call.on("data", (data) => void chunks.push(data));
+    call.once("end", resolve);
+    call.once("error", reject);
+  });
+  await client.call("createSandbox", { sandboxId: "a" });
+  await ended;
+  expect(Buffer.concat(chunks).toString()).toBe("one two");
+});
+
+test("output that waits for a connection ends with the client", async () => {
+  const [client] = await connect({ createSandbox });
+  const call = client.readOutput({ containerId: "a", processId: "", output: 1 });
+  const ended = new Promise<Error>((resolve) => call.once("error", resolve));
+  client.close();
+  expect((await ended).message).toBe("the channel to the guest's agent was closed");
+});

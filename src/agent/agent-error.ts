@@ -1,6 +1,7 @@
 /** The agent's errors in husk's words. */
+import type { ServiceError } from "@grpc/grpc-js";
 import { type ErrorCode, GrpcCode, HuskError } from "../errors.ts";
-import type { GrpcError } from "./grpc-status.ts";
+import { GrpcError } from "./bulk-status.ts";
 
 /** The classes that the agent names in the metadata "husk-error" (proto/agent/v1/agent.proto). */
 const codeOfClass: Readonly<Record<string, ErrorCode>> = {
@@ -19,8 +20,9 @@ const codeOfClass: Readonly<Record<string, ErrorCode>> = {
 /** A guest's message is shown to users: one line, bounded, without control characters. */
 const maxMessageLength = 1000;
 
-/** Turns how a call of `method` ended into an error of husk. */
-export function agentError(method: string, error: GrpcError): HuskError {
+/** Turns how a call of `method` ended, by grpc-js's words or a bulk call's, into an error of husk. */
+export function agentError(method: string, ended: ServiceError | GrpcError): HuskError {
+  const error = ended instanceof GrpcError ? ended : fromLibrary(ended);
   const { errorClass = "" } = error;
   const code = Object.hasOwn(codeOfClass, errorClass) ? codeOfClass[errorClass] : undefined;
   const message = error.message.replaceAll(/[\x00-\x1f\x7f]+/g, " ").slice(0, maxMessageLength);
@@ -36,4 +38,9 @@ export function agentError(method: string, error: GrpcError): HuskError {
     default:
       return new HuskError("guest", `the guest's agent failed ${method}: ${message}`);
   }
+}
+
+function fromLibrary({ code, details, metadata }: ServiceError): GrpcError {
+  const [errorClass] = metadata?.get("husk-error") ?? [];
+  return new GrpcError(code, details, errorClass === undefined ? undefined : String(errorClass));
 }

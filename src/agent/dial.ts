@@ -1,9 +1,12 @@
 /**
  * The dial: how a byte stream to the guest becomes a fresh one. Bytes written between two connections of a virtio-serial port reach the
  * next one, so a dial begins with a nonce that the agent echoes, and both sides discard what comes before it.
+ *
+ * grpc-js dials unix sockets by itself; its secure connector (the step in which TLS would be negotiated) is where ours happens.
  */
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
+import { CallCredentials, ChannelCredentials } from "@grpc/grpc-js";
 import { HuskError } from "../errors.ts";
 
 /** The version of proto/agent/v1 that this client speaks; the agent must echo it. */
@@ -46,4 +49,41 @@ export function dial(socket: Socket): Promise<void> {
     socket.on("readable", onReadable).on("error", onError).on("close", onClose);
     socket.write(`husk-dial ${protocolVersion} ${nonce}\n`);
   });
+}
+
+type SecureConnector = ReturnType<ChannelCredentials["_createSecureConnector"]>;
+
+/** Channel credentials whose connector dials the agent, once: a channel that broke stays broken, since the guest behind it is
+ * gone. `onDialled` is told the socket. */
+export class DialCredentials extends ChannelCredentials {
+  readonly #onDialled: (socket: Socket) => void;
+  #dialled = false;
+
+  constructor(onDialled: (socket: Socket) => void) {
+    super();
+    this.#onDialled = onDialled;
+  }
+
+  override _isSecure(): boolean {
+    return false;
+  }
+
+  override _equals(other: ChannelCredentials): boolean {
+    return this === other;
+  }
+
+  override _createSecureConnector(): SecureConnector {
+    return {
+      connect: async (socket) => {
+        if (this.#dialled) throw new HuskError("guest", "the channel to the guest's agent is gone");
+        this.#dialled = true;
+        await dial(socket);
+        this.#onDialled(socket);
+        return { socket, secure: false };
+      },
+      waitForReady: () => Promise.resolve(),
+      getCallCredentials: () => CallCredentials.createEmpty(),
+      destroy: () => {},
+    };
+  }
 }

@@ -1,4 +1,6 @@
 /** The engine's name server for the guest: what its programs ask 127.0.0.11 is asked in the host's network namespace, where the engine answers. */
+
+import type { ServiceError } from "@grpc/grpc-js";
 import type { AgentClient } from "../agent/agent-client.ts";
 import { agentError } from "../agent/agent-error.ts";
 import type { NamespaceService } from "./namespace-service.ts";
@@ -29,7 +31,7 @@ export async function relayNames(agent: AgentClient, service: NamespaceService, 
   });
   await new Promise<void>((resolve, reject) => {
     call.once("metadata", () => resolve());
-    call.on("error", (error) => {
+    call.on("error", (error: ServiceError) => {
       const ended = over;
       over = true;
       const told = agentError("ResolveNames", error);

@@ -3,8 +3,8 @@ import { type ClientHttp2Session, connect, createServer, type Http2Server, type 
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { GrpcCode } from "../errors.ts";
-import { type Codec, GrpcCall } from "./grpc-call.ts";
-import { framed } from "./grpc-message.ts";
+import { BulkCall, type Codec } from "./bulk-call.ts";
+import { framed } from "./bulk-message.ts";
 
 const codec: Codec<string, string> = { path: "/s/M", encode: (text) => Buffer.from(text), decode: (bytes) => bytes.toString() };
 
@@ -38,7 +38,7 @@ function answer(stream: ServerHttp2Stream, messages: readonly string[], trailers
 }
 
 /** Everything that a call tells, to its end. */
-async function told(call: GrpcCall<string, string>): Promise<unknown[]> {
+async function told(call: BulkCall<string, string>): Promise<unknown[]> {
   const all: unknown[] = [];
   const { promise, resolve } = Promise.withResolvers<void>();
   call.on("metadata", () => all.push("metadata"));
@@ -52,8 +52,8 @@ async function told(call: GrpcCall<string, string>): Promise<unknown[]> {
   return all;
 }
 
-function open(deadlineMs?: number): GrpcCall<string, string> {
-  return new GrpcCall(Promise.resolve(session), codec, deadlineMs);
+function open(deadlineMs?: number): BulkCall<string, string> {
+  return new BulkCall(Promise.resolve(session), codec, deadlineMs);
 }
 
 test("messages go both ways, and there is one end", async () => {
@@ -69,12 +69,12 @@ test("messages go both ways, and there is one end", async () => {
 });
 
 test("a status that is not 0 is the error, with its message decoded and its class", async () => {
-  serve = (stream) => answer(stream, ["one"], { "grpc-status": "5", "grpc-message": "no such%20thing", "husk-error": "process-not-found" });
+  serve = (stream) => answer(stream, ["one"], { "grpc-status": "5", "bulk-message": "no such%20thing", "husk-error": "process-not-found" });
   expect(await told(open())).toEqual(["metadata", "one", [GrpcCode.notFound, "no such thing", "process-not-found"]]);
 });
 
 test("a call that is refused in its headers was never taken", async () => {
-  serve = (stream) => stream.respond({ ":status": 200, "grpc-status": "9", "grpc-message": "no" }, { endStream: true });
+  serve = (stream) => stream.respond({ ":status": 200, "grpc-status": "9", "bulk-message": "no" }, { endStream: true });
   expect(await told(open())).toEqual([[GrpcCode.failedPrecondition, "no"]]);
 });
 
@@ -120,7 +120,7 @@ test("the connection's end is every call's, and there is none after it", async (
   session.destroy();
   expect(await end).toEqual([[GrpcCode.unavailable, "the connection has ended"]]);
   expect(await told(open())).toEqual([[GrpcCode.unavailable, "the connection has ended"]]);
-  const never = new GrpcCall(Promise.reject<ClientHttp2Session>(new Error("no guest")), codec);
+  const never = new BulkCall(Promise.reject<ClientHttp2Session>(new Error("no guest")), codec);
   expect(await told(never)).toEqual([[GrpcCode.unavailable, "no guest"]]);
 });
 

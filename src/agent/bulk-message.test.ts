@@ -1,7 +1,7 @@
 import { array, assert, nat, property, uint8Array } from "fast-check";
 import { expect, test } from "vitest";
 import { ReadOutputResponse, WriteStdinRequest } from "../gen/agent/v1/agent.ts";
-import { BytesMessages, bytesHead, framed, type MessageReader, maxMessageBytes, WholeMessages } from "./grpc-message.ts";
+import { BytesMessages, bytesHead, framed, type MessageReader, maxMessageBytes, WholeMessages } from "./bulk-message.ts";
 
 const bytes = uint8Array({ maxLength: 300 }).map((array) => Buffer.from(array));
 
