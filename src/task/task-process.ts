@@ -24,6 +24,8 @@ export abstract class TaskProcess {
   readonly #exited: Deferred<TaskExit> = deferred();
   #exit: TaskExit | undefined;
   #status: TaskProcessStatus = "created";
+  /** Its end is known, though its output may still be leaving. */
+  #over = false;
 
   protected constructor(id: string, names: StdioNames) {
     this.id = id;
@@ -55,8 +57,14 @@ export abstract class TaskProcess {
 
   /** Sends a signal; `all`: to every process of the container. Throws `not-found` where it has ended. */
   async kill(signal: number, all: boolean): Promise<void> {
-    if (this.#status === "stopped") throw new HuskError("not-found", "process already finished");
-    await this.signal(signal, all);
+    if (this.#over || this.#status === "stopped") throw finished();
+    try {
+      await this.signal(signal, all);
+    } catch (error) {
+      // The guest knows of its end before we do.
+      if (this.#status === "running" && error instanceof HuskError && error.code === "wrong-state") throw finished(error);
+      throw error;
+    }
   }
 
   abstract resize(size: WindowSize): Promise<void>;
@@ -78,6 +86,7 @@ export abstract class TaskProcess {
     onEnd: (outcome: ProcessOutcome) => void = () => {},
   ): Promise<void> {
     const outcome = await ended;
+    this.#over = true;
     onEnd(outcome);
     await withDeadline(flushed, flushMs, "the output").catch(() => {}); // what is left goes on until the process is deleted
     standIn.exit(outcome.end);
@@ -96,6 +105,11 @@ export abstract class TaskProcess {
     this.#status = "stopped";
     this.#exited.reject(error);
   }
+}
+
+/** Engines take it for a success: the process has ended, as they wished. */
+function finished(cause?: HuskError): HuskError {
+  return new HuskError("not-found", "process already finished", { cause });
 }
 
 /** A guest process's end in the Task API's words. */
