@@ -1,4 +1,5 @@
 import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, createReadStream, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -22,6 +23,13 @@ function fifo(name: string): string {
   return path;
 }
 
+/** What a reader gets of a FIFO that has a writer; it has opened it when this resolves: without a reader nor a writer, nothing is left to read. */
+async function reading(path: string): Promise<{ readonly all: Promise<string> }> {
+  const reader = createReadStream(path);
+  await once(reader, "open");
+  return { all: text(reader) };
+}
+
 function ended(stream: Writable, last: string): Promise<void> {
   return new Promise((resolve) => stream.end(last, resolve));
 }
@@ -40,18 +48,18 @@ describe("a FIFO", () => {
     const first = spawn("head", ["-c", "3", stdout], { stdio: ["ignore", "pipe", "inherit"] });
     sink?.write("one");
     expect(await text(first.stdout)).toBe("one");
-    const second = text(createReadStream(stdout));
+    const second = await reading(stdout);
     await ended(sink as Writable, "two");
-    expect(await second).toBe("two");
+    expect(await second.all).toBe("two");
   });
 
   test("for output ends for its reader when the stream does", async () => {
     const [stdout, stderr] = [fifo("out"), fifo("err")];
     const stdio = await TaskStdio.open({ ...none, stdout, stderr }, owner);
-    const read = Promise.all([text(createReadStream(stdout)), text(createReadStream(stderr))]);
+    const [out, err] = [await reading(stdout), await reading(stderr)];
     await ended((await stdio.streams.stdout) as Writable, "out");
     await ended((await stdio.streams.stderr) as Writable, "err");
-    expect(await read).toEqual(["out", "err"]);
+    expect(await Promise.all([out.all, err.all])).toEqual(["out", "err"]);
   });
 
   test("for input stays open between two writers, and ends after the last one once it was closed", async () => {
