@@ -1,5 +1,5 @@
 /** The agent's errors in husk's words. */
-import type { ServiceError } from "@grpc/grpc-js";
+import { type ServiceError, status } from "@grpc/grpc-js";
 import { type ErrorCode, GrpcCode, HuskError } from "../errors.ts";
 import { GrpcError } from "./bulk-status.ts";
 
@@ -36,11 +36,13 @@ export function agentError(method: string, ended: ServiceError | GrpcError): Hus
     case GrpcCode.invalidArgument:
       return new HuskError("invalid-argument", message);
     default:
-      return new HuskError("guest", `the guest's agent failed ${method}: ${message}`);
+      return new HuskError("guest", `the guest's agent failed ${method}: ${message === "" ? status[error.code] : message}`);
   }
 }
 
 function fromLibrary({ code, details, metadata }: ServiceError): GrpcError {
   const [errorClass] = metadata?.get("husk-error") ?? [];
-  return new GrpcError(code, details, errorClass === undefined ? undefined : String(errorClass));
+  // The two that the agent's side encodes, and grpc-js, which takes the message for a URI, leaves as they are.
+  const message = details.replaceAll("%3F", "?").replaceAll("%23", "#");
+  return new GrpcError(code, message, errorClass === undefined ? undefined : String(errorClass));
 }
