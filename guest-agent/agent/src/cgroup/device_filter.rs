@@ -133,6 +133,9 @@ struct AttachAttributes {
     replaced: u32,
 }
 
+/// How often a program is loaded at most, as often as Go's library of eBPF does.
+const LOAD_ATTEMPTS: usize = 30;
+
 /// Puts the rules in force on the cgroup, in the place of the program that held before.
 pub fn attach(cgroup: &Path, rules: &[Rule], previous: Option<&OwnedFd>) -> Result<OwnedFd> {
     let program = load(&compile(rules))
@@ -158,7 +161,15 @@ pub fn attach(cgroup: &Path, rules: &[Rule], previous: Option<&OwnedFd>) -> Resu
     Ok(program)
 }
 
+/// Loads a program. The kernel's verifier gives up where a signal is waiting for the thread, which happens on a busy guest: then it is asked again.
 fn load(program: &[Instruction]) -> nix::Result<OwnedFd> {
+    (1..LOAD_ATTEMPTS)
+        .map(|_| load_once(program))
+        .find(|result| !matches!(result, Err(Errno::EAGAIN)))
+        .unwrap_or_else(|| load_once(program))
+}
+
+fn load_once(program: &[Instruction]) -> nix::Result<OwnedFd> {
     let attributes = LoadAttributes {
         program_type: BPF_PROG_TYPE_CGROUP_DEVICE,
         instruction_count: program.len() as u32,
