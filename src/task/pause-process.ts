@@ -22,6 +22,8 @@ export interface PauseOptions {
   readonly cgroups: readonly string[];
   readonly names: StdioNames;
   readonly stdio: TaskStdio;
+  /** Settings of the kernel (linux.sysctl) for the namespaces that the pod's containers share. */
+  readonly sysctl: Readonly<Record<string, string>>;
 }
 
 export class PauseProcess extends TaskProcess {
@@ -79,7 +81,10 @@ export class PauseProcess extends TaskProcess {
   }
 
   protected override async run(): Promise<void> {
-    await this.#options.pod.mirrorNetwork();
+    const { pod, hosted, sysctl } = this.#options;
+    await pod.mirrorNetwork();
+    // After the network: a setting may be that of a link.
+    if (Object.keys(sysctl).length > 0) await hosted.sandbox.agent.call("setSysctls", { settings: sysctl });
   }
 
   protected override async signal(signal: number): Promise<void> {

@@ -94,7 +94,8 @@ export class SandboxService {
       });
       const stdio = await TaskStdio.open(noNames, { namespace: "", id: sandboxId });
       const { cgroups } = hosted;
-      const process = await PauseProcess.create({ pod: this.#pod, hosted, rootfs: null, cgroups, names: noNames, stdio });
+      const sysctl = spec.linux?.sysctl ?? {};
+      const process = await PauseProcess.create({ pod: this.#pod, hosted, rootfs: null, cgroups, names: noNames, stdio, sysctl });
       this.#pod.replace(member, process);
       this.#sandboxes.set(sandboxId, { process, createdAt: new Date() });
     } catch (error) {

@@ -187,7 +187,8 @@ export class Task {
     const cgroups = memberCgroups(membership, pod.hierarchies, plan.cgroupsPath, pod.taskLedger(this.id));
     if (isPause(this.bundle.spec.annotations)) {
       const [names, stdio] = [this.#options.names, this.#stdio];
-      this.#init = await PauseProcess.create({ pod, hosted, rootfs: plan.standInRootfs, cgroups, names, stdio });
+      const sysctl = spec.linux?.sysctl ?? {};
+      this.#init = await PauseProcess.create({ pod, hosted, rootfs: plan.standInRootfs, cgroups, names, stdio, sysctl });
       this.#leaveAtTheEnd();
       return;
     }

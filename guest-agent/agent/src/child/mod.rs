@@ -61,6 +61,7 @@ pub use filesystem::make as make_filesystem;
 pub use limits::{set_own_rlimits, set_rlimits};
 pub use mount_options::MountOptions;
 pub use rootfs::clone_source;
+pub use sysctl::set_shared as set_shared_sysctls;
 pub use terminal::set_size as set_terminal_size;
 
 use crate::error::Result;

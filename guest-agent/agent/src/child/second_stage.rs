@@ -99,7 +99,7 @@ fn enter_root(
         hooks::run("createContainer", &spec.hooks.create_container, &state)?;
     }
     if let Some(proc) = &setup.proc {
-        sysctl::apply(&spec.linux, proc)?;
+        sysctl::apply(&spec.linux.sysctl, proc)?;
     }
     root.mask(spec)?;
     root.enter()?;

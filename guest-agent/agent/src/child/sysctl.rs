@@ -2,11 +2,18 @@
 
 use super::attributes::Proc;
 use crate::error::{Context, Failure, Result};
-use crate::spec::Linux;
+
+/// Writes settings of the guest's own namespaces, for those who share them.
+pub fn set_shared<'a>(settings: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<()> {
+    apply(settings, &Proc::open()?)
+}
 
 /// Writes the settings. The kernel takes them for the namespaces of the process that writes.
-pub fn apply(linux: &Linux, proc: &Proc) -> Result<()> {
-    for (name, value) in &linux.sysctl {
+pub fn apply<'a>(
+    settings: impl IntoIterator<Item = (&'a String, &'a String)>,
+    proc: &Proc,
+) -> Result<()> {
+    for (name, value) in settings {
         proc.write(&path(name)?, value)
             .context(|| format!("linux.sysctl: {name}"))?;
     }

@@ -14,7 +14,7 @@ use crate::container::stdin::{Sink, Written};
 use crate::container::{Container, INIT, create, spawn};
 use crate::error::{Failure, Result};
 use crate::sandbox::Sandbox;
-use crate::{clock, init, network, processes, spec, stats, storage};
+use crate::{child, clock, init, network, processes, spec, stats, storage};
 
 /// The service, for as long as a session lasts.
 pub struct Agent {
@@ -107,6 +107,11 @@ impl AgentService for Agent {
     ) -> Answer<ConfigureNetworkResponse> {
         network::configure(&self.sandbox.network, request.into_inner()).await?;
         answer(ConfigureNetworkResponse {})
+    }
+
+    async fn set_sysctls(&self, request: Request<SetSysctlsRequest>) -> Answer<SetSysctlsResponse> {
+        child::set_shared_sysctls(&request.get_ref().settings)?;
+        answer(SetSysctlsResponse {})
     }
 
     async fn create_container(
