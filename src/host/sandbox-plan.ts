@@ -29,6 +29,8 @@ export interface SandboxMount {
   readonly readonly: boolean;
   /** Not the source itself, but an overlay file system with these options, whose paths are the host's. */
   readonly overlay?: readonly string[];
+  /** Mounts that the host makes below it later, and takes away, do so here (where the source's propagation is shared). */
+  readonly follows?: true;
 }
 
 export interface SandboxProgram {

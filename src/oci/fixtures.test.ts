@@ -43,7 +43,6 @@ const fixtures: Record<string, { notes: string[]; shares: string[]; vcpus: numbe
       profile,
       `linux.resources.memory.swap: ${noSwap}`,
       `linux.resources.unified["memory.swap.max"]: ${noSwap}`,
-      "mounts[7]: mounts that the host makes below the source later do not show",
       `mounts[12]: ${shm}`,
     ],
     shares: [

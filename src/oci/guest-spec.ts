@@ -24,6 +24,8 @@ export interface Share {
   readonly isFile: boolean;
   /** The options of an overlay file system that the host mounts and shows in the place of `hostPath`. */
   readonly overlay?: readonly string[];
+  /** Mounts that the host makes below it later show as well. */
+  readonly follows?: true;
 }
 
 export interface GuestSpecOptions {
@@ -81,8 +83,8 @@ export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
       case "share":
         break;
     }
-    const { hostPath, readonly, isFile, overlay } = plan;
-    const share = { index, hostPath, readonly, isFile, ...(overlay === undefined ? {} : { overlay }) };
+    const { hostPath, readonly, isFile, overlay, follows } = plan;
+    const share = { index, hostPath, readonly, isFile, ...(overlay === undefined ? {} : { overlay }), ...(follows && { follows }) };
     shares.push(share);
     const bindOptions =
       overlay === undefined ? mount.options : ["bind", ...(mount.options ?? []).filter((option) => !isOverlayOption(option))];

@@ -46,11 +46,9 @@ describe("shares", () => {
     expect(plan(bind("/dev/shm/pool"), { ...folder("/dev/shm/pool") })).toMatchObject({ action: "share", hostPath: "/dev/shm/pool" });
   });
 
-  test("with a word on mounts that the host makes later", () => {
-    expect(plan(bind("/srv", "/data", "rslave"), folder("/srv"))).toMatchObject({
-      action: "share",
-      note: "mounts that the host makes below the source later do not show",
-    });
+  test("with the mounts that the host makes later, where it is asked to follow them", () => {
+    expect(plan(bind("/srv", "/data", "rslave"), folder("/srv"))).toMatchObject({ action: "share", follows: true });
+    expect(plan(bind("/srv", "/data", "rprivate"), folder("/srv"))).not.toHaveProperty("follows");
   });
 });
 

@@ -17,6 +17,8 @@ export type MountPlan =
       readonly readonly: boolean;
       readonly isFile: boolean;
       readonly overlay?: readonly string[];
+      /** Mounts that the host makes below it later show as well. */
+      readonly follows?: true;
       readonly note?: string;
     }
   /** Another mount takes its place; nothing of the host's is in it. */
@@ -113,9 +115,8 @@ function planTree(mount: Mount, source: Extract<Source, { kind: "file" | "folder
   if (/^\/(proc|sys|dev)(\/|$)/.test(realPath) && !/^\/dev\/shm(\/|$)/.test(realPath)) {
     return refuse(`${what} belongs to the host's kernel, which is not the guest's`);
   }
-  const note = hasOption(mount, "slave", "rslave") ? "mounts that the host makes below the source later do not show" : undefined;
-  const share = { action: "share", hostPath: realPath, readonly: isReadonly(mount), isFile: source.kind === "file" } as const;
-  return note === undefined ? share : { ...share, note };
+  const follows = source.kind === "folder" && hasOption(mount, "slave", "rslave") ? ({ follows: true } as const) : {};
+  return { action: "share", hostPath: realPath, readonly: isReadonly(mount), isFile: source.kind === "file", ...follows };
 }
 
 /** The parts of the host's kernel that engines bind to their usual places, of which the guest's kernel has its own. */

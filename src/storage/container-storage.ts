@@ -13,6 +13,8 @@ export interface ShownPath {
   readonly readonly: boolean;
   /** See `SandboxMount.overlay`. */
   readonly overlay?: readonly string[];
+  /** See `SandboxMount.follows`. */
+  readonly follows?: true;
 }
 
 /** A block image that becomes a disk of the VM. */
@@ -55,9 +57,16 @@ export function planRoot(containerId: string, root: RootFilesystem, readonly: bo
   return { shown: [], disks: [disk], storage };
 }
 
+/** A bind mount's source, and how it is shown. */
+export interface BindSource extends Pick<ShownPath, "readonly" | "overlay" | "follows"> {
+  readonly index: number;
+  readonly hostPath: string;
+}
+
 /** Plans a bind mount's source: shown as number `index` of the container. */
-export function planBind(containerId: string, index: number, source: string, readonly: boolean, overlay?: readonly string[]): ShownPath {
-  return { source, target: `${containerId}/mount${index}`, readonly, ...(overlay === undefined ? {} : { overlay }) };
+export function planBind(containerId: string, { index, hostPath, readonly, overlay, follows }: BindSource): ShownPath {
+  const target = `${containerId}/mount${index}`;
+  return { source: hostPath, target, readonly, ...(overlay === undefined ? {} : { overlay }), ...(follows && { follows }) };
 }
 
 /** Where the guest finds what is shown. */

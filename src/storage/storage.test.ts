@@ -79,5 +79,5 @@ test("an image that cannot be written gets a layer for a container that may", ()
 });
 
 test("the guest finds a bind's source below the share", () => {
-  expect(guestPath(planBind("c", 3, "/data", false))).toBe("/run/husk/shared/c/mount3");
+  expect(guestPath(planBind("c", { index: 3, hostPath: "/data", readonly: false }))).toBe("/run/husk/shared/c/mount3");
 });

@@ -122,6 +122,35 @@ test("a volume is shared by two containers and the host", async ({ cri, engines 
   await pod.remove();
 });
 
+test("a pod's sysctls are all its containers', and mounts of the host's that come later show where they are asked for", async ({
+  cri,
+  engines,
+}) => {
+  const volume = join(engines.folder, "followed");
+  mkdirSync(volume);
+  await engines.inside("mount", "-t", "tmpfs", "--make-shared", "tmpfs", volume);
+  await engines.inside("mkdir", `${volume}/later`);
+  const pod = await cri.pod({
+    sysctls: { "net.ipv4.ip_forward": "1", "kernel.shm_rmid_forced": "1", "net.ipv4.conf.eth0.rp_filter": "2" },
+  });
+  const mounts = [
+    { host_path: volume, container_path: "/followed", propagation: 1 },
+    { host_path: volume, container_path: "/private" },
+  ];
+  const main = await pod.run("main", forever, { mounts });
+  const settings = "net/ipv4/ip_forward kernel/shm_rmid_forced net/ipv4/conf/eth0/rp_filter";
+  expect((await pod.exec(main, `cd /proc/sys; cat ${settings}; ls /followed/later`)).stdout).toBe("1\n1\n2\n");
+
+  await engines.inside("mount", "-t", "tmpfs", "tmpfs", `${volume}/later`);
+  await engines.inside("touch", `${volume}/later/file`);
+  await expect
+    .poll(async () => (await pod.exec(main, "ls /followed/later /private/later")).stdout, { timeout: 30_000 })
+    .toBe("/followed/later:\nfile\n\n/private/later:\n");
+  await pod.remove();
+  await engines.inside("umount", `${volume}/later`);
+  await engines.inside("umount", volume);
+});
+
 test("memory: the limit acts on the container, its figures are the guest's, and it can be raised", async ({ cri }) => {
   const pod = await cri.pod();
   const main = await pod.run("main", forever, { memoryBytes: 64 * 1024 ** 2 });

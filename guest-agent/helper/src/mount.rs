@@ -27,15 +27,27 @@ pub fn clone_tree(path: &Path, attributes: u64) -> Result<OwnedFd> {
     Ok(tree)
 }
 
+/// As `clone_tree`; but mounts that are made below `path` later, or taken away, come and go in the clone as well, without the attributes. Nothing goes the
+/// other way.
+pub fn clone_following_tree(path: &Path, attributes: u64) -> Result<OwnedFd> {
+    let tree = open_clone(path, true)?;
+    set_attributes(&tree, Attributes { set: attributes, clear: 0 }, libc::MS_SLAVE, scope(true))?;
+    Ok(tree)
+}
+
 /// Clones the mount at `path`, with all mounts below it where `recursive`. The clone is private.
 pub fn clone(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    let tree = open_clone(path, recursive)?;
+    make_private(&tree)?;
+    Ok(tree)
+}
+
+fn open_clone(path: &Path, recursive: bool) -> Result<OwnedFd> {
     let name = c_string(path)?;
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | scope(recursive) as libc::c_uint;
     // SAFETY: the name outlives the call, and the kernel answers a new descriptor or -1.
     let result = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, name.as_ptr(), flags) };
-    let tree = descriptor(result)?;
-    make_private(&tree)?;
-    Ok(tree)
+    descriptor(result)
 }
 
 /// MOUNT_ATTR_* to set, and to clear before.

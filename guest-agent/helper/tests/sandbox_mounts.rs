@@ -111,6 +111,31 @@ fn nothing_propagates_between_the_host_and_a_sandbox() {
 }
 
 #[test]
+fn what_the_host_mounts_later_shows_where_it_is_to_follow() {
+    private_mounts();
+    let folder = Folder::new();
+    let source = folder.path("source");
+    tmpfs(&source);
+    mount(None::<&str>, &source, None::<&str>, MsFlags::MS_SHARED, None::<&str>).expect("make it shared");
+    fs::create_dir(source.join("after")).expect("make a folder");
+    let mounts = json!([{"source": source, "target": "t", "readonly": false, "follows": true}]);
+    let mut sandbox = Sandbox::launch(&plan(json!({"mounts": mounts})), vec![]);
+    assert_eq!(sandbox.request(1, json!({"op": "signal", "name": "x", "signal": 1}))["id"], 1);
+    tmpfs(&source.join("after"));
+    fs::write(source.join("after/file"), "x").expect("write");
+    assert_eq!(names(shown(&sandbox, "t/after")), ["file"]);
+    nix::mount::umount(&source.join("after")).expect("unmount");
+    assert_eq!(names(shown(&sandbox, "t/after")), Vec::<String>::new());
+    // Nothing that happens to the sandbox's mounts happens to the host's.
+    tmpfs(&source.join("after"));
+    assert_eq!(sandbox.request(2, json!({"op": "unmount", "target": "t"})), ok(2));
+    fs::write(source.join("after/file"), "x").expect("write");
+    assert_eq!(names(source.join("after")), ["file"]);
+    sandbox.end();
+    assert_eq!(names(source.join("after")), ["file"]);
+}
+
+#[test]
 fn sources_and_targets_that_are_not_what_they_should_be_are_named() {
     let folder = Folder::new();
     let source = folder.path("rootfs");

@@ -12,11 +12,17 @@ const callMs = 90_000;
 /** What a pod shares between its containers, besides its network. */
 export interface PodOptions {
   readonly sharedProcesses?: boolean;
+  readonly sysctls?: Readonly<Record<string, string>>;
 }
 
 export interface ContainerOptions {
   readonly capabilities?: readonly string[];
-  readonly mounts?: readonly { readonly container_path: string; readonly host_path: string; readonly readonly?: boolean }[];
+  readonly mounts?: readonly {
+    readonly container_path: string;
+    readonly host_path: string;
+    readonly readonly?: boolean;
+    readonly propagation?: number;
+  }[];
   readonly memoryBytes?: number;
   /** How often a container of this name was made before. */
   readonly attempt?: number;
@@ -52,14 +58,14 @@ export class Cri {
   }
 
   /** Runs a pod. */
-  async pod({ sharedProcesses = false }: PodOptions = {}): Promise<Pod> {
+  async pod({ sharedProcesses = false, sysctls = {} }: PodOptions = {}): Promise<Pod> {
     const name = `pod${this.#pods++}`;
     const pid = sharedProcesses ? "POD" : "CONTAINER";
     const config = {
       metadata: { name, uid: `${name}-uid`, namespace: "default" },
       hostname: name,
       log_directory: join(this.#logs, name),
-      linux: { cgroup_parent: "/kubepods", security_context: { namespace_options: { pid } } },
+      linux: { cgroup_parent: "/kubepods", security_context: { namespace_options: { pid } }, sysctls },
     };
     const { pod_sandbox_id: id } = await this.call<{ pod_sandbox_id: string }>("RunPodSandbox", {
       config,

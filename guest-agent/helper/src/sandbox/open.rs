@@ -69,6 +69,7 @@ pub fn shared(mount: &Mount) -> Result<Shared> {
     }
     let what = || format!("cannot share {}", mount.source.display());
     match &mount.overlay {
+        None if mount.follows => detached(mount::clone_following_tree(&mount.source, attributes).with_context(what)?),
         None => clone(&mount.source, attributes).with_context(what),
         Some(options) => Ok(Shared { tree: overlay(options, attributes).with_context(what)?, folder: true }),
     }
@@ -95,7 +96,10 @@ fn part(path: &Path) -> Result<Part> {
 }
 
 fn clone(path: &Path, attributes: u64) -> Result<Shared> {
-    let tree = mount::clone_tree(path, attributes)?;
+    detached(mount::clone_tree(path, attributes)?)
+}
+
+fn detached(tree: OwnedFd) -> Result<Shared> {
     let folder = File::from(tree.as_fd().try_clone_to_owned()?).metadata()?.is_dir();
     Ok(Shared { tree, folder })
 }

@@ -80,6 +80,9 @@ pub struct Mount {
     pub readonly: bool,
     /// Not the source itself, but an overlay file system with these options.
     pub overlay: Option<Vec<String>>,
+    /// What the host mounts below it later shows as well.
+    #[serde(default)]
+    pub follows: bool,
 }
 
 /// A program of the sandbox.
