@@ -203,7 +203,7 @@ function firstFree(taken: ReadonlyMap<number, unknown>): number {
 function guestNetwork({ links, routes, neighbours }: NamespaceContents) {
   const known = new Set(links.map((link) => link.name));
   return {
-    interfaces: links.map(({ mac, name, mtu, addresses }: Link) => ({ mac, name, mtu, addresses: [...addresses] })),
+    interfaces: links.map(({ mac, name, mtu, addresses, no_arp: noArp }: Link) => ({ mac, name, mtu, addresses: [...addresses], noArp })),
     routes: routes.filter((route) => known.has(route.interface)),
     neighbours: neighbours.filter((neighbour) => known.has(neighbour.interface)),
   };

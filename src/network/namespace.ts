@@ -11,6 +11,8 @@ export interface Link {
   readonly index: number;
   readonly addresses: readonly string[];
   readonly up: boolean;
+  /** Packets find their way on it without hardware addresses. */
+  readonly no_arp: boolean;
 }
 
 export interface NamespaceRoute {
@@ -51,7 +53,7 @@ async function networkCommand(helper: string, args: readonly string[]): Promise<
   try {
     return (await run(helper, ["network", ...args], { timeout: 10_000, maxBuffer: 4 * 1024 * 1024 })).stdout;
   } catch (cause) {
-    const said = (cause as { stderr?: string }).stderr?.trim();
-    throw new HuskError("host", `network ${args[0]} failed: ${said === undefined || said === "" ? String(cause) : said}`);
+    const said = (cause as { stderr?: string }).stderr?.trim().replace(/^husk: /, "");
+    throw new HuskError("host", said === undefined || said === "" ? `network ${args[0]} failed: ${String(cause)}` : said);
   }
 }

@@ -117,6 +117,57 @@ test("links that come and go while the container runs do so in it", async ({ hos
   await network.close();
 });
 
+/** Runs a command of ip(8) at the neighbour's. */
+function ipOutside(network: Network, args: string): void {
+  execFileSync("nsenter", [`--net=/proc/${network.neighbour.pid}/ns/net`, "ip", ...args.split(" ")]);
+}
+
+test("every kind of link that reaches outside carries packets: macvlan, macvtap, a bridge with its ports", async ({ host }) => {
+  const network = await makeNetwork(host);
+  const { pid } = network.neighbour;
+  for (const [kind, net] of [
+    ["macvlan", 4],
+    ["macvtap", 5],
+  ] as const) {
+    ipOutside(network, `link add low${net} type veth peer name far${net}`);
+    for (const words of [`link set low${net} up`, `address add 10.94.${net}.1/24 dev far${net}`, `link set far${net} up`])
+      ipOutside(network, words);
+    ipOutside(network, `link add link low${net} name up${net} type ${kind} mode bridge`);
+    ipOutside(network, `link set up${net} name ${kind} netns ${network.holder.pid}`);
+    for (const words of [`address add 10.94.${net}.2/24 dev ${kind}`, `link set ${kind} up`]) network.ip(words);
+  }
+  network.ip(`link add port type veth peer name far6 netns ${pid}`);
+  for (const words of ["address add 10.94.6.1/24 dev far6", "link set far6 up"]) ipOutside(network, words);
+  for (const words of ["link add br0 type bridge", "link set port up master br0", "address add 10.94.6.2/24 dev br0", "link set br0 up"])
+    network.ip(words);
+  const script = "for net in 4 5 6; do ping -c 1 -q -W 20 10.94.$net.1 | grep received; done; ls /sys/class/net";
+  const { stdout, stderr } = await host.run(scriptIn(host, network, script));
+  const links = isHusk ? ["br0", "eth0", "lo", "macvlan", "macvtap"] : ["br0", "eth0", "lo", "macvlan", "macvtap", "port"];
+  expect({ stderr, lines: stdout.trim().split(/\s*\n/) }).toEqual({
+    stderr: "",
+    lines: [...Array(3).fill("1 packets transmitted, 1 packets received, 0% packet loss"), ...links],
+  });
+  await network.close();
+});
+
+test.runIf(isHusk)("a link that a guest cannot have is named, and nothing is left", async ({ host }) => {
+  for (const [words, message] of [
+    [["tuntap add tun0 mode tun", "link set tun0 up"], "tun0 is no Ethernet link, which is all that a guest can have"],
+    [
+      ["link add link eth0 name net1 type macvlan"],
+      "net1 is a macvlan on top of the same network namespace, which a guest cannot have (from outside of it, it can)",
+    ],
+  ] as const) {
+    const network = await makeNetwork(host);
+    for (const each of words) network.ip(each);
+    const before = network.ip("-o link");
+    const { status, stdout, stderr } = await host.run(scriptIn(host, network, "echo ran"));
+    expect({ status, stdout, stderr }).toEqual({ status: 125, stdout: "", stderr: `husk: ${message}\n` });
+    expect(network.ip("-o link")).toBe(before);
+    await network.close();
+  }
+});
+
 test.runIf(isHusk)("a supervisor that is killed leaves nothing in the namespace", async ({ host }) => {
   const network = await makeNetwork(host);
   network.ip("link set lo up");

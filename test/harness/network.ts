@@ -8,6 +8,8 @@ export interface Network {
   readonly path: string;
   /** Runs a command of ip(8) in that namespace. */
   readonly ip: (args: string) => string;
+  /** The holder of that namespace. */
+  readonly holder: Program;
   /** The holder of the neighbour's namespace, whose eth0 is 10.93.7.1. */
   readonly neighbour: Program;
   /** Ends both. */
@@ -29,6 +31,7 @@ export async function makeNetwork(host: Host): Promise<Network> {
   return {
     path: namespacePath(mine),
     ip: (args) => ip(mine, args),
+    holder: mine,
     neighbour,
     close: async () => {
       for (const holder of [mine, neighbour]) {

@@ -1,6 +1,7 @@
 //! `husk-helper network`: looks at a network namespace of the host, and joins its links with taps, which become the guest's network cards; `serve`
 //! carries what does not go by links.
 
+mod choice;
 mod forward;
 mod link;
 mod message;

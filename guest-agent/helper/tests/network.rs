@@ -89,7 +89,7 @@ fn a_namespace_is_listed() {
         network.ip(words);
     }
     let link = json!({
-        "name": "eth0", "kind": "veth", "mac": "02:42:ac:11:00:02", "mtu": 1400, "up": true, "addresses": ["10.9.0.2/24", "fd00::2/64"],
+        "name": "eth0", "kind": "veth", "mac": "02:42:ac:11:00:02", "mtu": 1400, "up": true, "no_arp": false, "addresses": ["10.9.0.2/24", "fd00::2/64"],
     });
     let route = |destination: &str, gateway: &str, more: Value| {
         let mut route = json!({
@@ -138,6 +138,30 @@ fn routes_that_a_guest_cannot_have_are_named() {
         network.ip(&format!("route add {route}"));
         assert_eq!(network.helper("scan"), (1, String::new(), format!("husk: {message}\n")));
     }
+}
+
+#[test]
+fn links_are_chosen_by_what_a_guest_can_have() {
+    let network = Network::new();
+    for words in ["link add br0 address 02:00:00:00:00:99 type bridge", "link set eth0 master br0", "link set br0 up"] {
+        network.ip(words);
+    }
+    let links = network.scan()["links"].clone();
+    assert_eq!(links.as_array().expect("links").iter().map(|link| &link["name"]).collect::<Vec<_>>(), ["br0"], "its port is behind it");
+
+    network.ip("link add link br0 name net1 type macvlan");
+    let message = "husk: net1 is a macvlan on top of the same network namespace, which a guest cannot have (from outside of it, it can)\n";
+    assert_eq!(network.helper("scan"), (1, String::new(), message.into()));
+    network.ip("link delete net1");
+
+    // On top of another namespace's link, it is a card like any other.
+    let outside = ["-t", &network.outside.pid().to_string(), "-n", "ip", "link", "add", "link", "far", "name", "net1", "type", "macvlan"];
+    assert_eq!(outcome(Command::new("nsenter").args(outside)).0, 0);
+    let moved =
+        ["-t", &network.outside.pid().to_string(), "-n", "ip", "link", "set", "net1", "netns", &network.container.pid().to_string()];
+    assert_eq!(outcome(Command::new("nsenter").args(moved)).0, 0);
+    let links = network.scan()["links"].clone();
+    assert_eq!(links.as_array().expect("links").iter().map(|link| &link["kind"]).collect::<Vec<_>>(), ["bridge", "macvlan"]);
 }
 
 #[test]

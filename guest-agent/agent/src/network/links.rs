@@ -1,7 +1,7 @@
 //! Links: found by MAC address, named, sized, up.
 
 use super::message::{Message, find_attribute, number};
-use super::socket::Route;
+use super::socket::{Refusal, Route};
 use crate::error::{Context, Failure, Result};
 
 const RTM_NEWLINK: u16 = 16;
@@ -20,6 +20,7 @@ pub struct Link {
     pub mac: Vec<u8>,
     pub mtu: u32,
     pub up: bool,
+    pub no_arp: bool,
 }
 
 /// struct ifinfomsg: family, padding, type, index, flags, which flags to change.
@@ -43,6 +44,7 @@ pub fn list(route: &mut Route) -> Result<Vec<Link>> {
 
 fn parse(body: &[u8]) -> Option<Link> {
     let text = find_attribute(body, IFINFO, IFLA_IFNAME)?;
+    let flags = number(body, 8)?;
     Some(Link {
         index: number(body, 4)?,
         name: String::from_utf8_lossy(text)
@@ -52,21 +54,32 @@ fn parse(body: &[u8]) -> Option<Link> {
             .unwrap_or_default()
             .to_vec(),
         mtu: number(find_attribute(body, IFINFO, IFLA_MTU)?, 0)?,
-        up: number(body, 8)? & libc::IFF_UP as u32 != 0,
+        up: flags & libc::IFF_UP as u32 != 0,
+        no_arp: flags & libc::IFF_NOARP as u32 != 0,
     })
 }
 
 /// Sets a link up or down.
 pub fn set_up(route: &mut Route, index: u32, up: bool) -> Result<()> {
-    let flag = libc::IFF_UP as u32;
-    let message = Message::new(
-        RTM_NEWLINK,
-        libc::NLM_F_ACK as u16,
-        &info(index, if up { flag } else { 0 }, flag),
-    );
-    route
-        .change(message)
+    set_flag(route, index, libc::IFF_UP, up)
         .context(|| if up { "set it up" } else { "set it down" })
+}
+
+/// Sets whether packets find their way on a link without hardware addresses.
+pub fn set_no_arp(route: &mut Route, index: u32, no_arp: bool) -> Result<()> {
+    set_flag(route, index, libc::IFF_NOARP, no_arp)
+        .context(|| "set whether it has hardware addresses")
+}
+
+fn set_flag(
+    route: &mut Route,
+    index: u32,
+    flag: libc::c_int,
+    on: bool,
+) -> std::result::Result<(), Refusal> {
+    let flag = flag as u32;
+    let fixed = info(index, if on { flag } else { 0 }, flag);
+    route.change(Message::new(RTM_NEWLINK, libc::NLM_F_ACK as u16, &fixed))
 }
 
 /// Sets the loopback link up.

@@ -124,6 +124,9 @@ fn set_up_interface(socket: &mut Socket, interface: &Interface, link: &Link) -> 
     if interface.mtu != 0 && interface.mtu != link.mtu {
         links::set_mtu(socket, link.index, interface.mtu)?;
     }
+    if interface.no_arp != link.no_arp {
+        links::set_no_arp(socket, link.index, interface.no_arp)?;
+    }
     links::set_up(socket, link.index, true)?;
     for address in &interface.addresses {
         set_address(socket, link.index, address.parse()?, true)?;

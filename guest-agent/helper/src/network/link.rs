@@ -13,6 +13,11 @@ const FIXED: usize = 16;
 const ADDRESS_GENERATION: u16 = 8;
 const NO_ADDRESSES: u8 = 1;
 
+/// Kinds of links that are on top of something: of another link, or of a namespace's own way out. Where that is in another namespace, they say which
+/// (IFLA_LINK_NETNSID).
+const STACKED: [&str; 11] =
+    ["erspan", "geneve", "gretap", "ip6gretap", "ipvlan", "ipvtap", "macsec", "macvlan", "macvtap", "vlan", "vxlan"];
+
 /// What the taps that husk makes are marked with (IFLA_IFALIAS).
 pub const MARK: &str = "husk tap";
 
@@ -28,6 +33,12 @@ pub struct Link {
     pub loopback: bool,
     /// Made by husk.
     pub ours: bool,
+    /// Packets find their way on it without hardware addresses: nobody answers who has one (IFF_NOARP).
+    pub no_arp: bool,
+    /// The bridge, bond or VRF whose part it is.
+    pub master: Option<u32>,
+    /// It is on top of something of its own namespace.
+    pub stacked: bool,
 }
 
 /// All links of the namespace.
@@ -88,17 +99,24 @@ fn parse(body: &[u8]) -> Option<Link> {
         up: flags & libc::IFF_UP as u32 != 0,
         loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
         ours: false,
+        no_arp: flags & libc::IFF_NOARP as u32 != 0,
+        master: None,
+        stacked: false,
     };
+    let mut elsewhere = false;
     for (kind, value) in attributes(body, FIXED) {
         match kind {
             libc::IFLA_IFNAME => link.name = text(value),
             libc::IFLA_MTU => link.mtu = u32_at(value, 0)?,
             libc::IFLA_ADDRESS if ethernet => link.mac = mac(value),
             libc::IFLA_IFALIAS => link.ours = text(value) == MARK,
+            libc::IFLA_MASTER => link.master = u32_at(value, 0),
+            libc::IFLA_LINK_NETNSID => elsewhere = true,
             libc::IFLA_LINKINFO => link.kind = attribute(value, 0, libc::IFLA_INFO_KIND).map_or(String::new(), text),
             _ => {}
         }
     }
+    link.stacked = !elsewhere && STACKED.contains(&link.kind.as_str());
     Some(link)
 }
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
+use super::choice;
 use super::link::{self, Link};
 use super::message::{attribute, attributes, u32_at};
 use super::netlink::Netlink;
@@ -34,6 +35,7 @@ struct LinkContents {
     index: u32,
     addresses: Vec<String>,
     up: bool,
+    no_arp: bool,
 }
 
 /// Empty texts stand for what a route does not have.
@@ -71,6 +73,7 @@ pub fn scan() -> Result<Contents> {
         // Every namespace has the tunnel drivers' link (sit0 and such), which is nothing but a place to begin from.
         .filter(|(link, addresses): &(Link, Vec<_>)| !link.mac.is_empty() || link.up || !addresses.is_empty())
         .collect::<Vec<_>>();
+    let links = choice::choose(links)?;
     let names = links.iter().map(|(link, _)| (link.index, link.name.clone())).collect::<BTreeMap<_, _>>();
     let routes =
         netlink.dump(libc::RTM_GETROUTE, &[0; ROUTE])?.iter().filter_map(|body| route(body, &names).transpose()).collect::<Result<_>>()?;
@@ -79,7 +82,8 @@ pub fn scan() -> Result<Contents> {
         .into_iter()
         .map(|(link, addresses)| {
             let addresses = addresses.iter().map(|(address, length)| format!("{address}/{length}")).collect();
-            LinkContents { name: link.name, kind: link.kind, mac: link.mac, mtu: link.mtu, index: link.index, addresses, up: link.up }
+            let Link { name, kind, mac, mtu, index, up, no_arp, .. } = link;
+            LinkContents { name, kind, mac, mtu, index, addresses, up, no_arp }
         })
         .collect();
     Ok(Contents { links, routes, neighbours })
