@@ -178,6 +178,27 @@ compile_virtiofsd() {
   rm -rf "$work"
 }
 
+# Engines newer than this system's, for the tests: containerd 1.7 and Docker 26 of Debian 13, unpacked and not installed. Their programs run on
+# Debian 12 as they are; runc's would not, and is this system's.
+newer_engines=(usr/bin/{containerd,containerd-shim-runc-v2,ctr,docker,tini-static} usr/sbin/{dockerd,docker-proxy})
+fetch_newer_engines() {
+  local packages=docker.io,docker-cli,containerd key work=$cache/newer-engines.new
+  key=$(echo trixie "$packages" "${newer_engines[@]}" | sha256sum | cut -c1-16)
+  if [ "$(cat "$cache/newer-engines/.key" 2> /dev/null)" != "$key" ]; then
+    rm -rf "$work" "$work.root" && mkdir "$work"
+    mmdebstrap --variant=extract --include="$packages" --aptopt='APT::Install-Recommends "false"' trixie "$work.root" >> "$log" 2>&1 || {
+      echo "getting $packages of Debian 13 failed: is there a network? $(grep -m 1 '^E:' "$log")" >> "$log"
+      return 1
+    }
+    (cd "$work.root" && cp "${newer_engines[@]}" "$work/")
+    mv "$work/tini-static" "$work/docker-init"
+    echo "$key" > "$work/.key"
+    rm -rf "$cache/newer-engines" "$work.root"
+    mv -T "$work" "$cache/newer-engines"
+  fi
+  echo "engines: $("$cache/newer-engines/dockerd" --version | cut -d, -f1), $("$cache/newer-engines/containerd" --version | cut -d' ' -f1,3)"
+}
+
 build_bundle() {
   local key
   key=$(find src tools/build.ts package-lock.json -type f ! -name '*.test.ts' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)

@@ -38,6 +38,12 @@ const runFolders = [
 
 const path = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/** The programs of containerd 1.7 and Docker 26, as tools/setup keeps them. */
+const newerPrograms = join(process.env["XDG_CACHE_HOME"] ?? join(process.env["HOME"] ?? "/root", ".cache"), "husk/newer-engines");
+
+/** Which engines: those of this system, or newer ones. */
+export type Generation = "system" | "newer";
+
 /** An engine's command line. */
 export class Engine {
   readonly #engines: Engines;
@@ -80,6 +86,7 @@ export class Engines {
   readonly #data: string;
   readonly #holder: Program;
   readonly #archive: string;
+  readonly #path: string;
   readonly #daemons: Program[] = [];
   readonly #programs: Program[] = [];
   readonly #hadCgroups = cgroupFolders();
@@ -89,13 +96,14 @@ export class Engines {
   #containerdDaemon: Program | undefined;
   #launchContainerd: (() => Promise<void>) | undefined;
 
-  static async open(): Promise<Engines> {
-    const engines = new Engines();
+  static async open(generation: Generation = "system"): Promise<Engines> {
+    const engines = new Engines(generation);
     await engines.#holder.stdout?.until("open\n");
     return engines;
   }
 
-  private constructor() {
+  private constructor(generation: Generation) {
+    this.#path = generation === "newer" ? `${newerPrograms}:${path}` : path;
     this.folder = mkdtempSync(join(tmpdir(), "husk-engines-"));
     this.#data = join(this.folder, "data");
     mkdirSync(this.#data);
@@ -112,7 +120,7 @@ export class Engines {
   /** Starts a program in the engines' namespaces. */
   start(command: readonly string[], options: ProgramOptions = {}): Program {
     const [first = "", ...rest] = this.words(command);
-    const started = new Program(first, rest, { ...options, env: { PATH: path, ...options.env } });
+    const started = new Program(first, rest, { ...options, env: { PATH: this.#path, ...options.env } });
     this.#programs.push(started);
     return started;
   }
@@ -195,7 +203,7 @@ export class Engines {
       config,
       `version = 2\nroot = "${this.#data}/containerd"\nstate = "/run/containerd-test"\n${plugins}\n[grpc]\naddress = "${socket}"\n${network === undefined ? "" : criConfig(network)}`,
     );
-    const env = programs === undefined ? more : { ...more, PATH: `${programs}:${path}` };
+    const env = programs === undefined ? more : { ...more, PATH: `${programs}:${this.#path}` };
     this.#launchContainerd = async () => {
       this.#containerdDaemon = await this.#daemon(["containerd", "--config", config], env, ["ctr", "--address", socket, "version"]);
     };
@@ -203,9 +211,11 @@ export class Engines {
     return socket;
   }
 
-  /** Docker with the image loaded and the runtime under test as its default one; or, where `shim` is true, with what containerd finds as runc's shim. */
-  docker(shim = false): Promise<Engine> {
-    this.#docker ??= this.#startDocker(shim ? {} : { "default-runtime": "tested", runtimes: { tested: { path: runtime } } });
+  /** Docker with the image loaded and the runtime under test as its default one; or, where `shim` is true, with what containerd finds as runc's shim; or with
+   * the shim of that name. */
+  docker(shim: boolean | string = false): Promise<Engine> {
+    const tested = typeof shim === "string" ? { runtimeType: shim } : { path: runtime };
+    this.#docker ??= this.#startDocker(shim === true ? {} : { "default-runtime": "tested", runtimes: { tested } });
     return this.#docker;
   }
 
@@ -214,7 +224,7 @@ export class Engines {
     const config = join(this.folder, "daemon.json");
     writeFileSync(config, JSON.stringify({ ...runtimes, "storage-driver": "overlay2" }));
     const socket = "/run/docker-test.sock";
-    const command = ["/usr/bin/docker", "--host", `unix://${socket}`];
+    const command = ["docker", "--host", `unix://${socket}`];
     const daemon = ["dockerd", "--config-file", config, "--data-root", join(this.#data, "docker"), "--exec-root", "/run/docker-exec"];
     await this.#daemon(
       [...daemon, "--pidfile", "/run/docker-test.pid", "--host", `unix://${socket}`, "--containerd", containerd, "--bip", "172.31.99.1/24"],
@@ -309,11 +319,11 @@ function entries(folder: string): string[] {
   return existsSync(folder) ? readdirSync(folder) : [];
 }
 
-/** Vitest's test, with the engines of its file, and a leak check after each. */
+/** Vitest's test, with the engines of its file, and a leak check after each. Another generation of them: `test.override("generation", "newer")`. */
 export const test = base
-  // oxlint-disable-next-line no-empty-pattern -- Vitest reads from the pattern which fixtures this one needs: none.
-  .extend("engines", { scope: "file" }, async ({}, { onCleanup }) => {
-    const engines = await Engines.open();
+  .extend("generation", { scope: "file" }, (): Generation => "system")
+  .extend("engines", { scope: "file" }, async ({ generation }, { onCleanup }) => {
+    const engines = await Engines.open(generation);
     onCleanup(() => engines.close());
     return engines;
   })
