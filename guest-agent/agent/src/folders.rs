@@ -8,6 +8,8 @@ pub const EMPTY: &str = "/run/husk/empty";
 pub const DEVICES: &str = "/run/husk/devices";
 /// The writable layers of overlays.
 pub const OVERLAYS: &str = "/run/husk/overlays";
+/// A folder each for the containers, in which the host has their root file systems put together.
+pub const CONTAINERS: &str = "/run/husk/containers";
 
 /// All of them.
-pub const ALL: [&str; 4] = [SCRATCH, EMPTY, DEVICES, OVERLAYS];
+pub const ALL: [&str; 5] = [SCRATCH, EMPTY, DEVICES, OVERLAYS, CONTAINERS];

@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, MsFlags, mount as mount_call, umount2};
 use crate::api;
 use crate::child::{self, MountOptions};
 use crate::error::{Class, Context, Failure, Result};
-use crate::folders::OVERLAYS;
+use crate::folders::{CONTAINERS, OVERLAYS};
 use crate::{sys, uevent};
 
 /// A device that was plugged in is there within this.
@@ -247,6 +247,52 @@ fn unmount_now(mounts: Vec<Mounted>) -> Result<()> {
     outcome
 }
 
+/// Removes what the kernel and we have left of a container whose mounts are undone: the mounts that virtio-fs makes by itself where the host has mounted what
+/// it shares, and the container's folder.
+pub async fn forget(container_id: &str) -> Result<()> {
+    let id = container_id.to_owned();
+    blocking(move || {
+        let mountinfo =
+            fs::read_to_string("/proc/self/mountinfo").context(|| "read /proc/self/mountinfo")?;
+        for point in submounts(&mountinfo, &id) {
+            let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+            match umount2(Path::new(point), flags) {
+                // The host may have taken it away already.
+                Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+                Err(errno) => return Err(Failure::other(format!("unmount {point}: {errno}"))),
+            }
+        }
+        // Another's file system in it is not ours, and it may be elsewhere.
+        let _ = fs::remove_dir(Path::new(CONTAINERS).join(id));
+        Ok(())
+    })
+    .await
+}
+
+/// The mount points of virtio-fs below the container's folder in a shared folder, in the text of /proc/self/mountinfo (proc(5)), the last one first.
+fn submounts<'a>(mountinfo: &'a str, container_id: &str) -> Vec<&'a str> {
+    let shown = mountinfo.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let point = left.split(' ').nth(4)?;
+        right.starts_with("virtiofs ").then_some(point)
+    });
+    let points: Vec<&str> = shown.collect();
+    let is_below_share = |point: &&str| {
+        points.iter().any(|share| {
+            let below = point.strip_prefix(share);
+            below
+                .and_then(|path| path.strip_prefix('/')?.split_once('/'))
+                .is_some_and(|(folder, _)| folder == container_id)
+        })
+    };
+    points
+        .iter()
+        .copied()
+        .filter(is_below_share)
+        .rev()
+        .collect()
+}
+
 /// The device of the virtio-blk disk with a serial, once it is there.
 async fn find_block_device(serial: &str) -> Result<PathBuf> {
     let what = format!("the block device with serial {serial:?}");
@@ -301,5 +347,20 @@ mod tests {
         for path in ["", "/", "x", "/a/../b", "/a//b", "/a/."] {
             assert!(check_mount_point(path).is_err(), "{path}");
         }
+    }
+
+    #[test]
+    fn the_mounts_that_virtio_fs_made_for_a_container_are_found() {
+        let mountinfo = "30 22 0:40 / /run/husk/shared rw - virtiofs husk rw\n\
+             31 30 0:41 / /run/husk/shared/c1/rootfs rw - virtiofs husk rw\n\
+             32 30 0:42 / /run/husk/shared/c1/mount0 rw - virtiofs husk rw\n\
+             33 30 0:43 / /run/husk/shared/c10/rootfs rw - virtiofs husk rw\n\
+             34 22 0:44 / /run/husk/containers/c1/rootfs rw - overlay overlay rw\n";
+        let found = submounts(mountinfo, "c1");
+        assert_eq!(
+            found,
+            ["/run/husk/shared/c1/mount0", "/run/husk/shared/c1/rootfs"]
+        );
+        assert_eq!(submounts(mountinfo, "c2"), Vec::<&str>::new());
     }
 }

@@ -183,6 +183,7 @@ impl Container {
         let mounts =
             std::mem::take(&mut *self.mounts.lock().unwrap_or_else(PoisonError::into_inner));
         crate::storage::unmount(mounts).await?;
+        crate::storage::forget(&self.id).await?;
         self.cgroup.remove()
     }
 
