@@ -15,6 +15,7 @@ mod container;
 mod error;
 mod folders;
 mod init;
+mod inventory;
 mod modules;
 mod network;
 mod processes;

@@ -98,6 +98,11 @@ impl Sandbox {
         })
     }
 
+    /// The ids of all containers, those in the making as well.
+    pub fn container_ids(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
+    }
+
     /// Forgets a container.
     pub fn forget(&self, id: &str) {
         self.lock().remove(id);

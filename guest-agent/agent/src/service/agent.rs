@@ -14,7 +14,7 @@ use crate::container::stdin::{Sink, Written};
 use crate::container::{Container, INIT, create, spawn};
 use crate::error::{Failure, Result};
 use crate::sandbox::Sandbox;
-use crate::{child, clock, init, network, processes, spec, stats, storage};
+use crate::{child, clock, init, inventory, network, processes, spec, stats, storage};
 
 /// The service, for as long as a session lasts.
 pub struct Agent {
@@ -312,6 +312,14 @@ impl AgentService for Agent {
 
     async fn events(&self, _: Request<EventsRequest>) -> Answer<events::EventStream> {
         answer(events::stream(self.sandbox.events.subscribe()))
+    }
+
+    async fn take_inventory(
+        &self,
+        _: Request<TakeInventoryRequest>,
+    ) -> Answer<TakeInventoryResponse> {
+        let items = inventory::take(&self.sandbox.container_ids())?;
+        answer(TakeInventoryResponse { items })
     }
 
     async fn shutdown(&self, _: Request<ShutdownRequest>) -> Answer<ShutdownResponse> {
