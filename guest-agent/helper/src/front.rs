@@ -3,6 +3,8 @@
 
 mod arguments;
 mod exec;
+mod peer;
+mod pool;
 mod session;
 mod tail;
 

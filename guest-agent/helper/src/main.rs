@@ -7,6 +7,7 @@
 //!   the shim starts them.
 //! - `sandbox`: the namespaces of a sandbox, and PID 1 in them.
 //! - `root_mounts`: a container's root file system, mounted on the host.
+//! - `rehearsal`: the program of the container with which a sandbox of the pool rehearses.
 //! - `template`: copies of a template's memory, for the machines that are cloned from it.
 //! - `seccomp`: compiles a seccomp profile.
 //! - `vsock`: joins a guest's vsock connection with a unix socket.
@@ -27,6 +28,7 @@ mod network;
 mod processes;
 mod programs;
 mod pump;
+mod rehearsal;
 mod root_mounts;
 mod sandbox;
 mod seccomp;
@@ -41,7 +43,7 @@ mod words;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: husk-helper front|shim|stand-in|sandbox|template|mount|unmount|seccomp|vsock|network ...; it is started by husk, see PROTOCOL.md";
+const USAGE: &str = "usage: husk-helper front|shim|stand-in|sandbox|template|mount|unmount|seccomp|vsock|network|rehearsal ...; it is started by husk, see PROTOCOL.md";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Some("seccomp") => seccomp::main(),
         Some("vsock") => vsock::main(&rest),
         Some("network") => network::main(&rest),
+        Some("rehearsal") => rehearsal::main(),
         _ => Err(anyhow::anyhow!(USAGE)),
     };
     match result {

@@ -1,7 +1,7 @@
 //! Processes: forking, pidfds, waiting, ending.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result};
@@ -27,6 +27,17 @@ pub fn pidfd(pid: Pid) -> Result<OwnedFd> {
     let number = Errno::result(result).with_context(|| format!("cannot watch process {pid}"))?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(number as libc::c_int) })
+}
+
+/// Sends a signal to the process of a pidfd. One that has ended needs none.
+pub fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<()> {
+    let (pidfd, number) = (pidfd.as_raw_fd(), signal as libc::c_int);
+    // SAFETY: only numbers are passed, and no further information.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, number, std::ptr::null::<libc::siginfo_t>(), 0) };
+    match Errno::result(result) {
+        Ok(_) | Err(Errno::ESRCH) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot pass on {signal}")),
+    }
 }
 
 /// How a process ended.

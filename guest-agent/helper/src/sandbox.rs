@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -175,11 +175,23 @@ impl Outer {
                 let _ = self.control.send(&event(packet));
             }
             while let Some(line) = self.control.take() {
-                if let Err((id, error)) = pass_on(&line, &self.link) {
+                if let Err((id, error)) = self.obey(&line) {
                     let _ = self.control.send(&Event::Failed { id, error: format!("{error:#}") });
                 }
             }
         }
+    }
+
+    /// Carries a request out, or has init do so. An error names the request where it has a number.
+    fn obey(&mut self, line: &[u8]) -> std::result::Result<(), (Option<u64>, anyhow::Error)> {
+        let Request { id, operation } = serde_json::from_slice(line).map_err(|error| (request_id(line), error.into()))?;
+        if let Operation::Remains { program } = operation {
+            self.remains = program;
+            // One that takes nothing any more is gone: the next round sees it.
+            let _ = self.control.send(&Event::Done { id, ok: true });
+            return Ok(());
+        }
+        pass_on(id, operation, &self.link).map_err(|error| (Some(id), error))
     }
 
     /// Takes in what the supervisor says, where there is something. It is gone where the conversation has ended, or where
@@ -224,23 +236,20 @@ fn event(packet: Packet<Report>) -> Event {
     }
 }
 
-/// Passes a request on to init, with what it needs of the host opened. An error names the request where it has a number.
-fn pass_on(line: &[u8], link: &Link) -> std::result::Result<(), (Option<u64>, anyhow::Error)> {
-    let Request { id, operation } = serde_json::from_slice(line).map_err(|error| (request_id(line), error.into()))?;
-    let pass = || -> Result<()> {
-        match operation {
-            Operation::Mount(mount) => {
-                mount.check()?;
-                let shared = open::shared(&mount)?;
-                let task = Task::Mount { target: mount.target, folder: shared.folder };
-                link.send(&Order { id, task }, Some(shared.tree.as_fd()))
-            }
-            Operation::Unmount { target } => link.send(&Order { id, task: Task::Unmount { target } }, None),
-            Operation::Spawn { process } => link.send(&Order { id, task: Task::Spawn(process) }, None),
-            Operation::Signal { name, signal } => link.send(&Order { id, task: Task::Signal { name, signal } }, None),
+/// Passes a request on to init, with what it needs of the host opened.
+fn pass_on(id: u64, operation: Operation, link: &Link) -> Result<()> {
+    match operation {
+        Operation::Mount(mount) => {
+            mount.check()?;
+            let shared = open::shared(&mount)?;
+            let task = Task::Mount { target: mount.target, folder: shared.folder };
+            link.send(&Order { id, task }, Some(shared.tree.as_fd()))
         }
-    };
-    pass().map_err(|error| (Some(id), error))
+        Operation::Unmount { target } => link.send(&Order { id, task: Task::Unmount { target } }, None),
+        Operation::Spawn { process } => link.send(&Order { id, task: Task::Spawn(process) }, None),
+        Operation::Signal { name, signal } => link.send(&Order { id, task: Task::Signal { name, signal } }, None),
+        Operation::Remains { .. } => bail!("what remains is the outer process's business"),
+    }
 }
 
 /// The number of a request that cannot be understood otherwise.

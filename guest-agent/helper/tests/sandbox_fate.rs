@@ -206,6 +206,25 @@ fn what_remains_is_seen_to_when_everything_is_dead() {
 }
 
 #[test]
+fn what_remains_can_be_changed() {
+    let folder = Folder::new();
+    let [before, after] = ["before", "after"].map(|name| folder.path(name));
+    let mut sandbox = behind_a_supervisor();
+    let mut plan = stubborn(Path::new("/usr/share"));
+    plan["remains"] = json!(["/bin/touch", before]);
+    sandbox.control().send(&plan);
+    sandbox.expect_launch();
+    sandbox.expect_start("ignores");
+    sandbox.expect_start("stopped");
+    sandbox.control().send(&json!({"id": 4, "op": "remains", "program": ["/bin/touch", after]}));
+    sandbox.control().expect(json!({"id": 4, "ok": true}));
+    strike(&mut sandbox, Victim::Supervisor);
+    common::eventually("what remains is seen to", || after.exists());
+    assert!(!before.exists());
+    sandbox.expect_nothing_left();
+}
+
+#[test]
 fn nothing_remains_to_be_done_where_the_supervisor_lives() {
     let folder = Folder::new();
     let mut plan = stubborn(Path::new("/usr/share"));

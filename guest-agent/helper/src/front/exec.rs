@@ -1,16 +1,12 @@
 //! `exec` without Node: front dials the container's supervisor itself, which reads the command line as Node would, and orders as Node would.
 
-use std::fs;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::geteuid;
 use serde::Serialize;
 
 use super::arguments::Call;
+use super::peer;
 use super::session::Hello;
 use crate::lines::Lines;
 use crate::unix_socket;
@@ -43,20 +39,9 @@ pub fn ask(call: &Call<'_>) -> Option<Lines> {
     // An id of ".." leads to no socket: the supervisor's is in the folder of its container.
     let socket: PathBuf = root.join(id).join("sock");
     let socket = unix_socket::dial(&socket).ok()?;
-    if !sees_what_we_see(&socket) {
-        return None;
-    }
+    // It opens the files of the command line.
+    peer::sharing(&socket, &["ns/mnt", "root"])?;
     let supervisor = Lines::new(socket);
     supervisor.send(&Request { session: "exec", words: &words, cwd: cwd.to_str()?, hello: Hello::of_this_process() }).ok()?;
     Some(supervisor)
-}
-
-/// Whether the one who listens is the same user, and finds the same files under the same names: it opens those of the command line.
-fn sees_what_we_see(socket: &OwnedFd) -> bool {
-    let Ok(peer) = getsockopt(socket, PeerCredentials) else { return false };
-    let same = |name: &str| {
-        let (theirs, ours) = (fs::metadata(format!("/proc/{}/{name}", peer.pid())), fs::metadata(format!("/proc/self/{name}")));
-        matches!((theirs, ours), (Ok(theirs), Ok(ours)) if (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
-    };
-    peer.uid() == geteuid().as_raw() && same("ns/mnt") && same("root")
 }

@@ -16,8 +16,8 @@ use nix::unistd::{Pid, setsid};
 use serde::{Deserialize, Serialize};
 
 use super::arguments::Call;
-use super::exec;
 use super::tail::Tail;
+use super::{exec, pool};
 use crate::lines::Lines;
 use crate::processes::{self, End};
 use crate::stand_in::{self, HUSK_FAILED, StandIn};
@@ -75,8 +75,13 @@ enum Order {
     Exit {
         status: i32,
     },
-    /// A running supervisor's: the call is not for it.
-    Decline,
+    /// A running supervisor's: the call is not for it. `shape`: of the pool's sandboxes that it is for, where there are any.
+    Decline {
+        #[serde(default)]
+        shape: Option<String>,
+    },
+    /// A running supervisor's: it begins with the call, so nobody else may.
+    Take,
 }
 
 #[derive(Default, Deserialize)]
@@ -89,25 +94,47 @@ enum Output {
 
 struct Session {
     control: Lines,
-    /// None where a program serves the session that was there before.
-    child: Option<Child>,
+    server: Server,
     signals: SignalFd,
     /// Whether an order was carried out: then there is no beginning again.
     begun: bool,
 }
 
-/// The program that front has started to serve the session.
-struct Child {
-    pid: Pid,
-    end: OwnedFd,
-    tail: Tail,
+/// The program that serves the session.
+enum Server {
+    /// Front has started it.
+    Child { pid: Pid, end: OwnedFd, tail: Tail },
+    /// A container's supervisor, which has more to do than this session.
+    Supervisor,
+    /// It was taken from the pool for this session, and ends with it. By a pidfd.
+    Pooled(OwnedFd),
+}
+
+impl Server {
+    /// What becomes readable at its end, where that is front's business.
+    fn end(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Server::Child { end, .. } | Server::Pooled(end) => Some(end.as_fd()),
+            Server::Supervisor => None,
+        }
+    }
+
+    fn tail(&self) -> Option<&Tail> {
+        if let Server::Child { tail, .. } = self { Some(tail) } else { None }
+    }
+
+    fn tail_mut(&mut self) -> Option<&mut Tail> {
+        if let Server::Child { tail, .. } = self { Some(tail) } else { None }
+    }
 }
 
 /// How a session ends for front.
 enum Outcome {
     Code(ExitCode),
-    /// Whoever was asked said nothing, or that it is not for it.
-    Declined,
+    /// Whoever was asked said nothing.
+    Silent,
+    /// Whoever was asked said that it is not for it, and maybe whose it is.
+    Declined(Option<String>),
 }
 
 /// Serves a call to its end. Answers the exit status, unless the process ends by a signal.
@@ -116,15 +143,23 @@ pub fn run(call: &Call<'_>) -> Result<ExitCode> {
     descriptors::close_all_but(CONTROL, &[])?;
     if call.verb() == Some("exec")
         && let Some(supervisor) = exec::ask(call)
-        && let Outcome::Code(code) = Session::with(supervisor)?.serve()?
+        && let Outcome::Code(code) = Session::with(supervisor, Server::Supervisor)?.serve()?
     {
         return Ok(code);
+    }
+    let mut pool = pool::Pool::of(call);
+    while let Some((supervisor, end)) = pool.as_mut().and_then(pool::Pool::next) {
+        match Session::with(supervisor, Server::Pooled(end))?.serve()? {
+            Outcome::Code(code) => return Ok(code),
+            Outcome::Declined(shape) => pool = pool.and_then(|pool| pool.of_shape(shape?)),
+            Outcome::Silent => {}
+        }
     }
     let session = Session::start(call)?;
     session.say(&Hello::of_this_process());
     match session.serve()? {
         Outcome::Code(code) => Ok(code),
-        Outcome::Declined => bail!("the program that serves the call declined it"),
+        Outcome::Declined(_) | Outcome::Silent => bail!("the program that serves the call declined it"),
     }
 }
 
@@ -146,13 +181,13 @@ impl Session {
             words::say(&format!("{error:#}\n"));
             std::process::exit(HUSK_FAILED)
         };
-        let child = Child { pid: child, end: processes::pidfd(child)?, tail };
-        Ok(Session { control: Lines::new(control), child: Some(child), signals, begun: false })
+        let server = Server::Child { pid: child, end: processes::pidfd(child)?, tail };
+        Ok(Session { control: Lines::new(control), server, signals, begun: false })
     }
 
     /// The session with a supervisor that runs.
-    fn with(control: Lines) -> Result<Session> {
-        Ok(Session { control, child: None, signals: take_signals()?, begun: false })
+    fn with(control: Lines, server: Server) -> Result<Session> {
+        Ok(Session { control, server, signals: take_signals()?, begun: false })
     }
 
     fn serve(mut self) -> Result<Outcome> {
@@ -161,8 +196,8 @@ impl Session {
             if events.signal {
                 self.pass_on_signal()?;
             }
-            if let (true, Some(child)) = (events.stderr, &mut self.child) {
-                child.tail.drain()?;
+            if let (true, Some(tail)) = (events.stderr, self.server.tail_mut()) {
+                tail.drain()?;
             }
             let open = !events.message || self.control.receive()?;
             while let Some(line) = self.control.take() {
@@ -170,17 +205,16 @@ impl Session {
                     return Ok(outcome);
                 }
             }
-            if events.child || !open {
+            if events.end || !open {
                 return self.no_last_word();
             }
         }
     }
 
     fn wait(&self) -> Result<Events> {
-        let child = self.child.as_ref();
-        let (end, pipe) = (child.map(|child| child.end.as_fd()), child.and_then(|child| child.tail.descriptor()));
-        let [message, signal, child, stderr] = readable([Some(self.control.as_fd()), Some(self.signals.as_fd()), end, pipe])?;
-        Ok(Events { message, signal, child, stderr })
+        let pipe = self.server.tail().and_then(Tail::descriptor);
+        let [message, signal, end, stderr] = readable([Some(self.control.as_fd()), Some(self.signals.as_fd()), self.server.end(), pipe])?;
+        Ok(Events { message, signal, end, stderr })
     }
 
     /// Tells the program that serves the session. One that is gone shows at the end of the conversation, which is read in any case.
@@ -191,10 +225,11 @@ impl Session {
     fn pass_on_signal(&self) -> Result<()> {
         if let Some(signal) = self.signals.read_signal().context("cannot read a signal")? {
             let signal = Signal::try_from(signal.ssi_signo as i32).context("an unknown signal came")?;
-            match &self.child {
-                Some(child) => kill(child.pid, signal).with_context(|| format!("cannot pass on {signal}"))?,
+            match &self.server {
+                Server::Child { pid, .. } => kill(*pid, signal).with_context(|| format!("cannot pass on {signal}"))?,
+                Server::Pooled(end) if self.begun => processes::signal(end.as_fd(), signal)?,
                 // Nobody else's: the supervisor sees the conversation's end.
-                None => processes::end_like(End::Signal(signal as i32)),
+                Server::Pooled(_) | Server::Supervisor => processes::end_like(End::Signal(signal as i32)),
             }
         }
         Ok(())
@@ -211,21 +246,22 @@ impl Session {
             Ok(Order::Attach { socket, token, detach: true }) => fork_stand_in(StandIn::dial(&socket, token)?)?,
             Ok(Order::Fail { message, status }) => {
                 words::complain(message);
-                self.wait_for_child()?;
+                self.wait_for_server()?;
                 return Ok(Some(Outcome::Code(exit_code(status))));
             }
             Ok(Order::Print { text, stream: Output::Stdout }) => io::stdout().write_all(text.as_bytes()).context("cannot print")?,
             Ok(Order::Print { text, stream: Output::Stderr }) => io::stderr().write_all(text.as_bytes()).context("cannot print")?,
             Ok(Order::Exit { status }) => return Ok(Some(Outcome::Code(exit_code(status)))),
-            Ok(Order::Decline) if first => return Ok(Some(Outcome::Declined)),
-            Ok(Order::Decline) => bail!("the supervisor declined what it had begun"),
+            Ok(Order::Decline { shape }) if first => return Ok(Some(Outcome::Declined(shape))),
+            Ok(Order::Decline { .. }) => bail!("the supervisor declined what it had begun"),
+            Ok(Order::Take) => {}
             Err(error) => self.say(&serde_json::json!({"error": error.to_string()})),
         }
         Ok(None)
     }
 
     fn become_stand_in(&mut self, stand_in: StandIn) -> Result<ExitCode> {
-        match stand_in.run(self.child.as_mut().map(|child| &mut child.tail))? {
+        match stand_in.run(self.server.tail_mut())? {
             stand_in::Outcome::Ended { end, stays } => {
                 self.wait_unless(stays)?;
                 processes::end_like(end)
@@ -246,35 +282,44 @@ impl Session {
     /// Waits for the child, unless that stays for other containers.
     fn wait_unless(&mut self, stays: bool) -> Result<()> {
         if !stays {
-            self.wait_for_child()?;
+            self.wait_for_server()?;
         }
         Ok(())
     }
 
     /// Waits until the program that serves the session has ended, so that nothing of it is left when this one ends. Signals
     /// have their default actions meanwhile: whoever does not want to wait need not.
-    fn wait_for_child(&mut self) -> Result<Option<End>> {
-        let Some(child) = &mut self.child else { return Ok(None) };
+    fn wait_for_server(&mut self) -> Result<Option<End>> {
+        if self.server.end().is_none() {
+            return Ok(None);
+        }
         signals::restore_defaults()?;
         loop {
-            let [ended, _] = readable([Some(child.end.as_fd()), child.tail.descriptor()])?;
-            child.tail.drain()?;
-            if ended {
-                return processes::wait(child.pid).map(Some);
+            let [ended, _] = readable([self.server.end(), self.server.tail().and_then(Tail::descriptor)])?;
+            if let Some(tail) = self.server.tail_mut() {
+                tail.drain()?;
+            }
+            match &self.server {
+                Server::Child { pid, .. } if ended => return processes::wait(*pid).map(Some),
+                // How it ended is told to its parent alone.
+                _ if ended => return Ok(None),
+                _ => {}
             }
         }
     }
 
     /// The end of what the child wrote on its standard error.
     fn last_words(&mut self) -> Result<Option<String>> {
-        let Some(child) = &mut self.child else { return Ok(None) };
-        child.tail.drain()?;
-        Ok(child.tail.text())
+        let Some(tail) = self.server.tail_mut() else { return Ok(None) };
+        tail.drain()?;
+        Ok(tail.text())
     }
 
     fn no_last_word(mut self) -> Result<Outcome> {
-        let how = match self.wait_for_child()? {
-            None if !self.begun => return Ok(Outcome::Declined),
+        if !self.begun && !matches!(self.server, Server::Child { .. }) {
+            return Ok(Outcome::Silent);
+        }
+        let how = match self.wait_for_server()? {
             None => "is gone".to_owned(),
             Some(End::Code(code)) => format!("ended with status {code}"),
             Some(End::Signal(number)) => format!("was killed by {}", Signal::try_from(number).map_or("a signal", Signal::as_str)),
@@ -289,7 +334,7 @@ impl Session {
 struct Events {
     message: bool,
     signal: bool,
-    child: bool,
+    end: bool,
     stderr: bool,
 }
 

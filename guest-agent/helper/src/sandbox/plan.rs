@@ -119,9 +119,20 @@ pub struct Request {
 #[serde(tag = "op", rename_all = "lowercase")]
 pub enum Operation {
     Mount(Mount),
-    Unmount { target: PathBuf },
-    Spawn { process: Process },
-    Signal { name: String, signal: i32 },
+    Unmount {
+        target: PathBuf,
+    },
+    Spawn {
+        process: Process,
+    },
+    /// Changes the plan's `remains`.
+    Remains {
+        program: Vec<String>,
+    },
+    Signal {
+        name: String,
+        signal: i32,
+    },
 }
 
 impl Plan {

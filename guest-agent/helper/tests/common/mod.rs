@@ -7,7 +7,7 @@ pub mod shim;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -127,6 +127,14 @@ pub fn is_readable(number: RawFd, patience: Duration) -> bool {
     let descriptor = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
     let timeout = PollTimeout::try_from(patience).expect("a short time");
     poll(&mut [PollFd::new(descriptor, PollFlags::POLLIN)], timeout).expect("poll") > 0
+}
+
+/// Waits until one of two can be read. Answers whether it is the first.
+pub fn is_readable_soon(first: &impl AsFd, second: &impl AsFd) -> bool {
+    let mut watched = [PollFd::new(first.as_fd(), PollFlags::POLLIN), PollFd::new(second.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(PATIENCE).expect("a short time");
+    assert!(poll(&mut watched, timeout).expect("poll") > 0, "neither can be read");
+    watched[0].any() == Some(true)
 }
 
 /// Everything up to the end of file.
