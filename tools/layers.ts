@@ -13,7 +13,7 @@ const layers: readonly (readonly string[])[] = [
   ["vmm", "agent"],
   ["storage", "network", "template"],
   ["sandbox"],
-  ["task"],
+  ["task", "pool"],
   ["shim", "cli", "platform", "sdk"],
 ];
 

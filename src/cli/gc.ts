@@ -2,8 +2,11 @@
 import { rmSync, statSync } from "node:fs";
 import { loadConfig } from "../config/config.ts";
 import { explain, HuskError } from "../errors.ts";
+import { helperPath } from "../host/installation.ts";
 import { describeEntry } from "../host/ledger.ts";
 import { isAlive } from "../host/process-identity.ts";
+import { removeDeadPool } from "../pool/pool.ts";
+import { listPools, poolLeftovers, poolRoot } from "../pool/pool-folder.ts";
 import { templateStore } from "../sandbox/plan-vm.ts";
 import { type ContainerRecord, listRecords, supervisorDied } from "../sandbox/record.ts";
 import { readLedgers, removeRemains } from "../sandbox/removal.ts";
@@ -34,7 +37,13 @@ export async function gc({ globals, flags }: Invocation<"gc">, log: Log): Promis
     }
   }
   const { config } = await loadConfig({ env: process.env });
-  for (const path of [...listLeftovers(globals.root).filter(isOld), ...templateStore(config).leftovers()]) {
+  const pools = poolRoot(process.env);
+  for (const { folder } of pools === undefined ? [] : listPools(pools).filter(({ alive }) => !alive)) {
+    if (!dryRun) await removeDeadPool(folder, helperPath());
+    print(`${verb} ${folder.path}\n`);
+  }
+  const passing = [...listLeftovers(globals.root), ...(pools === undefined ? [] : poolLeftovers(pools))];
+  for (const path of [...passing.filter(isOld), ...templateStore(config).leftovers()]) {
     if (!dryRun) rmSync(path, { recursive: true, force: true });
     print(`${verb} ${path}\n`);
   }

@@ -63,6 +63,8 @@ async function dispatch(line: CommandLine, log: Log): Promise<number | void> {
       return (await import("./gc.ts")).gc(line, log);
     case "template":
       return (await import("./template.ts")).template(line);
+    case "pool":
+      return (await import("./pool.ts")).pool(line, log);
     case "features":
       return (await import("./features.ts")).features();
     case "completion":

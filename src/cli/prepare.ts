@@ -38,11 +38,13 @@ export interface Prepared {
   readonly notes: readonly string[];
 }
 
-/** Reads, checks and plans a container with a sandbox of its own. Throws `invalid-argument`, `unsupported` or `host`. */
-export async function prepare(bundle: Bundle, options: PrepareOptions, config: Config): Promise<Prepared> {
+/**
+ * Reads, checks and plans a container with a sandbox of its own. `planMachine`: where its machine comes from. Throws `invalid-argument`, `unsupported` or `host`.
+ */
+export async function prepare(bundle: Bundle, options: PrepareOptions, config: Config, planMachine = planVm): Promise<Prepared> {
   const plan = await planContainer(bundle, { id: options.id, size: options.size, memory: new Map() }, config.allow);
   const container = containerInput(bundle, plan, options, config);
-  const { vm, accelerator, cgroupLimits, notes } = await planVm(bundle.spec, config);
+  const { vm, accelerator, cgroupLimits, notes } = await planMachine(bundle.spec, config);
   return {
     accelerator,
     notes: [...plan.notes, ...notes],

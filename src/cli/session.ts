@@ -6,6 +6,7 @@
  *     front ◄── attach (front, or a process that it forks, becomes the stand-in), print
  *     front ◄── fail | exit: the last word, unless front has become the stand-in
  *     front ◄── decline (a supervisor's only word, where it has another one): not for me, ask Node
+ *     front ◄── take (a supervisor's of the pool): from here on, nobody else may be asked
  */
 import { fstatSync } from "node:fs";
 import { Socket } from "node:net";
@@ -123,9 +124,17 @@ export class Session {
     this.#send({ op: "fail", message, status });
   }
 
-  /** Has front begin again with Node, since this is none of the supervisor's calls. Nothing else may have been said. */
-  decline(): void {
-    this.#send({ op: "decline" });
+  /**
+   * Has front begin again with Node, since this is none of the supervisor's calls. Nothing else may have been said. `shape`: of the pool's sandboxes that
+   * it is for.
+   */
+  decline(shape?: string): void {
+    this.#send({ op: "decline", shape });
+  }
+
+  /** Tells front that the call is begun with, so that it asks nobody else. */
+  take(): void {
+    this.#send({ op: "take" });
   }
 
   /** Has front obey another process, as `supervisor` says it. Resolves when that has said all; answers whether it said anything. */

@@ -8,6 +8,7 @@ import { type Config, loadConfig } from "../config/config.ts";
 import { exitStatus, explain, HuskError } from "../errors.ts";
 import { deferred } from "../host/deferred.ts";
 import { type Bundle, loadBundle } from "../oci/bundle.ts";
+import { poolMember } from "../pool/messages.ts";
 import type { Params } from "../sandbox/control.ts";
 import type { ProcessOutcome } from "../sandbox/guest-process.ts";
 import { networkNamespace } from "../sandbox/plan-container.ts";
@@ -16,12 +17,12 @@ import { type Starter, Supervisor } from "../sandbox/supervisor.ts";
 import { Trace } from "../sandbox/trace.ts";
 import { type Log, openLog } from "./log.ts";
 import { PidFile } from "./pid-file.ts";
-import { type PrepareOptions, prepare, prepareJoining } from "./prepare.ts";
-import { Session } from "./session.ts";
+import { type Prepared, type PrepareOptions, prepare, prepareJoining } from "./prepare.ts";
+import { Session, type TerminalSize } from "./session.ts";
 import { parseSession, type SessionCall } from "./session-options.ts";
 import { openSupervisorLog } from "./supervisor-log.ts";
 
-type Call = Extract<SessionCall, { readonly verb: "run" | "create" }>;
+export type Call = Extract<SessionCall, { readonly verb: "run" | "create" }>;
 
 /** Signals that reach the supervisor itself, and not the stand-in, before there is a container to pass them to: they end the attempt. */
 const endingSignals = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;
@@ -63,23 +64,47 @@ export interface Supervision {
   readonly bundle: Bundle;
 }
 
-async function supervise({ call, session, log, trace, bundle }: Supervision): Promise<void> {
+/** What a container is made from: nothing of it has been begun. */
+export interface Planned {
+  readonly config: Config;
+  readonly prepared: Prepared;
+}
+
+async function supervise(supervision: Supervision): Promise<void> {
+  const { call, session, bundle } = supervision;
+  await carryOut(supervision, await plan(call, bundle, session.hello.size));
+}
+
+/** Reads and checks all that the container needs. `size`: the caller's terminal; `planMachine`: as `prepare` has it. */
+export async function plan(
+  call: Call,
+  bundle: Bundle,
+  size: TerminalSize | null,
+  planMachine?: Parameters<typeof prepare>[3],
+): Promise<Planned> {
   const { config } = await loadConfig({
     env: process.env,
     flags: call.accel === undefined ? {} : { "vm.accel": { name: "--accel", text: call.accel } },
   });
-  const { input, accelerator, notes } = await prepare(bundle, prepareOptions(call, session), config);
-  const all = [...notes, accelerator.reason];
-  await seeThrough({ call, session, log, trace, bundle }, config, all, (starter) =>
-    Supervisor.create(input, starter, trace, interruption()),
-  );
+  return { config, prepared: await prepare(bundle, prepareOptions(call, size), config, planMachine) };
+}
+
+/** Has the container made, and a sandbox for it, and stays with it. `onStarted`: told once there is nothing more to be done but to wait. */
+export async function carryOut(
+  supervision: Supervision,
+  { config, prepared: { input, accelerator, notes } }: Planned,
+  onStarted?: () => void,
+): Promise<void> {
+  const { session, trace } = supervision;
+  const make = (starter: Starter): Promise<Supervisor> => Supervisor.create(input, starter, trace, interruption(session.signal));
+  await seeThrough(supervision, config, [...notes, accelerator.reason], make, onStarted);
 }
 
 /** Makes a further container in the sandbox of `neighbour`. */
 async function superviseBeside(neighbour: Supervisor, supervision: Supervision, config: Config): Promise<void> {
   const { call, session, log, trace, bundle } = supervision;
   if (call.accel !== undefined) log.info("--accel has no meaning for a virtual machine that runs already");
-  const { input, notes } = await prepareJoining(bundle, prepareOptions(call, session), config, neighbour);
+  const { input, notes } = await prepareJoining(bundle, prepareOptions(call, session.hello.size), config, neighbour);
   const { signal } = session;
   const gone = deferred<never>();
   signal.addEventListener("abort", () => gone.reject(signal.reason as Error));
@@ -87,14 +112,14 @@ async function superviseBeside(neighbour: Supervisor, supervision: Supervision, 
   await seeThrough(supervision, config, notes, (starter) => neighbour.join(input, starter, trace, gone.promise));
 }
 
-function prepareOptions(call: Call, session: Session): PrepareOptions {
+function prepareOptions(call: Call, size: TerminalSize | null): PrepareOptions {
   return {
     root: call.globals.root,
     id: call.id,
     consoleSocket: call.consoleSocket ?? null,
     foreground: isForeground(call),
     keep: call.verb === "run" && call.keep,
-    size: session.hello.size,
+    size,
   };
 }
 
@@ -108,6 +133,7 @@ async function seeThrough(
   config: Config,
   notes: readonly string[],
   make: (starter: Starter) => Promise<Supervisor>,
+  onStarted?: () => void,
 ): Promise<void> {
   const foreground = isForeground(call);
   using pidFile = call.pidFile === undefined ? undefined : new PidFile(call.pidFile);
@@ -157,6 +183,7 @@ async function seeThrough(
     session.exit(0);
     await session.close();
   }
+  onStarted?.();
   supervisorLog.info(call.verb === "run" ? "the container runs" : "the container is created");
 
   const outcome = await supervisor.ended();
@@ -174,13 +201,18 @@ function lastWords(id: string, { reason }: ProcessOutcome): string | undefined {
   return reason === "out of memory" ? undefined : `the sandbox of "${id}" ended: ${reason}`;
 }
 
-/** Rejects at the first signal that asks for the end. From then on signals are the stand-in's business. */
-function interruption(): Promise<never> {
+/** Rejects at the first signal that asks for the end, or where `frontGone` aborts. From then on signals are the stand-in's business. */
+function interruption(frontGone: AbortSignal): Promise<never> {
   const interrupted = new Promise<never>((_, reject) => {
+    frontGone.addEventListener("abort", () => reject(frontGone.reason as Error));
     for (const signal of endingSignals) process.on(signal, () => reject(new HuskError("host", `interrupted by ${signal}`)));
   });
   interrupted.catch(() => {}); // it may come when nobody waits for it any more
   return interrupted;
 }
 
-void main();
+if (process.argv[2] === poolMember) {
+  void import("./pool-member.ts").then(({ servePool }) => servePool(process.argv.slice(3), { plan, carryOut }));
+} else {
+  void main();
+}

@@ -171,6 +171,24 @@ makes it itself. A template that is removed is not missed by what was cloned fro
       ["Give their room back", "husk template rm --all"],
     ],
   }),
+  pool: verb({
+    summary: "keep sandboxes ready, which run and create take instead of making their own",
+    operands: "[status|stop]",
+    count: [0, 1],
+    flags: {
+      size: { kind: "number", value: "N", help: "how many" },
+      vcpus: { kind: "text", value: "N", help: "processors of each (default: the configuration's vm.vcpus)" },
+      memory: { kind: "text", value: "SIZE", help: "the container's memory in each (default: the configuration's vm.memory)" },
+    },
+    description: `Stays in the foreground. A container takes one where the pool has one of its size, with a folder as root
+file system and a network namespace of its own, and makes its own otherwise. HUSK_POOL names the pools' folder
+(default: /run/husk-pool); where it is empty, none is used.`,
+    examples: [
+      ["Two, from now on", "husk pool --size 2 &"],
+      ["For containers with a limit of 256 MiB", "husk pool --size 4 --memory 256MiB"],
+      ["How many are ready", "husk pool status"],
+    ],
+  }),
   features: verb({
     summary: "print what husk supports of the runtime spec, as JSON",
     operands: "",

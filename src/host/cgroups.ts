@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { HuskError } from "../errors.ts";
 import { type BlockIoLimits, blockIoSettings } from "./block-io.ts";
+import { hasCode } from "./system-error.ts";
 
 /** One mounted hierarchy. */
 export interface CgroupHierarchy {
@@ -121,6 +122,17 @@ function write(file: string, text: string): void {
   }
 }
 
+/** Moves processes to `folders`, those of all hierarchies at once: each waits for the kernel. One that has ended is no error. Throws `host`. */
+export async function joinCgroups(folders: readonly string[], pids: readonly number[]): Promise<void> {
+  const { writeFile } = await import("node:fs/promises");
+  await Promise.all(
+    folders.map(async (folder) => {
+      for (const pid of pids)
+        await writeFile(join(folder, "cgroup.procs"), String(pid)).catch((cause: unknown) => refused(pid, folder, cause));
+    }),
+  );
+}
+
 /**
  * Moves a process to the cgroups in which the caller is, so that those it was in can go. `ownCgroups`: the text of /proc/self/cgroup (cgroups(7)). A process
  * that has ended is no error.
@@ -130,18 +142,28 @@ export function moveBeside(
   hierarchies: readonly CgroupHierarchy[],
   ownCgroups = readFileSync("/proc/self/cgroup", "utf8"),
 ): void {
-  for (const { mountPoint, version, controllers } of hierarchies) {
-    const own = ownCgroups
-      .split("\n")
-      .map((line) => line.split(":"))
-      .find(([, names = ""]) => (version === 2 ? names === "" : names.split(",").some((name) => controllers.includes(name))));
-    const path = own?.slice(2).join(":");
-    if (path === undefined || path === "") continue;
+  for (const folder of cgroupsIn(ownCgroups, hierarchies)) {
     try {
-      writeFileSync(join(mountPoint, path, "cgroup.procs"), String(pid));
+      writeFileSync(join(folder, "cgroup.procs"), String(pid));
     } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code !== "ESRCH")
-        throw new HuskError("host", `cannot move process ${pid} out of the cgroup`, { cause });
+      refused(pid, folder, cause);
     }
   }
+}
+
+/** The folders of the cgroups that `text` names, a /proc/PID/cgroup, in the hierarchies that are mounted. */
+export function cgroupsIn(text: string, hierarchies: readonly CgroupHierarchy[]): string[] {
+  const lines = text.split("\n").map((line) => line.split(":"));
+  return hierarchies.flatMap(({ mountPoint, version, controllers }) => {
+    const own = lines.find(([, names = ""]) =>
+      version === 2 ? names === "" : names.split(",").some((name) => controllers.includes(name)),
+    );
+    const path = own?.slice(2).join(":");
+    return path === undefined || path === "" ? [] : [join(mountPoint, path)];
+  });
+}
+
+/** Why a process was not moved: it has ended, or an error. */
+function refused(pid: number, folder: string, cause: unknown): void {
+  if (!hasCode(cause, "ESRCH")) throw new HuskError("host", `cannot move process ${pid} to the cgroup ${folder}`, { cause });
 }

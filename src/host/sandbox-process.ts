@@ -36,6 +36,8 @@ export class SandboxProcess {
   readonly #initPid = deferred<number>();
   readonly #fatal = deferred<never>();
   readonly #programEnds = new Map<string, Deferred<ProgramEnd>>();
+  /** The host's PIDs of the programs that run, by their names. */
+  readonly #programPids = new Map<string, number>();
   readonly #requests = new Map<number, Deferred<void>>();
   #nextRequest = 1;
 
@@ -112,6 +114,16 @@ export class SandboxProcess {
     return this.#request({ op: "unmount", target });
   }
 
+  /** Changes the plan's `remains`. */
+  setRemains(program: readonly string[]): Promise<void> {
+    return this.#request({ op: "remains", program });
+  }
+
+  /** The host's PIDs of PID 1 and of the programs that run. */
+  async pids(): Promise<number[]> {
+    return [await this.initPid, ...this.#programPids.values()];
+  }
+
   /** Starts a further program. */
   spawn(program: SandboxProgram): Promise<void> {
     this.#programEnds.set(program.name, this.#ending());
@@ -152,11 +164,14 @@ export class SandboxProcess {
       this.#initPid.resolve(message["pid"]);
     } else if (event === "exit" && typeof message["name"] === "string") {
       const { name, code, signal } = message;
+      this.#programPids.delete(name);
       this.#programEnds.get(name)?.resolve({
         name,
         ...(typeof code === "number" ? { code } : {}),
         ...(typeof signal === "number" ? { signal } : {}),
       });
+    } else if (event === "started" && typeof message["name"] === "string" && typeof message["pid"] === "number") {
+      this.#programPids.set(message["name"], message["pid"]);
     } else if (event === "fatal") {
       this.#fail(new HuskError("host", String(message["message"])));
     }

@@ -5,6 +5,9 @@ import { NetworkMirror } from "../network/mirror.ts";
 import { type GuestIdentity, type LaunchObserver, Sandbox } from "./sandbox.ts";
 import type { SandboxSpec } from "./sandbox-plan.ts";
 
+/** Gives the sandbox of `spec`, on its way at least. */
+export type LaunchSandbox = (spec: SandboxSpec, observer: LaunchObserver) => Sandbox;
+
 export interface HostedSandboxSpec {
   readonly sandbox: Omit<SandboxSpec, "cgroups">;
   /** Where the ledger is kept, from now on: it may move. */
@@ -16,6 +19,8 @@ export interface HostedSandboxSpec {
   readonly cgroupsPath: string;
   readonly cgroupLimits: CgroupLimits;
   readonly observer: LaunchObserver;
+  /** Where the sandbox comes from; absent: it is launched now. */
+  readonly launch?: LaunchSandbox;
   /** Takes what is worth a line in the log. */
   readonly warn: (message: string) => void;
 }
@@ -38,7 +43,7 @@ export class HostedSandbox {
   private constructor(spec: HostedSandboxSpec, cgroups: readonly string[]) {
     this.#spec = spec;
     this.cgroups = cgroups;
-    this.sandbox = Sandbox.launch({ ...spec.sandbox, cgroups }, spec.observer);
+    this.sandbox = (spec.launch ?? Sandbox.launch)({ ...spec.sandbox, cgroups }, spec.observer);
   }
 
   /** Whether the guest can be shown folders of the host. */

@@ -1,5 +1,6 @@
 /** One attempt at a sandbox's VM: its processes on the host, from their start to their end, whether it is booted or cloned from a template. */
 import { explain, HuskError } from "../errors.ts";
+import { joinCgroups } from "../host/cgroups.ts";
 import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
 import type { SandboxMount } from "../host/sandbox-plan.ts";
@@ -71,6 +72,18 @@ export class Launch {
 
   unmount(target: string): Promise<void> {
     return this.#process.unmount(target);
+  }
+
+  /** Makes what waited for nobody the sandbox of `spec`, as far as its processes on the host go. */
+  async adopt({ cgroups, mounts, remains, consoleLog }: SandboxSpec): Promise<void> {
+    this.#console.moveTo(consoleLog);
+    const joined = this.#process.pids().then((pids) => joinCgroups(cgroups, pids));
+    await Promise.all([joined, this.#process.setRemains(remains), ...mounts.map((mount) => this.#process.mount(mount))]);
+  }
+
+  /** The PID of the process that ends the sandbox with its supervisor. */
+  get helperPid(): number {
+    return this.#process.pid;
   }
 
   /** From here on, an end is no death. */

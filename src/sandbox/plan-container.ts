@@ -4,9 +4,9 @@
  */
 import { resolve } from "node:path";
 import type { Config } from "../config/config.ts";
+import type { Storage } from "../gen/agent/v1/agent.ts";
 import { helperPath } from "../host/installation.ts";
 import { compileSeccomp } from "../host/seccomp.ts";
-import type { Storage } from "../gen/agent/v1/agent.ts";
 import { type Bundle, inspectSources, isHostNetwork } from "../oci/bundle.ts";
 import { type CompiledSeccomp, guestSpec, type Share } from "../oci/guest-spec.ts";
 import { inspectHookPrograms } from "../oci/hook-programs.ts";

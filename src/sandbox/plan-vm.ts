@@ -1,11 +1,13 @@
 /** From a bundle and the configuration to a virtual machine: its programs, its image, how it runs, how large it is. */
+import { createHash } from "node:crypto";
 import { accessSync, closeSync, openSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import type { Config } from "../config/config.ts";
 import type { CgroupLimits } from "../host/cgroups.ts";
 import { helperPath, installationFolder } from "../host/installation.ts";
-import { vmSize } from "../oci/resources.ts";
+import { type VmSize, vmSize } from "../oci/resources.ts";
 import type { Spec } from "../oci/types.ts";
+import { templateKey } from "../template/shape.ts";
 import { TemplateStore } from "../template/store.ts";
 import { obtainTemplate, templateFolder } from "../template/template.ts";
 import { type AcceleratorChoice, chooseAccelerator, probeAccelerator } from "../vmm/accelerator.ts";
@@ -33,8 +35,17 @@ export interface VmPlan {
   readonly notes: readonly string[];
 }
 
+/** What a bundle and the configuration ask of a machine, before it is known where that comes from. */
+export interface VmRequest {
+  readonly size: VmSize;
+  readonly accelerator: AcceleratorChoice;
+  readonly shape: Omit<VmSpec, "channel" | "template" | "deadlines">;
+  /** Whether a template may be used. */
+  readonly mayClone: boolean;
+}
+
 /** Throws `host` where a program, an image or KVM is wanted and missing. */
-export async function planVm(spec: Spec, config: Config): Promise<VmPlan> {
+export async function describeVm(spec: Spec, config: Config): Promise<VmRequest> {
   const size = vmSize(spec, sizeDefaults(config));
   const accelerator = chooseAccelerator(config.vm.accel, config.vm.requireKvm, probeAccelerator(readText, tryOpen));
   const shape = {
@@ -46,9 +57,25 @@ export async function planVm(spec: Spec, config: Config): Promise<VmPlan> {
     translationBufferBytes: config.vm.tcgTbSize,
     networkPorts: config.vm.networkPorts,
     kernelParameters: spec.vm?.kernel?.parameters ?? [],
+    vhostNet: canAccess("/dev/vhost-net"),
+    guestConsoleBytes: config.log.guestConsoleBytes,
   };
+  return { size, accelerator, shape, mayClone: mayClone(accelerator, config) };
+}
+
+/** Names all machines of which one is as good as the other: what was started for nobody does for whom has the same name. */
+export function machineKey({ shape, mayClone }: VmRequest, config: Config): string {
+  const { programs, vhostNet, guestConsoleBytes } = shape;
+  // The deadline of a call to the agent is its client's, which is there before anybody asks.
+  const parts = [templateKey(shape), programs, vhostNet, guestConsoleBytes, mayClone, config.vm.channel, config.deadlines.callMs];
+  return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
+}
+
+/** Throws `host` where a program, an image or KVM is wanted and missing. */
+export async function planVm(spec: Spec, config: Config): Promise<VmPlan> {
+  const { size, accelerator, shape, mayClone } = await describeVm(spec, config);
   const deadlines = { bootMs: config.deadlines.bootMs, callMs: config.deadlines.callMs };
-  const { template, notes } = mayClone(accelerator, config)
+  const { template, notes } = mayClone
     ? await obtainTemplate(shape, { store: templateStore(config), most: config.template.most, deadlineMs: deadlines.bootMs })
     : { template: null, notes: [] };
   return {
@@ -60,8 +87,6 @@ export async function planVm(spec: Spec, config: Config): Promise<VmPlan> {
       // A vsock device cannot come from a template: each sandbox has a number of its own.
       channel: template === null ? chooseChannel(config.vm.channel) : "serial",
       template,
-      vhostNet: canAccess("/dev/vhost-net"),
-      guestConsoleBytes: config.log.guestConsoleBytes,
       deadlines,
     },
   };

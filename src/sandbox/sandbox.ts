@@ -28,6 +28,9 @@ export interface LaunchObserver {
   readonly templateFailed: (reason: string) => void;
 }
 
+/** What makes a guest itself, and not its siblings of the same template. */
+const identity = ["clock", "random", "hostname"];
+
 /** With less, a kernel that says nothing may have stopped for want of memory: Debian's, with its initramfs, needs more than 128 MiB. */
 const scarceMebibytes = 160;
 
@@ -35,11 +38,13 @@ export class Sandbox {
   /** Settles with the reason, in words for a user, when the VM can no longer work; never rejects. */
   readonly died: Promise<string>;
 
-  readonly #spec: SandboxSpec;
+  #spec: SandboxSpec;
   readonly #observer: LaunchObserver;
   readonly #died = deferred<string>();
   /** Settles when it is decided whether the VM was cloned or is booted, and it runs. */
   readonly #running: Promise<void>;
+  /** Settles when a sandbox that waited in a pool has become its taker's. */
+  #adopted: Promise<void> = Promise.resolve();
   #launch: Launch;
   #agent: AgentClient | undefined;
   #vm: QemuVm | undefined;
@@ -57,6 +62,21 @@ export class Sandbox {
     this.#launch = new Launch(spec, observer.mark);
     this.#running = spec.template === null ? this.#run() : this.#runClone();
     this.#running.catch(() => {}); // whoever awaits it gets it
+  }
+
+  /**
+   * Makes a sandbox of a pool, which is connected and paused, the one of `spec`, whose machine must be the same, and returns at once; `connect` waits for
+   * it, and for `work` that is done for it meanwhile, and introduces it anew.
+   */
+  adopt(spec: SandboxSpec, work: Promise<void>): void {
+    this.#spec = spec;
+    this.#adopted = Promise.all([this.#launch.adopt(spec), this.vm.resume(), work]).then(() => {});
+    this.#adopted.catch(() => {}); // whoever awaits it gets it
+  }
+
+  /** The PID of the process on the host that ends the sandbox with its supervisor. */
+  get helperPid(): number {
+    return this.#launch.helperPid;
   }
 
   /** Who QEMU runs as. Known for good once `netns` or `connect` has resolved. */
@@ -158,6 +178,26 @@ export class Sandbox {
   }
 
   async #connect(): Promise<GuestIdentity> {
+    const shares = this.#agent === undefined ? sharedFolders(this.#spec) : []; // a guest that waited in a pool has them
+    const agent = this.#agent ?? (await this.#dial());
+    await this.#adopted;
+    const answer = await agent.call(
+      "createSandbox",
+      {
+        sandboxId: this.#spec.id,
+        hostname: this.#spec.hostname,
+        clockUnixNs: BigInt(Date.now()) * 1_000_000n,
+        randomSeed: randomBytes(64),
+        shares,
+      },
+      this.#spec.deadlines.bootMs,
+    );
+    const undone = identity.filter((part) => !answer.done.includes(part));
+    if (undone.length > 0) throw new HuskError("guest", `the guest did not set its ${undone.join(", ")}`);
+    return { agentVersion: answer.agentVersion, kernelRelease: answer.kernelRelease, done: answer.done };
+  }
+
+  async #dial(): Promise<AgentClient> {
     const { bootMs, callMs } = this.#spec.deadlines;
     const [{ AgentClient }] = await Promise.all([import("../agent/agent-client.ts"), this.#running]);
     // Whatever begins to wait from here on is ended by `close`.
@@ -171,18 +211,7 @@ export class Sandbox {
     } finally {
       socket.release();
     }
-    const answer = await agent.call(
-      "createSandbox",
-      {
-        sandboxId: this.#spec.id,
-        hostname: this.#spec.hostname,
-        clockUnixNs: BigInt(Date.now()) * 1_000_000n,
-        randomSeed: randomBytes(64),
-        shares: sharedFolders(this.#spec),
-      },
-      bootMs,
-    );
-    return { agentVersion: answer.agentVersion, kernelRelease: answer.kernelRelease, done: answer.done };
+    return agent;
   }
 
   /** The launch's fate is the sandbox's. */

@@ -3,6 +3,7 @@ import type { CgroupHierarchy, CgroupLimits } from "../host/cgroups.ts";
 import type { HostHook } from "../host/hooks.ts";
 import type { ImageDisk, ShownPath } from "../storage/container-storage.ts";
 import type { ContainerSpec } from "./container.ts";
+import type { LaunchSandbox } from "./hosted-sandbox.ts";
 import type { ContainerRecord } from "./record.ts";
 import type { SandboxSpec } from "./sandbox-plan.ts";
 
@@ -36,4 +37,6 @@ export interface ContainerInput {
 export interface SupervisorInput extends ContainerInput {
   readonly sandbox: Omit<SandboxSpec, "cgroups" | "agentSocket" | "consoleLog">;
   readonly cgroupLimits: CgroupLimits;
+  /** HostedSandboxSpec.launch. */
+  readonly launch?: LaunchSandbox;
 }

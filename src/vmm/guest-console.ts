@@ -1,11 +1,12 @@
 /** The guest's console: kept in a file of bounded size for `husk logs --guest`, its last lines in memory for the error that needs them. */
-import { closeSync, openSync, writeSync } from "node:fs";
+import { closeSync, copyFileSync, openSync, rmSync, writeSync } from "node:fs";
 import type { Readable } from "node:stream";
 import { Tail } from "../host/tail.ts";
 
 export class GuestConsole {
   readonly tail = new Tail(8 * 1024);
-  readonly #fd: number;
+  #path: string;
+  #fd: number;
   #room: number;
 
   /**
@@ -13,6 +14,7 @@ export class GuestConsole {
    * so the rest is dropped, which the file then says.
    */
   constructor(stream: Readable, path: string, limitBytes: number) {
+    this.#path = path;
     this.#fd = openSync(path, "w", 0o600);
     this.#room = limitBytes;
     stream.on("data", (chunk: Buffer) => this.#add(chunk));
@@ -24,6 +26,15 @@ export class GuestConsole {
     const lines = this.tail.lines(200);
     const panic = lines.findLast((line) => /Kernel panic|husk-agent.*panic/.test(line));
     return panic ?? lines.slice(-3).join(" | ");
+  }
+
+  /** Keeps the console at `path` from now on, with what was said before. */
+  moveTo(path: string): void {
+    copyFileSync(this.#path, path); // the place may be on another file system
+    const fd = openSync(path, "a", 0o600);
+    closeSync(this.#fd);
+    rmSync(this.#path);
+    [this.#fd, this.#path] = [fd, path];
   }
 
   #add(chunk: Buffer): void {

@@ -62,6 +62,15 @@ export class QemuVm {
     await this.#qmp.execute("cont");
   }
 
+  /** Stops the machine's processors and its clock. */
+  async pause(): Promise<void> {
+    await this.#qmp.execute("stop");
+  }
+
+  async resume(): Promise<void> {
+    await this.#qmp.execute("cont");
+  }
+
   async #migrate(command: "migrate" | "migrate-incoming", args: { readonly uri: string }, deadlineMs: number): Promise<void> {
     const over = ({ status }: { readonly status: string }): boolean => status === "completed" || status === "failed";
     const { status } = await this.#qmp.executeUntil(command, args, "MIGRATION", over, { deadlineMs });

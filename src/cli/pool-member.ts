@@ -1,0 +1,168 @@
+/**
+ * A member of the pool as a program: the supervisor of a container that nobody has asked for yet. Front dials it, and from then on it is what it would
+ * be, had front started it: with the caller's environment, umask and cgroups, and its command line's relative paths.
+ */
+import { readFileSync } from "node:fs";
+import { Socket } from "node:net";
+import { join } from "node:path";
+import { type Config, loadConfig } from "../config/config.ts";
+import { exitStatus, explain, HuskError } from "../errors.ts";
+import { type CgroupHierarchy, cgroupsIn, joinCgroups } from "../host/cgroups.ts";
+import { readJsonLines, writeJsonLine } from "../host/lines.ts";
+import { integer, list, nonEmptyString, object, oneOf, read, string } from "../narrow.ts";
+import { loadBundle } from "../oci/bundle.ts";
+import { Member, OtherMachine } from "../pool/member.ts";
+import { type MemberEvent, type MemberOrder, orderReader, type TakeRequest } from "../pool/messages.ts";
+import type { Sandbox } from "../sandbox/sandbox.ts";
+import type { SandboxSpec } from "../sandbox/sandbox-plan.ts";
+import { Trace } from "../sandbox/trace.ts";
+import { parseBeginning, parseCommandLine } from "./command-line.ts";
+import { openLog } from "./log.ts";
+import { complain } from "./output.ts";
+import { Session } from "./session.ts";
+import { sessionCall } from "./session-options.ts";
+import type { carryOut, Planned, plan, Supervision } from "./supervisor.ts";
+
+/** The descriptor on which the pool is told. */
+const poolDescriptor = 3;
+
+/** What a supervisor does, by the program that this one is a part of. */
+interface Work {
+  readonly plan: typeof plan;
+  readonly carryOut: typeof carryOut;
+}
+
+const requestReader = object<TakeRequest>({
+  session: oneOf(["run", "create"]),
+  words: list(string),
+  cwd: nonEmptyString,
+  umask: integer(0, 0o777),
+  environment: list(list(string)),
+  began: integer(0),
+  hello: (value) => value,
+});
+
+/** Serves the pool that has started this process, and then the call that takes it. */
+export async function servePool([orderJson = ""]: readonly string[], work: Work): Promise<void> {
+  const pool = new Socket({ fd: poolDescriptor, readable: true, writable: true });
+  let taken = false;
+  const onEnd = (): void => {
+    if (!taken) process.exit(0); // the pool is gone, and whatever is in the sandbox's namespaces goes with this process
+  };
+  readJsonLines(pool, "the pool", () => {}, onEnd);
+  const tell = (event: MemberEvent): void => {
+    if (pool.writable) writeJsonLine(pool, { event });
+  };
+  try {
+    const order = read(orderReader, JSON.parse(orderJson));
+    await joinCgroups(order.cgroups, [process.pid]);
+    const member = await Member.start(order, await configuration(order), (message) => complain(`${message}\n`));
+    await rehearseReading(member, order, work);
+    const died = member.sandbox.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
+    died.catch(() => {}); // once it is somebody's, it is that one's to be told
+    tell("ready");
+    const taking = await Promise.race([nextTaking(member, work), died]);
+    taken = true;
+    tell("taken");
+    pool.unref();
+    await serve(member, taking, work, () => tell("settled"));
+    tell("settled");
+  } catch (error) {
+    complain(`${explain(error)}\n`);
+    process.exit(exitStatus(error));
+  }
+}
+
+/** Reads a bundle once, so that this process has what that needs at hand. */
+async function rehearseReading(member: Member, { folder }: MemberOrder, work: Work): Promise<void> {
+  const words = ["run", "--bundle", join(folder, "rehearsal"), "rehearsal"];
+  const call = sessionCall(parseCommandLine(parseBeginning(words)));
+  if (call.verb !== "run") throw new HuskError("internal", "the rehearsal is no run");
+  await work
+    .plan(call, await loadBundle(call.bundle), null, (spec, config) => member.planMachine(spec, config))
+    .catch((error: unknown) => {
+      if (!(error instanceof OtherMachine)) throw error; // the pool's flags say so
+    });
+  await import("pino"); // the supervisor's log
+}
+
+/** The configuration with the pool's flags. */
+async function configuration({ settings }: MemberOrder): Promise<Config> {
+  const flags = Object.fromEntries(Object.entries(settings).map(([key, text]) => [key, { name: key, text }]));
+  return (await loadConfig({ env: process.env, flags })).config;
+}
+
+/** A call that this member does for. */
+interface Taking {
+  readonly supervision: Supervision;
+  readonly planned: Planned;
+}
+
+/** Waits for a call that this member does for, and declines others: nothing of them has been begun, so nothing is lost. */
+async function nextTaking(member: Member, work: Work): Promise<Taking> {
+  for (;;) {
+    const { front, line } = await member.asked();
+    const own = { environment: { ...process.env }, umask: process.umask() };
+    const taking = await judge(member, front, line, work);
+    if (taking !== undefined) return taking;
+    become(own);
+  }
+}
+
+/** What the caller's own supervisor would do, as far as it does nothing. Of mistakes, that one tells better. */
+async function judge(member: Member, front: Socket, line: string, work: Work): Promise<Taking | undefined> {
+  let session: Session | undefined;
+  try {
+    const request = read(requestReader, JSON.parse(line));
+    const trace = new Trace(request.began / 1000);
+    session = Session.over(front, request.hello);
+    trace.mark("taken from the pool");
+    become({ environment: Object.fromEntries(request.environment), umask: request.umask });
+    const call = sessionCall(parseCommandLine(parseBeginning(request.words, request.cwd)), request.cwd);
+    if (call.verb !== "run" && call.verb !== "create") throw new HuskError("internal", `"${call.verb}" is not for the pool`);
+    const bundle = await loadBundle(call.bundle);
+    const planned = await work.plan(call, bundle, session.hello.size, (spec, config) => member.planMachine(spec, config));
+    const { netns, disks } = planned.prepared.input.sandbox;
+    if (netns !== null) throw new HuskError("unsupported", "the sandbox has a network namespace of its own");
+    if (disks.length > 0) throw new HuskError("unsupported", "the sandbox has no disks");
+    if (session.signal.aborted) throw session.signal.reason as Error;
+    session.take();
+    return { supervision: { call, session, log: openLog(call.globals, false), trace, bundle }, planned };
+  } catch (error) {
+    session?.decline(error instanceof OtherMachine ? error.key : undefined);
+    if (session === undefined) front.destroy();
+    else await session.close();
+    return undefined;
+  }
+}
+
+/** Takes over what a child would have of its parent. */
+function become({ environment, umask }: { readonly environment: NodeJS.ProcessEnv; readonly umask: number }): void {
+  process.umask(umask);
+  for (const name of Object.keys(process.env)) if (!(name in environment)) delete process.env[name];
+  Object.assign(process.env, environment);
+}
+
+async function serve(member: Member, { supervision, planned }: Taking, work: Work, onStarted: () => void): Promise<void> {
+  const { session, log } = supervision;
+  const { input } = planned.prepared;
+  try {
+    const joined = joinCaller(session.hello.pid, member, input.hierarchies);
+    joined.catch(() => {}); // whoever awaits it gets it
+    const launch = (spec: SandboxSpec): Sandbox => member.adopt(spec, joined);
+    await work.carryOut(supervision, { ...planned, prepared: { ...planned.prepared, input: { ...input, launch } } }, onStarted);
+  } catch (error) {
+    const message = explain(error);
+    log.error(message);
+    session.fail(message, exitStatus(error));
+  } finally {
+    await member.sandbox.close(0);
+    await session.close();
+  }
+}
+
+/** Into the cgroups of the caller, from which a supervisor that front starts begins. */
+async function joinCaller(front: number, { sandbox }: Member, hierarchies: readonly CgroupHierarchy[]): Promise<void> {
+  const folders = cgroupsIn(readFileSync(`/proc/${front}/cgroup`, "utf8"), hierarchies);
+  await joinCgroups(folders, [process.pid, sandbox.helperPid]);
+}

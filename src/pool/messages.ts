@@ -1,0 +1,50 @@
+/**
+ * How the pool and its members talk: the pool starts each as `supervisor.js pool-member ORDER`, with descriptor 3 a socket pair, and is told, one JSON object
+ * a line:
+ *
+ *     {"event":"ready"}      its sandbox waits, and so does its socket
+ *     {"event":"taken"}      from here on it is somebody's, and no member any more
+ *     {"event":"settled"}    its container runs, or never will: the pool may go on to work for itself
+ *
+ * The end of the conversation is the pool's death to a member that waits, and nothing to one that was taken.
+ */
+import { list, map, nonEmptyString, object, oneOf, string } from "../narrow.ts";
+
+/** The first word of a member's command line. */
+export const poolMember = "pool-member";
+
+/** What a member is to be. */
+export interface MemberOrder {
+  /** The pool's own folder, of sandboxes of one shape. */
+  readonly folder: string;
+  /** The member's own in it, and of its socket. */
+  readonly name: string;
+  /** Settings that the pool was given as flags: by their key, in words. */
+  readonly settings: Readonly<Record<string, string>>;
+  /** The cgroups in which it waits. */
+  readonly cgroups: readonly string[];
+}
+
+export const orderReader = object<MemberOrder>({
+  folder: nonEmptyString,
+  name: nonEmptyString,
+  settings: map(string),
+  cgroups: list(nonEmptyString),
+});
+
+export type MemberEvent = "ready" | "taken" | "settled";
+
+export const eventReader = object<{ event: MemberEvent }>({ event: oneOf(["ready", "taken", "settled"]) });
+
+/** What front asks a member for (guest-agent/helper/PROTOCOL.md): all that it would have of its caller by inheritance. */
+export interface TakeRequest {
+  readonly session: "run" | "create";
+  readonly words: readonly string[];
+  readonly cwd: string;
+  readonly umask: number;
+  readonly environment: readonly (readonly string[])[];
+  /** When the call began, in microseconds since 1970. */
+  readonly began: number;
+  /** Session has its form. */
+  readonly hello: unknown;
+}

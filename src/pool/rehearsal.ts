@@ -1,0 +1,100 @@
+/**
+ * The rehearsal: before a sandbox of the pool waits, it goes once the whole way that its taker's container will go, with a container that is thrown away. An
+ * emulated processor translates each piece of code when it runs for the first time, which is most of what a start costs; so does V8, for this process.
+ * Nothing of it may be left in the guest, which is looked at.
+ */
+import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { PassThrough, Writable } from "node:stream";
+import { text } from "node:stream/consumers";
+import type { Config } from "../config/config.ts";
+import { HuskError } from "../errors.ts";
+import { loadBundle } from "../oci/bundle.ts";
+import { defaultSpec } from "../oci/default-spec.ts";
+import { stringifyJson } from "../oci/json.ts";
+import { Container } from "../sandbox/container.ts";
+import { planContainer } from "../sandbox/plan-container.ts";
+import type { Sandbox } from "../sandbox/sandbox.ts";
+
+/** What the program says. */
+const word = "rehearsed\n";
+
+/** Makes the bundle: a root file system with one static program, the helper, that says a word and ends with its standard input. */
+export function makeRehearsalBundle(folder: string, helper: string): void {
+  const rootfs = join(folder, "rootfs");
+  mkdirSync(rootfs, { recursive: true });
+  copyFileSync(helper, join(rootfs, "program"));
+  for (const name of ["proc", "dev", "sys"]) mkdirSync(join(rootfs, name));
+  const spec = {
+    ...defaultSpec,
+    root: { path: "rootfs" },
+    process: { ...defaultSpec.process, terminal: false, args: ["/program", "rehearsal"] },
+  };
+  writeFileSync(join(folder, "config.json"), stringifyJson(spec));
+}
+
+/** Goes the way `times` times, with the bundle in `folder`. Throws `guest` where it does not go as it should, or leaves something behind. */
+export async function rehearse(sandbox: Sandbox, folder: string, config: Config, times: number): Promise<void> {
+  const before = await inventory(sandbox);
+  for (let time = 0; time < times; time++) await once(sandbox, folder, config);
+  const after = await inventory(sandbox);
+  const difference = [
+    ...after.filter((item) => !before.includes(item)).map((item) => `+ ${item}`),
+    // The agent's own set-up process, which waited in the template, is used up by the first container.
+    ...before.filter((item) => !after.includes(item) && !/^process \d+ exe$/.test(item)).map((item) => `- ${item}`),
+  ];
+  if (difference.length > 0) throw new HuskError("guest", `the rehearsal has changed the guest: ${difference.slice(0, 8).join(", ")}`);
+}
+
+async function inventory({ agent }: Sandbox): Promise<readonly string[]> {
+  return (await agent.call("takeInventory", {})).items;
+}
+
+async function once(sandbox: Sandbox, folder: string, { allow }: Config): Promise<void> {
+  const bundle = await loadBundle(folder);
+  const plan = await planContainer(bundle, { id: "rehearsal", size: null, memory: new Map() }, allow);
+  for (const shown of plan.shown) await sandbox.mount(shown);
+  const ignored = (): void => {};
+  const container = new Container(sandbox, plan.container, ignored, ignored);
+  const { input, said, streams } = standardStreams();
+  const { ended, flushed } = await container.create(streams);
+  await container.start();
+  await further(container, stringifyJson(bundle.spec.process));
+  input.end();
+  const { end, reason } = await ended;
+  await flushed;
+  const words = await said;
+  if (!("code" in end) || end.code !== 0 || words !== word) {
+    throw new HuskError("guest", `the rehearsal's program ended with ${JSON.stringify({ ...end, reason, said: words })}`);
+  }
+  await sandbox.agent.call("deleteContainer", { containerId: "rehearsal" });
+  for (const shown of plan.shown) await sandbox.unmount(shown.target);
+}
+
+/** A further process in the container, as `husk exec` makes one. */
+async function further(container: Container, processJson: string): Promise<void> {
+  const { input, streams } = standardStreams();
+  const process = await container.addProcess("further", {
+    processJson,
+    terminal: false,
+    size: null,
+    ignorePaused: false,
+    streams: ["stdin", "stdout", "stderr"],
+  });
+  const ended = process.follow(streams);
+  await process.start();
+  input.end();
+  await ended;
+  await container.forgetProcess(process);
+}
+
+function standardStreams() {
+  const input = new PassThrough();
+  const output = new PassThrough();
+  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
+  return {
+    input,
+    said: text(output),
+    streams: { stdin: Promise.resolve(input), stdout: Promise.resolve(output), stderr: Promise.resolve(nowhere) },
+  };
+}
