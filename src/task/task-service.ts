@@ -200,7 +200,9 @@ export class TaskService {
   }
 
   async #resize({ id, execId, width, height }: ResizePtyRequest): Promise<void> {
-    await this.#task(id).process(execId).resize({ rows: height, columns: width });
+    const process = this.#task(id).process(execId);
+    // Without a terminal there is no size, which clients do not know beforehand: with runc it is no error either.
+    if (process.names.terminal) await process.resize({ rows: height, columns: width });
   }
 
   async #wait(id: string, execId: string): Promise<{ exitStatus: number; exitedAt: typeof never }> {

@@ -155,6 +155,7 @@ test("what cannot be done is said in the classes that containerd knows", async (
       expect(await code(call("kill", { id, execId: "e", signal: 15 }))).toBe(GrpcCode.notFound);
       expect(await call("delete", { id, execId: "e" })).toMatchObject({ pid, exitStatus: 0 });
       if (isHusk) expect(await code(call("checkpoint", { id, path: "/nowhere" }))).toBe(GrpcCode.unimplemented);
+      await call("resizePty", { id, width: 80, height: 24 }); // it has no terminal: there is nothing to do
       await call("shutdown", { id }); // it has a task: it stays
       expect(await call("connect", { id })).toMatchObject({ shimPid: expect.any(Number), taskPid: expect.any(Number) });
     }),
