@@ -2,9 +2,9 @@
 import type { Spec } from "../oci/types.ts";
 
 /** The pod's own limits, which containerd (1.6 and later) gives: the sums of its containers'. */
-const podMemory = "io.kubernetes.cri.sandbox-memory";
-const podQuota = "io.kubernetes.cri.sandbox-cpu-quota";
-const podPeriod = "io.kubernetes.cri.sandbox-cpu-period";
+export const podMemory = "io.kubernetes.cri.sandbox-memory";
+export const podQuota = "io.kubernetes.cri.sandbox-cpu-quota";
+export const podPeriod = "io.kubernetes.cri.sandbox-cpu-period";
 
 /** Where an engine says that a bundle is a pod's pause container, and how. */
 const pauseMarks: Readonly<Record<string, string>> = {

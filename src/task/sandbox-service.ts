@@ -15,6 +15,7 @@ import { metricsOf } from "./metrics.ts";
 import { PauseProcess } from "./pause-process.ts";
 import type { Pod } from "./pod.ts";
 import { podSpec } from "./pod-annotations.ts";
+import { podConfig } from "./pod-config.ts";
 import { TaskStdio } from "./stdio.ts";
 import { never, timestamp } from "./timestamp.ts";
 
@@ -78,12 +79,12 @@ export class SandboxService {
     return [...this.#sandboxes.values()].some((sandbox) => sandbox?.process.pid === pid);
   }
 
-  async #create({ sandboxId, bundlePath, netnsPath, annotations }: CreateSandboxRequest): Promise<void> {
+  async #create({ sandboxId, bundlePath, netnsPath, annotations, options }: CreateSandboxRequest): Promise<void> {
     if (this.#sandboxes.has(sandboxId)) throw new HuskError("already-exists", `sandbox "${sandboxId}" already exists`);
     this.#sandboxes.set(sandboxId, undefined);
     const member = {};
     try {
-      const spec = podSpec(await readPodSpec(bundlePath, annotations));
+      const spec = podSpec(await readPodSpec(bundlePath, podConfig(sandboxId, options), annotations));
       const { hosted } = await this.#pod.join(member, {
         id: sandboxId,
         spec,
@@ -124,7 +125,11 @@ export class SandboxService {
 }
 
 /** The pod's own config.json, where there is one: it need not have a program, nor a root file system. */
-async function readPodSpec(bundle: string, annotations: Readonly<Record<string, string>>): Promise<Spec> {
+async function readPodSpec(
+  bundle: string,
+  config: ReturnType<typeof podConfig>,
+  annotations: Readonly<Record<string, string>>,
+): Promise<Spec> {
   const path = join(bundle, "config.json");
   const text = await readFile(path, "utf8").catch(() => "{}"); // containerd 1.7 writes none
   const found = JSON.parse(text) as Record<string, unknown>;
@@ -132,5 +137,10 @@ async function readPodSpec(bundle: string, annotations: Readonly<Record<string, 
   const whole = { ociVersion: "1.1.0", ...found, process: found["process"] ?? program, root: found["root"] ?? { path: "rootfs" } };
   const { value } = parseSpec(JSON.stringify(whole), path);
   const sandbox = { "io.kubernetes.cri.container-type": "sandbox" };
-  return { ...value, annotations: { ...value.annotations, ...annotations, ...sandbox } };
+  return {
+    ...value,
+    ...config,
+    linux: { ...value.linux, ...config.linux },
+    annotations: { ...config.annotations, ...value.annotations, ...annotations, ...sandbox },
+  };
 }

@@ -86,6 +86,7 @@ export class Engines {
   readonly #data: string;
   readonly #holder: Program;
   readonly #archive: string;
+  readonly #generation: Generation;
   readonly #path: string;
   readonly #daemons: Program[] = [];
   readonly #programs: Program[] = [];
@@ -103,6 +104,7 @@ export class Engines {
   }
 
   private constructor(generation: Generation) {
+    this.#generation = generation;
     this.#path = generation === "newer" ? `${newerPrograms}:${path}` : path;
     this.folder = mkdtempSync(join(tmpdir(), "husk-engines-"));
     this.#data = join(this.folder, "data");
@@ -201,7 +203,7 @@ export class Engines {
     const plugins = network === undefined ? 'disabled_plugins = ["io.containerd.grpc.v1.cri"]' : "";
     writeFileSync(
       config,
-      `version = 2\nroot = "${this.#data}/containerd"\nstate = "/run/containerd-test"\n${plugins}\n[grpc]\naddress = "${socket}"\n${network === undefined ? "" : criConfig(network)}`,
+      `version = 2\nroot = "${this.#data}/containerd"\nstate = "/run/containerd-test"\n${plugins}\n[grpc]\naddress = "${socket}"\n${network === undefined ? "" : criConfig(network, this.#generation)}`,
     );
     const env = programs === undefined ? more : { ...more, PATH: `${programs}:${this.#path}` };
     this.#launchContainerd = async () => {
@@ -285,9 +287,12 @@ export class Engines {
 }
 
 /** The CRI plugin's part of containerd's configuration. */
-function criConfig(network: string): string {
+function criConfig(network: string, generation: Generation): string {
   const cri = 'plugins."io.containerd.grpc.v1.cri"';
   const runtimes = ["husk", "runc"].map((name) => `[${cri}.containerd.runtimes.${name}]\nruntime_type = "io.containerd.${name}.v2"\n`);
+  // The pods of this one are made by the Sandbox API.
+  if (generation === "newer")
+    runtimes.push(`[${cri}.containerd.runtimes.husk-sandbox]\nruntime_type = "io.containerd.husk.v2"\nsandbox_mode = "shim"\n`);
   return `[${cri}]\ndisable_apparmor = true\nrestrict_oom_score_adj = true\nsandbox_image = "docker.io/${pauseName}"
 [${cri}.cni]\nbin_dir = "/usr/lib/cni"\nconf_dir = "${network}"\n${runtimes.join("")}`;
 }

@@ -250,6 +250,16 @@ fn bootstrap_parameters_are_obeyed_and_answered() {
 }
 
 #[test]
+fn a_pod_need_not_have_a_config() {
+    let shims = Shims::new();
+    let bundle = shims.bundle("pod", json!({}));
+    fs::remove_file(bundle.join("config.json")).expect("remove");
+    let (status, address, stderr) = outcome(&mut shims.start_command("pod"));
+    assert_eq!((status, stderr), (0, String::new()), "{address}");
+    assert!(shims.server().words.starts_with("serve -group pod "), "it is a shim of its own");
+}
+
+#[test]
 fn a_start_that_fails_says_why_in_a_line_and_leaves_nothing() {
     let shims = Shims::new();
     let dist = shims.folder.path("shim.js");
@@ -257,24 +267,20 @@ fn a_start_that_fails_says_why_in_a_line_and_leaves_nothing() {
     let huge = json!({"io.containerd.runc.v2.group": "x".repeat(1 << 20)});
     let deep = format!("{{\"annotations\":{}", "[".repeat(100_000));
     for (id, config, message) in [
-        ("none", None, "husk: cannot open the bundle's config.json: No such file or directory (os error 2)"),
-        ("text", Some("hello".into()), "husk: config.json cannot be understood: expected value at line 1 column 1"),
-        ("list", Some(json!({"annotations": no_text}).to_string()), "husk: the annotation io.kubernetes.cri.sandbox-id is no text"),
+        ("text", "hello".into(), "husk: config.json cannot be understood: expected value at line 1 column 1"),
+        ("list", json!({"annotations": no_text}).to_string(), "husk: the annotation io.kubernetes.cri.sandbox-id is no text"),
         (
             "huge",
-            Some(json!({"annotations": huge}).to_string()),
+            json!({"annotations": huge}).to_string(),
             "husk: the annotation io.containerd.runc.v2.group is longer than 256 characters",
         ),
-        ("deep", Some(deep), "husk: config.json cannot be understood: "),
-        ("large", Some(" ".repeat((4 << 20) + 1)), "husk: config.json is larger than 4 MiB"),
+        ("deep", deep, "husk: config.json cannot be understood: "),
+        ("large", " ".repeat((4 << 20) + 1), "husk: config.json is larger than 4 MiB"),
     ] {
-        let bundle = shims.bundle_with(id, config.as_deref().unwrap_or(""));
-        if config.is_none() {
-            fs::remove_file(bundle.join("config.json")).expect("remove");
-        }
+        let bundle = shims.bundle_with(id, &config);
         let failure = shims.failure(id);
         assert!(failure.starts_with(message) && failure.lines().count() == 1, "{failure}");
-        assert_eq!(names(&bundle).len(), usize::from(config.is_some()), "{id}");
+        assert_eq!(names(&bundle), ["config.json"], "{id}");
         assert!(!Path::new(SOCKETS).exists(), "{id}");
     }
 

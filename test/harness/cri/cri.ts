@@ -13,6 +13,8 @@ const callMs = 90_000;
 export interface PodOptions {
   readonly sharedProcesses?: boolean;
   readonly sysctls?: Readonly<Record<string, string>>;
+  /** The runtime's name in containerd's configuration; the one under test. */
+  readonly handler?: string;
 }
 
 export interface ContainerOptions {
@@ -58,7 +60,7 @@ export class Cri {
   }
 
   /** Runs a pod. */
-  async pod({ sharedProcesses = false, sysctls = {} }: PodOptions = {}): Promise<Pod> {
+  async pod({ sharedProcesses = false, sysctls = {}, handler = isHusk ? "husk" : "runc" }: PodOptions = {}): Promise<Pod> {
     const name = `pod${this.#pods++}`;
     const pid = sharedProcesses ? "POD" : "CONTAINER";
     const config = {
@@ -69,7 +71,7 @@ export class Cri {
     };
     const { pod_sandbox_id: id } = await this.call<{ pod_sandbox_id: string }>("RunPodSandbox", {
       config,
-      runtime_handler: isHusk ? "husk" : "runc",
+      runtime_handler: handler,
     });
     return new Pod(this, id, config, pid);
   }
@@ -165,7 +167,9 @@ async function open(engines: Engines): Promise<Cri> {
     ipam: { type: "host-local", dataDir: "/run/cni-ipam", subnet: "10.88.7.0/24", routes: [{ dst: "0.0.0.0/0" }] },
   };
   writeFileSync(join(network, "10-bridge.conflist"), JSON.stringify({ cniVersion: "0.4.0", name: "bridge", plugins: [bridge] }));
-  const socket = await engines.containerd(resolve(import.meta.dirname, "../../../bin"), network);
+  // What containerd 1.7 wants to have the Sandbox API.
+  const env = { ENABLE_CRI_SANDBOXES: "1" };
+  const socket = await engines.containerd(resolve(import.meta.dirname, "../../../bin"), network, env);
   for (const archive of engines.archives())
     await engines.inside("ctr", "--address", socket, "--namespace", "k8s.io", "image", "import", archive);
   return new Cri(engines.outside(socket), join(engines.folder, "logs"));

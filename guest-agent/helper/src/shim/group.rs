@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -63,6 +63,10 @@ impl Config {
     pub fn read() -> Result<Config> {
         // O_NONBLOCK: it may be a FIFO, whose opening would wait for ever.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("config.json");
+        // A pod by the Sandbox API of containerd 1.7 has none; that a container lacks it, its creation says.
+        if file.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            return Ok(Config::default());
+        }
         let file = file.context("cannot open the bundle's config.json")?;
         let metadata = file.metadata().context("cannot look at config.json")?;
         ensure!(metadata.is_file(), "config.json is no file");

@@ -1,0 +1,33 @@
+import { expect, test } from "vitest";
+import { PodSandboxConfig } from "../gen/cri/v1/pod.ts";
+import { podConfig } from "./pod-config.ts";
+
+const config = PodSandboxConfig.fromPartial({
+  hostname: "pod0",
+  linux: {
+    cgroupParent: "/kubepods/burstable",
+    sysctls: { "net.ipv4.ip_forward": "1" },
+    resources: { memoryLimitInBytes: 268435456n, cpuQuota: 50000n, cpuPeriod: 100000n },
+  },
+});
+
+test("a pod's settings are those of the runtime spec", () => {
+  const options = { typeUrl: "runtime.v1.PodSandboxConfig", value: Buffer.from(PodSandboxConfig.encode(config).finish()) };
+  expect(podConfig("id", options)).toEqual({
+    hostname: "pod0",
+    annotations: {
+      "io.kubernetes.cri.sandbox-memory": "268435456",
+      "io.kubernetes.cri.sandbox-cpu-quota": "50000",
+      "io.kubernetes.cri.sandbox-cpu-period": "100000",
+    },
+    linux: { sysctl: { "net.ipv4.ip_forward": "1" }, cgroupsPath: "/kubepods/burstable/id" },
+  });
+});
+
+test("nothing follows from options that are others, or none", () => {
+  expect(podConfig("id", undefined)).toEqual({});
+  expect(podConfig("id", { typeUrl: "example.Options", value: Buffer.from([1, 2, 3]) })).toEqual({});
+  const empty = { typeUrl: "type.googleapis.com/runtime.v1.PodSandboxConfig", value: Buffer.alloc(0) };
+  expect(podConfig("id", empty)).toMatchObject({ linux: { sysctl: {} } });
+  expect(podConfig("id", empty)).not.toHaveProperty("hostname");
+});

@@ -1,0 +1,24 @@
+/** A pod's own settings as the Sandbox API brings them: CRI's PodSandboxConfig, in the words of the runtime spec. */
+import { join } from "node:path";
+import { PodSandboxConfig } from "../gen/cri/v1/pod.ts";
+import type { Any } from "../gen/google/protobuf/any.ts";
+import type { Spec } from "../oci/types.ts";
+import { podMemory, podPeriod, podQuota } from "./pod-annotations.ts";
+
+/** What CRI names its message. */
+const typeName = "runtime.v1.PodSandboxConfig";
+
+/** Of options of another kind, nothing follows. */
+export function podConfig(id: string, options: Any | undefined): Pick<Spec, "hostname" | "annotations" | "linux"> {
+  if (options === undefined || options.typeUrl.split("/").at(-1) !== typeName) return {};
+  const { hostname, linux } = PodSandboxConfig.decode(options.value);
+  const { memoryLimitInBytes = 0n, cpuQuota = 0n, cpuPeriod = 0n } = linux?.resources ?? {};
+  return {
+    ...(hostname === "" ? {} : { hostname }),
+    annotations: { [podMemory]: String(memoryLimitInBytes), [podQuota]: String(cpuQuota), [podPeriod]: String(cpuPeriod) },
+    linux: {
+      sysctl: linux?.sysctls ?? {},
+      ...(linux === undefined || linux.cgroupParent === "" ? {} : { cgroupsPath: join("/", linux.cgroupParent, id) }),
+    },
+  };
+}
