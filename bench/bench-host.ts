@@ -1,71 +1,157 @@
-/** What the benchmarks run: husk from this checkout with a root folder of its own, runc beside it, and a bundle of Debian's busybox. */
+/** What the benchmarks run: husk from a checkout with a root folder of its own, runc beside it, and bundles of Debian's busybox. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { type ProgramOptions, type Timing, time } from "./program.ts";
+import { duration, type ProgramOptions, type Timing, time } from "./program.ts";
+
+/** The guest's kernel. */
+export type Flavour = "own" | "debian";
+
+/** How a sandbox comes to be. */
+export interface Way {
+  readonly flavour?: Flavour;
+  /** Whether it is cloned from a template; they are kept in the benchmarks' own folder. */
+  readonly templates?: boolean;
+  /** The folder of a pool to take it from. */
+  readonly pool?: string;
+}
 
 interface Spec {
   process: { terminal: boolean; args: string[] };
+  root: { path: string; readonly: boolean };
+  linux: { namespaces: { type: string; path?: string }[] };
 }
 
 export class BenchHost implements AsyncDisposable {
   readonly folder = mkdtempSync(join(tmpdir(), "husk-bench."));
-  readonly bundle = join(this.folder, "bundle");
-  readonly #husk = resolve(import.meta.dirname, "../bin/husk");
-  readonly #detached: { readonly runtime: "husk" | "runc"; readonly id: string; readonly flavour: string }[] = [];
+  readonly checkout: string;
+  /** husk's own root folder. */
+  readonly root = join(this.folder, "husk");
+  readonly #rootfs = join(this.folder, "rootfs");
+  readonly #detached: (() => Promise<unknown>)[] = [];
   #count = 0;
 
-  constructor() {
-    const rootfs = join(this.bundle, "rootfs");
-    for (const name of ["bin", "dev", "etc", "proc", "sys", "tmp"]) mkdirSync(join(rootfs, name), { recursive: true });
-    cpSync("/bin/busybox", join(rootfs, "bin/busybox"), { dereference: true });
-    for (const applet of ["sh", "echo", "true", "sleep", "cat"]) symlinkSync("busybox", join(rootfs, "bin", applet));
+  /** `checkout`: the folder of the husk that is measured. */
+  constructor(checkout = resolve(import.meta.dirname, "..")) {
+    this.checkout = checkout;
+    for (const name of ["bin", "dev", "etc", "proc", "sys", "tmp"]) mkdirSync(join(this.#rootfs, name), { recursive: true });
+    cpSync("/bin/busybox", join(this.#rootfs, "bin/busybox"), { dereference: true });
+    for (const applet of ["sh", "echo", "true", "sleep", "cat", "dd", "nc", "ip", "seq", "rm", "mkdir", "sync"]) {
+      symlinkSync("busybox", join(this.#rootfs, "bin", applet));
+    }
   }
 
-  /** Makes `args` the bundle's program. */
-  async setProgram(args: readonly string[]): Promise<void> {
-    const file = join(this.bundle, "config.json");
-    rmSync(file, { force: true });
-    await time("runc", ["spec", "--bundle", this.bundle]);
+  /** A new bundle that runs `args`; `netns`: the path of the network namespace that it joins. */
+  async bundle(args: readonly string[], root: "folder" | "image" = "folder", netns?: string): Promise<string> {
+    const bundle = join(this.folder, this.nextId("bundle"));
+    mkdirSync(bundle);
+    await time("runc", ["spec", "--bundle", bundle]);
+    const file = join(bundle, "config.json");
     const spec = JSON.parse(readFileSync(file, "utf8")) as Spec;
     spec.process.terminal = false;
     spec.process.args = [...args];
+    spec.root = { path: root === "folder" ? this.#rootfs : await this.#image(), readonly: root === "image" };
+    const network = spec.linux.namespaces.find(({ type }) => type === "network");
+    if (netns !== undefined && network !== undefined) network.path = netns;
+    rmSync(file);
     writeFileSync(file, JSON.stringify(spec));
+    return bundle;
   }
 
-  nextId(): string {
+  /** The same root file system as an EROFS image. */
+  #madeImage: Promise<string> | undefined;
+  #image(): Promise<string> {
+    this.#madeImage ??= (async () => {
+      const image = join(this.folder, "root.erofs");
+      await time("mkfs.erofs", [image, this.#rootfs]);
+      return image;
+    })();
+    return this.#madeImage;
+  }
+
+  nextId(prefix = "bench"): string {
     this.#count += 1;
-    return `bench-${process.pid}-${this.#count}`;
+    return `${prefix}-${process.pid}-${this.#count}`;
   }
 
-  /** Calls husk; `flavour` is the guest's kernel, own or debian; `templates`: whether the machine is cloned from one, kept in the bench's own folder. */
-  husk(flavour: string, args: readonly string[], options: ProgramOptions = {}, templates = false): Promise<Timing> {
-    const config = join(this.folder, `${flavour}${templates ? "-templates" : ""}.toml`);
-    writeFileSync(
-      config,
-      `[vm]\nkernel = "${flavour}"\n[template]\nenabled = ${templates}\nfolder = "${join(this.folder, "templates")}"\n`,
-    );
-    const { NODE_EXTRA_CA_CERTS: _, ...env } = process.env;
-    return time(this.#husk, ["--root", join(this.folder, "husk"), ...args], { ...options, env: { ...env, HUSK_CONFIG: config } });
+  /** Calls husk. */
+  husk(way: Way, args: readonly string[], options: ProgramOptions = {}): Promise<Timing> {
+    return time(join(this.checkout, "bin/husk"), ["--root", this.root, ...args], { ...options, env: this.#environment(way) });
+  }
+
+  /** Starts husk, with its outputs on pipes. */
+  startHusk(way: Way, args: readonly string[]): ChildProcess {
+    return spawn(join(this.checkout, "bin/husk"), ["--root", this.root, ...args], { env: this.#environment(way), stdio: "pipe" });
   }
 
   runc(args: readonly string[], options: ProgramOptions = {}): Promise<Timing> {
     return time("runc", ["--root", join(this.folder, "runc"), ...args], options);
   }
 
-  /** Runs the bundle in the background, until the benchmarks end. Answers the container's id. */
-  async detach(runtime: "husk" | "runc", flavour = "own"): Promise<string> {
+  startRunc(args: readonly string[]): ChildProcess {
+    return spawn("runc", ["--root", join(this.folder, "runc"), ...args], { stdio: "pipe" });
+  }
+
+  /** How long a run of a bundle takes with husk, or with runc. */
+  async run(runtime: Way | "runc", bundle: string): Promise<number> {
+    const args = ["run", "--bundle", bundle, this.nextId()];
+    return (await (runtime === "runc" ? this.runc(args) : this.husk(runtime, args))).endMs;
+  }
+
+  /** Runs a bundle in the background, until the benchmarks end or the answered function is called. */
+  async detach(runtime: Way | "runc", bundle: string): Promise<{ readonly id: string; readonly remove: () => Promise<void> }> {
     const id = this.nextId();
-    const args = ["run", "--detach", "--bundle", this.bundle, id];
-    await (runtime === "husk" ? this.husk(flavour, args, { silent: true }) : this.runc(args, { silent: true }));
-    this.#detached.push({ runtime, id, flavour });
-    return id;
+    const args = ["run", "--detach", "--bundle", bundle, id];
+    const call = (words: readonly string[]) => (runtime === "runc" ? this.runc(words, silent) : this.husk(runtime, words, silent));
+    await call(args);
+    const remove = async (): Promise<void> => {
+      const index = this.#detached.indexOf(remove);
+      if (index !== -1) this.#detached.splice(index, 1);
+      await call(["delete", "--force", id]);
+    };
+    this.#detached.push(remove);
+    return { id, remove };
+  }
+
+  /** Whether this husk has a command. */
+  async has(verb: string): Promise<boolean> {
+    return new RegExp(`^ +${verb} `, "m").test((await this.husk({}, ["--help"])).output);
+  }
+
+  /** What a start of Node that does nothing takes, in milliseconds: the least that a command in Node can take. */
+  bareNode(): Promise<number> {
+    return duration(process.execPath, ["-e", "0"], { env: withoutCertificates() });
+  }
+
+  #environment({ flavour = "own", templates = false, pool = "" }: Way): NodeJS.ProcessEnv {
+    const config = join(this.folder, `${flavour}${templates ? "-templates" : ""}.toml`);
+    writeFileSync(
+      config,
+      `[vm]\nkernel = "${flavour}"\n[template]\nenabled = ${templates}\nfolder = "${join(this.folder, "templates")}"\n`,
+    );
+    return { ...withoutCertificates(), HUSK_CONFIG: config, HUSK_POOL: pool };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const { runtime, id, flavour } of this.#detached) {
-      await (runtime === "husk" ? this.husk(flavour, ["delete", "--force", id]) : this.runc(["delete", "--force", id]));
-    }
+    for (const remove of this.#detached.toReversed()) await remove();
     rmSync(this.folder, { recursive: true, force: true });
   }
+}
+
+const silent = { silent: true } as const;
+
+/** Node reads them at each start where this is set, which is nothing of husk's. */
+function withoutCertificates(): NodeJS.ProcessEnv {
+  const { NODE_EXTRA_CA_CERTS: _, ...env } = process.env;
+  return env;
+}
+
+/** Ends a program that was started, and waits for it. */
+export async function end(child: ChildProcess, signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = once(child, "exit");
+  child.kill(signal);
+  await ended;
 }

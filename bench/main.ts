@@ -1,130 +1,108 @@
 /**
- * The benchmarks: `npm run bench`, or `node bench/main.ts [RUNS]`. Prints ratios, each of two things measured in turn in one run on one machine, and
- * keeps all figures in results/ as JSON. Absolute times say what machine it was; under emulation, they say little more.
+ * The benchmarks: `npm run bench -- [PARTS...] [FLAGS]`. Prints every figure beside what it is measured against, and each goal of DESIGN.md's, and keeps
+ * all samples in results/ as JSON, with a page of plots beside it. Absolute times say what machine it was; under emulation, they say little more.
  */
-import { mkdirSync, writeFileSync } from "node:fs";
-import { cpus } from "node:os";
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { cpus, release } from "node:os";
 import { join } from "node:path";
-import { bareMachine } from "./bare-machine.ts";
+import { parseArgs } from "node:util";
 import { BenchHost } from "./bench-host.ts";
-import { type GuestMemory, guestMemory } from "./guest-memory.ts";
-import { time } from "./program.ts";
-import { interleave, type Summary } from "./samples.ts";
-import { table } from "./table.ts";
+import { compareCommits, comparisonTable } from "./compare.ts";
+import { type FigureResult, goalText, type PartMaker, rounded, type Settings } from "./figure.ts";
+import { measurePart } from "./measure.ts";
+import { calls } from "./parts/calls.ts";
+import { crowd, memory } from "./parts/density.ts";
+import { engines } from "./parts/engines.ts";
+import { guest } from "./parts/guest.ts";
+import { shim } from "./parts/shim.ts";
+import { start } from "./parts/start.ts";
+import { files, network, stdio } from "./parts/streams.ts";
+import { goalTable, keepReport, reportTable } from "./report.ts";
 
-interface Comparison {
-  readonly what: string;
-  readonly husk: Summary;
-  readonly beside: string;
-  readonly other: Summary;
-  readonly ratio: number;
-  /** The ratio that husk is to stay below. */
-  readonly budget: number | undefined;
+const all: Readonly<Record<string, PartMaker>> = { start, calls, engines, crowd, memory, guest, shim, stdio, files, network };
+
+const usage = `usage: npm run bench -- [PART...] [--runs N] [--mebibytes N] [--fifty] [--compare A --compare B]
+  PART          ${Object.keys(all).join(", ")} (default: all)
+  --runs N      how often each thing is measured (default: 10)
+  --mebibytes N how much goes through streams and networks (default: 256)
+  --fifty       50 sandboxes at once, as well
+  --compare     given twice, with a commit each: these two in turn, husk alone; ends with 1 where the second is worse`;
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    runs: { type: "string", default: "10" },
+    mebibytes: { type: "string", default: "256" },
+    fifty: { type: "boolean", default: false },
+    compare: { type: "string", multiple: true, default: [] },
+    help: { type: "boolean", short: "h", default: false },
+  },
+});
+const commits = values.compare;
+const chosen = positionals.length === 0 ? Object.keys(all) : positionals;
+const parts = new Map(chosen.flatMap((name) => (all[name] === undefined ? [] : [[name, all[name]] as const])));
+const settings: Settings = {
+  runs: count(values.runs),
+  mebibytes: count(values.mebibytes),
+  crowds: values.fifty ? [1, 5, 20, 50] : [1, 5, 20],
+  alone: commits.length > 0,
+};
+
+if (values.help) console.log(usage);
+else if (parts.size < chosen.length || (commits.length !== 0 && commits.length !== 2)) {
+  console.error(usage);
+  process.exitCode = 2;
+} else if (commits.length === 2) process.exitCode = await inTurn(commits[0] ?? "", commits[1] ?? "");
+else await beside();
+
+async function beside(): Promise<void> {
+  await using host = new BenchHost();
+  const figures: FigureResult[] = [];
+  for (const [name, make] of parts) figures.push(...(await measurePart(name, make, host, settings, tell)));
+  const report = { at: new Date().toISOString(), commit: commit(), machine: machine(), runs: settings.runs, figures };
+  console.log(`${reportTable(report)}\n\n${goalTable(report)}\n`);
+  console.log(`Medians of ${settings.runs} runs in turn. Kept in:\n${keepReport(report, join(import.meta.dirname, "results")).join("\n")}`);
 }
 
-const runs = Number(process.argv[2] ?? 10);
-if (!Number.isSafeInteger(runs) || runs < 1) throw new Error(`expected a number of runs, got ${process.argv[2]}`);
-
-await using host = new BenchHost();
-const comparisons: Comparison[] = [];
-const memory: Record<string, GuestMemory> = {};
-
-/** Measures husk and something beside it in turn, and notes the ratio. */
-async function compare(
-  what: string,
-  husk: () => Promise<number>,
-  beside: string,
-  other: () => Promise<number>,
-  budget?: number,
-): Promise<void> {
-  const measured = await interleave(runs, { husk, other });
-  const ratio = measured.husk.medianMs / measured.other.medianMs;
-  comparisons.push({ what, husk: measured.husk, beside, other: measured.other, ratio, budget });
-  console.error(`bench: ${what}: ${ratio.toFixed(2)}`);
+/** Answers the exit status. */
+async function inTurn(before: string, after: string): Promise<number> {
+  const figures = await compareCommits([before, after], parts, settings);
+  const worse = figures.filter(({ verdict }) => verdict === "worse");
+  console.log(comparisonTable(figures));
+  console.log(
+    `\n${worse.length} of ${figures.length} figures are worse at ${after} than at ${before} (Mann-Whitney, p < 0.01, and more than 5 %).`,
+  );
+  return worse.length === 0 ? 0 : 1;
 }
 
-for (const [flavour, budget] of [
-  ["own", 1.3],
-  ["debian", 1.2],
-] as const) {
-  await host.setProgram(["/bin/sleep", "1000000"]);
-  const running = await host.detach("husk", flavour);
-  const bare = bareMachine(join(host.folder, "husk"), host.folder);
-  await host.husk(flavour, ["delete", "--force", running]);
-  await host.setProgram(["/bin/echo", "ready"]);
-  const boot = async (): Promise<number> =>
-    (await host.husk(flavour, ["run", "--bundle", host.bundle, host.nextId()], { until: "ready" })).firstOutputMs;
-  const floor = async (): Promise<number> => (await time(bare.program, bare.args, { until: "ready" })).firstOutputMs;
-  await compare(`cold boot to first output, ${flavour} kernel`, boot, "bare QEMU, same kernel and machine", floor, budget);
-  memory[flavour] = await guestMemory(host, flavour, mebibytesGiven(bare.args));
+function tell(figure: FigureResult): void {
+  const [husk] = figure.series;
+  const goals = figure.goals.map((goal) => `${goalText(goal, figure)}: ${goal.met ? "met" : "missed"}`);
+  console.error(`bench: ${figure.name}: ${[`${rounded(husk?.summary.median ?? Number.NaN)} ${figure.unit}`, ...goals].join("; ")}`);
 }
 
-await host.setProgram(["/bin/sleep", "1000000"]);
-const [inHusk, inRunc] = [await host.detach("husk"), await host.detach("runc")];
-const ended = async (timing: ReturnType<typeof time>): Promise<number> => (await timing).endMs;
-const bareNode = (): Promise<number> => ended(time(process.execPath, ["-e", "0"]));
-await compare(
-  "exec of true",
-  () => ended(host.husk("own", ["exec", inHusk, "/bin/true"])),
-  "runc exec",
-  () => ended(host.runc(["exec", inRunc, "/bin/true"])),
-);
-await compare("state", () => ended(host.husk("own", ["state", inHusk])), "node -e 0", bareNode);
-await compare("list", () => ended(host.husk("own", ["list"])), "node -e 0", bareNode);
-await host.setProgram(["/bin/true"]);
-const run = (): string[] => ["run", "--bundle", host.bundle, host.nextId()];
-await compare(
-  "run of true, booted, own kernel",
-  () => ended(host.husk("own", run())),
-  "runc run",
-  () => ended(host.runc(run())),
-);
-await ended(host.husk("own", run(), {}, true)); // the first makes the template
-await compare(
-  "run of true from a template, a folder, own kernel",
-  () => ended(host.husk("own", run(), {}, true)),
-  "runc run",
-  () => ended(host.runc(run())),
-  6,
-);
+function count(text: string): number {
+  const number = Number(text);
+  if (!Number.isSafeInteger(number) || number < 1) throw new Error(`expected a number of at least 1, got ${text}`);
+  return number;
+}
 
-const ms = ({ medianMs, minMs, maxMs }: Summary): string => `${medianMs.toFixed(0)} (${minMs.toFixed(0)}-${maxMs.toFixed(0)})`;
-console.log(
-  table(
-    ["what", "husk, ms", "beside it", "ms", "ratio", "budget"],
-    comparisons.map(({ what, husk, beside, other, ratio, budget }) => [
-      what,
-      ms(husk),
-      beside,
-      ms(other),
-      ratio.toFixed(2),
-      budget?.toFixed(1) ?? "",
-    ]),
-  ),
-);
-console.log(`\nMedian of ${runs} runs in turn, the fastest and the slowest in parentheses.\n`);
-console.log(
-  table(
-    ["guest memory, MiB", "given", "kernel sees", "free for programs", "taken", "of it after boot", "agent's file"],
-    Object.entries(memory).map(([flavour, m]) => [
-      flavour,
-      ...[m.givenMiB, m.totalMiB, m.availableMiB, m.givenMiB - m.availableMiB, m.totalMiB - m.availableMiB, m.agentFileMiB].map((mib) =>
-        mib.toFixed(1),
-      ),
-    ]),
-  ),
-);
+function commit(): string {
+  const git = (...args: string[]): string =>
+    execFileSync("git", args, { cwd: import.meta.dirname, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+  if (!existsSync(join(import.meta.dirname, "../.git"))) return "unknown";
+  return `${git("rev-parse", "--short=12", "HEAD")}${git("status", "--porcelain", "--untracked-files=no") === "" ? "" : " with changes"}`;
+}
 
-const results = join(import.meta.dirname, "results");
-mkdirSync(results, { recursive: true });
-const now = new Date().toISOString();
-const file = join(results, `${now.replaceAll(":", "-")}.json`);
-writeFileSync(file, `${JSON.stringify({ at: now, processors: cpus().map(({ model }) => model), runs, comparisons, memory }, null, 2)}\n`);
-console.log(`\nKept in ${file}`);
-
-/** The memory in a QEMU command line's -m, in MiB. */
-function mebibytesGiven(args: readonly string[]): number {
-  const found = /^(\d+)M$/.exec(args[args.indexOf("-m") + 1] ?? "")?.[1];
-  if (found === undefined) throw new Error("expected -m with a number of mebibytes in QEMU's command line");
-  return Number(found);
+function machine(): Record<string, string> {
+  const processors = cpus();
+  const firstLine = (program: string): string => execFileSync(program, ["--version"], { encoding: "utf8" }).split("\n")[0] ?? "";
+  return {
+    processors: `${processors.length} x ${processors[0]?.model ?? "unknown"}`,
+    kernel: release(),
+    node: process.version,
+    qemu: firstLine("qemu-system-x86_64"),
+    runc: firstLine("runc"),
+  };
 }

@@ -1,0 +1,45 @@
+/** The same container by engines: `ctr run` through the shim, `docker run`; beside runc by the same engine, and husk's own run beside Docker's. */
+import type { BenchHost, Way } from "../bench-host.ts";
+import { Engines } from "../engine.ts";
+import type { Part } from "../figure.ts";
+
+const way: Way = { templates: true };
+
+export async function engines(host: BenchHost): Promise<Part> {
+  const opened = await Engines.open(host);
+  try {
+    await opened.containerd();
+    await opened.docker();
+  } catch (error) {
+    await opened.close();
+    throw error;
+  }
+  const bundle = await host.bundle(["/bin/true"]);
+  const milliseconds = { unit: "ms", better: "less" } as const;
+  return {
+    figures: [
+      {
+        name: "ctr run of true",
+        ...milliseconds,
+        husk: () => opened.ctrRun("husk"),
+        beside: { "ctr run with runc": () => opened.ctrRun("runc") },
+        goals: [{ of: "ctr run with runc", bound: 2.5 }],
+      },
+      {
+        name: "docker run of true",
+        ...milliseconds,
+        husk: () => opened.dockerRun("husk"),
+        beside: { "docker run with runc": () => opened.dockerRun("runc") },
+        goals: [],
+      },
+      {
+        name: "husk run of true from a template, a folder as root",
+        ...milliseconds,
+        husk: () => host.run(way, bundle),
+        beside: { "docker run with runc": () => opened.dockerRun("runc") },
+        goals: [{ of: "docker run with runc", bound: 1 }],
+      },
+    ],
+    close: () => opened.close(),
+  };
+}

@@ -1,0 +1,132 @@
+/** Starts: booted, cloned from a template, taken from a pool; beside runc and a bare QEMU. */
+import type { ChildProcess } from "node:child_process";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { BareMachine } from "../bare-machine.ts";
+import { type BenchHost, end, type Flavour, type Way } from "../bench-host.ts";
+import type { Figure, Part, Settings } from "../figure.ts";
+
+export async function start(host: BenchHost, { alone }: Settings): Promise<Part> {
+  const [echo, nothing, image] = await Promise.all([
+    host.bundle(["/bin/echo", "ready"]),
+    host.bundle(["/bin/true"]),
+    host.bundle(["/bin/true"], "image"),
+  ]);
+  const runc = (bundle: string) => (): Promise<number> => host.run("runc", bundle);
+  const cloned: Way = { templates: true };
+  const own = await floor(host, "own");
+  const debian = await floor(host, "debian");
+  if (!alone) await own.save();
+  await host.run(cloned, nothing); // the first makes the template
+  const figures: Figure[] = [
+    { ...cold(host, echo, "own", own), goals: [{ of: "bare QEMU", bound: 1.3 }] },
+    { ...cold(host, echo, "debian", debian), goals: [{ of: "bare QEMU", bound: 1.2 }] },
+    {
+      name: "run of true, booted",
+      ...milliseconds,
+      husk: () => host.run({}, nothing),
+      beside: { "runc run": runc(nothing) },
+      goals: [],
+    },
+    {
+      name: "run of true from a template, a folder as root",
+      ...milliseconds,
+      husk: () => host.run(cloned, nothing),
+      beside: { "runc run": runc(nothing), "bare QEMU restored": () => own.restore() },
+      goals: [{ of: "runc run", bound: 6 }],
+    },
+    {
+      name: "run of true from a template, an image as root",
+      ...milliseconds,
+      husk: () => host.run(cloned, image),
+      beside: { "runc run": runc(nothing), "bare QEMU restored": () => own.restore() },
+      goals: [
+        { of: "runc run", bound: 4 },
+        { of: "bare QEMU restored", bound: 2 },
+      ],
+    },
+  ];
+  if (!(await host.has("pool"))) return { figures };
+  const pool = await Pool.start(host, join(host.folder, "pool"));
+  const pooled: Figure = {
+    name: "run of true from the pool",
+    ...milliseconds,
+    husk: async () => {
+      await pool.ready();
+      return host.run({ ...cloned, pool: pool.folder }, nothing);
+    },
+    beside: { "runc run": runc(nothing) },
+    goals: [{ of: "runc run", bound: 2.5 }],
+  };
+  return { figures: [...figures, pooled], close: () => pool.close() };
+}
+
+const milliseconds = { unit: "ms", better: "less" } as const;
+
+function cold(host: BenchHost, bundle: string, flavour: Flavour, bare: BareMachine): Omit<Figure, "goals"> {
+  return {
+    name: `cold boot to first output, ${flavour} kernel`,
+    ...milliseconds,
+    husk: async () =>
+      (await host.husk({ flavour }, ["run", "--bundle", bundle, host.nextId()], { until: ["ready"] })).marks[0] ?? Number.NaN,
+    beside: { "bare QEMU": () => bare.boot() },
+  };
+}
+
+/** The bare machine beside husk's of that flavour. */
+async function floor(host: BenchHost, flavour: Flavour): Promise<BareMachine> {
+  const { remove } = await host.detach({ flavour }, await host.bundle(["/bin/sleep", "1000000"]));
+  const folder = join(host.folder, `bare-${flavour}`);
+  mkdirSync(folder);
+  try {
+    return BareMachine.beside(host.root, folder);
+  } finally {
+    await remove();
+  }
+}
+
+/** A pool of one sandbox, which says each time when it is full. */
+class Pool {
+  readonly folder: string;
+  readonly #keeper: ChildProcess;
+  #full = 0;
+  #taken = 0;
+  #wake: () => void = () => {};
+
+  static async start(host: BenchHost, folder: string): Promise<Pool> {
+    mkdirSync(folder, { mode: 0o700 });
+    const pool = new Pool(folder, host.startHusk({ templates: true, pool: folder }, ["pool", "--size", "1"]));
+    await pool.#until(1);
+    return pool;
+  }
+
+  private constructor(folder: string, keeper: ChildProcess) {
+    this.folder = folder;
+    this.#keeper = keeper;
+    keeper.stdout?.on("data", (chunk: Buffer) => {
+      this.#full += chunk.toString().split(" ready\n").length - 1;
+      this.#wake();
+    });
+    keeper.stderr?.resume();
+    keeper.on("exit", () => this.#wake());
+  }
+
+  /** Resolves when the next one may be taken. */
+  ready(): Promise<void> {
+    this.#taken += 1;
+    return this.#until(this.#taken);
+  }
+
+  async close(): Promise<void> {
+    await end(this.#keeper);
+  }
+
+  async #until(times: number): Promise<void> {
+    while (this.#full < times) {
+      if (this.#keeper.exitCode !== null) throw new Error(`husk pool ended with ${this.#keeper.exitCode}`);
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+}
