@@ -41,6 +41,10 @@ test("exit codes, streams, and the container's environment with changes", async 
   expect(await host.ok("exec", id, "sh", "-c", 'echo "$FROM $PWD $(id -u)"')).toBe("config /home 0\n");
   const changed = ["-e", "FROM=flag", "-e", "MORE=x=y", "--cwd", "/tmp", "-u", "1000:1000"];
   expect(await host.ok("exec", ...changed, id, "sh", "-c", 'echo "$FROM $MORE $PWD $(id -u):$(id -g)"')).toBe("flag x=y /tmp 1000:1000\n");
+  const nowhere = await host.runtime("exec", "--cwd", "/not/there", id, "true");
+  expect(nowhere.status).not.toBe(0);
+  expect(nowhere.stderr).toMatch(/\/not\/there.*no such file or directory\n$/i);
+  expect(await host.ok("exec", id, "sh", "-c", "ls -d /not || echo not made")).toBe("not made\n");
   expect((await end()).status).toBe(0);
 });
 

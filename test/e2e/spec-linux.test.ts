@@ -85,13 +85,16 @@ test("devices: each kind that a guest has, and rules for what is not listed", as
   expect(stdout).toBe("/dev/full2 character special file 604 3:4\n/dev/pipe fifo 600 0:0\nthrough\n1\ntty=1\n2\n");
 });
 
-test("seccomp: arguments, an errno of one's own, and death", async ({ host }) => {
-  const allowAllBut = (syscall: object) => ({
+function allowAllBut(syscall: object): object {
+  return {
     defaultAction: "SCMP_ACT_ALLOW",
     defaultErrnoRet: 1,
     architectures: ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
     syscalls: [syscall],
-  });
+  };
+}
+
+test("seccomp: arguments, an errno of one's own, and death", async ({ host }) => {
   const rule = { names: ["setpriority"], action: "SCMP_ACT_ERRNO", errnoRet: 33, args: [{ index: 2, value: 5, op: "SCMP_CMP_EQ" }] };
   const partly = await host.run(
     host.script("renice -n 5 $$ 2>&1; renice -n 6 $$ && echo other", { linux: { seccomp: allowAllBut(rule) } }),
@@ -99,6 +102,14 @@ test("seccomp: arguments, an errno of one's own, and death", async ({ host }) =>
   expect(partly.stdout).toEqual(expect.stringMatching(/^renice: .*Numerical argument out of domain\nother\n$/));
   const killed = allowAllBut({ names: ["mkdir", "mkdirat"], action: "SCMP_ACT_KILL_PROCESS" });
   expect((await host.run(host.script("exec mkdir /x", { linux: { seccomp: killed } }))).status).toBe(128 + 31);
+});
+
+test("seccomp: a profile that is older than the calls of the set-up does not stop it", async ({ host }) => {
+  const seccomp = allowAllBut({ names: ["close_range", "faccessat2", "openat2", "statx", "clone3"], action: "SCMP_ACT_ERRNO" });
+  for (const noNewPrivileges of [false, true]) {
+    const bundle = host.script("echo runs", { process: { noNewPrivileges }, linux: { seccomp } });
+    expect(await host.run(bundle)).toEqual({ status: 0, stdout: "runs\n", stderr: "" });
+  }
 });
 
 test("what the virtual machine's boundary subsumes is accepted, and said in the log", async ({ host }) => {

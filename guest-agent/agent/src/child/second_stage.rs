@@ -34,7 +34,10 @@ fn prepare(control: &mut Control, mut setup: Setup) -> Result<Program> {
         Some((gathered, mount_point)) => Some(enter_root(&setup, gathered, &mount_point)?),
         None => None,
     };
-    make_cwd(&setup.process.cwd)?;
+    check_cwd(&setup.process.cwd)?;
+    if root.is_some() {
+        make_cwd(&setup.process.cwd)?;
+    }
     let identity = identity::of(&setup.process)?;
     set_streams(control, &setup, identity.uid, root.is_some())?;
     let is_init = root.is_some();
@@ -44,6 +47,8 @@ fn prepare(control: &mut Control, mut setup: Setup) -> Result<Program> {
     umask(Mode::from_bits_truncate(0o022));
 
     set_limits(&setup)?;
+    // Before any filter, which need not know this call.
+    sys::close_on_exec_from(3).context(|| "close what the program must not inherit")?;
     let process = &setup.process;
     let seccomp = setup.spec.linux.seccomp.as_ref();
     if process.no_new_privileges {
@@ -55,7 +60,6 @@ fn prepare(control: &mut Control, mut setup: Setup) -> Result<Program> {
     let home = identity::home(identity.uid);
     identity::assume(process, &identity)?;
     let program = program::find(process, &home)?;
-    sys::close_on_exec_from(3).context(|| "close what the program must not inherit")?;
     reset_signals()?;
 
     control.send(&ToAgent::Ready)?;
@@ -128,13 +132,17 @@ fn set_names(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// The working directory is made where it is missing, as runc does.
-fn make_cwd(cwd: &str) -> Result<()> {
-    if !cwd.starts_with('/') {
-        return Err(Failure::invalid(format!(
-            "process.cwd: expected an absolute path, got {cwd:?}"
-        )));
+fn check_cwd(cwd: &str) -> Result<()> {
+    if cwd.starts_with('/') {
+        return Ok(());
     }
+    Err(Failure::invalid(format!(
+        "process.cwd: expected an absolute path, got {cwd:?}"
+    )))
+}
+
+/// The working directory of a container's first process is made where it is missing, as runc does; that of a further one has to be there.
+fn make_cwd(cwd: &str) -> Result<()> {
     let root = std::fs::File::open("/").context(|| "open /")?;
     match resolve(root.as_fd(), cwd.as_ref(), Missing::Folder) {
         Ok(_) => Ok(()),
