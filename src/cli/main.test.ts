@@ -204,6 +204,12 @@ describe("errors", () => {
     expect(await husk(verb, "box")).toEqual({ status: 1, stdout: "", stderr: `husk: ${message}\n` });
   });
 
+  it("kill --all of a container that has stopped has nothing to do, which is no error", async () => {
+    await claim({ status: "stopped", supervisor: null });
+    expect(await husk("kill", "--all", "box", "9")).toEqual({ status: 0, stdout: "", stderr: "" });
+    expect((await husk("kill", "--all", "nope", "9")).status).toBe(1);
+  });
+
   it("are in the log as well, as the JSON that engines read", async () => {
     const log = join(root, "log.json");
     await husk("--log", log, "--log-format", "json", "state", "nope");
