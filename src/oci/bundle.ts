@@ -3,10 +3,11 @@
  * sources of its bind mounts are.
  */
 import { constants, statSync } from "node:fs";
-import { open, realpath, stat, statfs } from "node:fs/promises";
+import { open, readFile, realpath, stat, statfs } from "node:fs/promises";
 import path from "node:path";
 import { HuskError } from "../errors.ts";
-import { bindSource, isBind } from "./mounts.ts";
+import { asksForSharing, bindSource, isBind } from "./mounts.ts";
+import { isSharedMount } from "./propagation.ts";
 import type { DeviceNumber, Source, Sources } from "./sources.ts";
 import type { Process, Spec } from "./types.ts";
 import { type Parsed, parseProcess, parseSpec } from "./validate.ts";
@@ -46,7 +47,18 @@ export async function checkRootfs(bundle: Bundle): Promise<void> {
 /** Looks at the sources of the bind mounts. */
 export async function inspectSources(spec: Spec, bundle: string): Promise<Sources> {
   const binds = (spec.mounts ?? []).map((mount, index) => ({ mount, index })).filter(({ mount }) => isBind(mount));
-  return new Map(await Promise.all(binds.map(async ({ mount, index }) => [index, await inspect(bindSource(mount, bundle))] as const)));
+  const found = await Promise.all(
+    binds.map(async ({ mount, index }) => {
+      const source = await inspect(bindSource(mount, bundle));
+      return [index, asksForSharing(mount) ? await withSharing(source) : source] as const;
+    }),
+  );
+  return new Map(found);
+}
+
+async function withSharing(source: Source): Promise<Source> {
+  if (source.kind !== "folder" && source.kind !== "file") return source;
+  return { ...source, shared: isSharedMount(await readFile("/proc/self/mountinfo", "utf8"), source.realPath) };
 }
 
 /** Whether a path leads to the network namespace of this process or of the host's PID 1, which not everybody may look at. */

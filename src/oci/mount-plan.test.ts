@@ -144,7 +144,7 @@ describe("refuses", () => {
     [
       "propagation back",
       bind("/x", "/x", "rshared"),
-      folder("/x"),
+      { kind: "folder", realPath: "/x", shared: true },
       "propagation back to the host (shared) is not supported: mounts made in the guest are the guest's",
     ],
     ["id mapping", bind("/x", "/x", "idmap"), folder("/x"), "an id-mapped mount is not supported: virtio-fs has no id-mapped mounts"],

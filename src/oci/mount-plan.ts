@@ -3,7 +3,7 @@
  * place, or it is refused. Engines write mounts of all these kinds without being asked, see the fixtures.
  */
 import { guestCanMount, guestDevice } from "./guest.ts";
-import { destinationOf, isBind, isReadonly } from "./mounts.ts";
+import { asksForSharing, destinationOf, isBind, isReadonly } from "./mounts.ts";
 import type { Source } from "./sources.ts";
 import type { Mount } from "./types.ts";
 
@@ -74,7 +74,8 @@ export function isOverlayOption(option: string): boolean {
 
 function planBind(mount: Mount, source: Source | undefined, sourcePath: string): MountPlan {
   if (mount.source === undefined || mount.source === "" || source === undefined) return refuse("a bind mount needs a source");
-  if (hasOption(mount, "shared", "rshared")) {
+  // Where the host's mount is not shared, nothing would go back with runc either: the option is about the container's own mounts.
+  if (asksForSharing(mount) && "shared" in source && source.shared === true) {
     return refuse("propagation back to the host (shared) is not supported: mounts made in the guest are the guest's");
   }
   const what = `source ${sourcePath}`;

@@ -16,6 +16,11 @@ export function isReadonly(mount: Mount): boolean {
   return last === "ro" || last === "rro";
 }
 
+/** Whether mounts made in it are to be passed on. */
+export function asksForSharing(mount: Mount): boolean {
+  return mount.options?.some((option) => option === "shared" || option === "rshared") ?? false;
+}
+
 /** Where a mount goes, below "/": the specification lets old tools leave the slash out. */
 export function destinationOf(mount: Mount): string {
   return path.posix.resolve("/", mount.destination);

@@ -1,7 +1,7 @@
 /** config.json's mounts: the options that are about the mount itself, propagation, and the kernel's file systems. */
 import { mkdirSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { expect } from "vitest";
-import { test } from "../harness/host.ts";
+import { type Host, test } from "../harness/host.ts";
 import { isHusk } from "../harness/runtime.ts";
 import { defaultMounts } from "../harness/spec.ts";
 
@@ -42,22 +42,34 @@ test("mounts: the options of a bind mount, and the recursive ones", async ({ hos
   ]);
 });
 
+/** A file system of the host's of its own, with that propagation; unmounted at the test's end. */
+async function mountTmpfs(host: Host, propagation: string): Promise<string> {
+  const folder = host.path(host.name("tmpfs"));
+  mkdirSync(folder);
+  const mounted = await host.start("mount", ["-t", "tmpfs", propagation, "tmpfs", folder]).ended();
+  host.defer(async () => void (await host.start("umount", [folder]).ended()));
+  if (mounted.status !== 0) throw new Error(mounted.stderr);
+  return folder;
+}
+
 test.runIf(isHusk)("mounts: propagation of the root and of a mount", async ({ host }) => {
   const shared = host.path("shared");
   mkdirSync(shared);
+  const unshared = await mountTmpfs(host, "--make-private");
   const script = `
     kind() { grep " $1 " /proc/self/mountinfo | head -1 | sed "s/ - .*//" | cut -d" " -f7-; }
-    echo root=$(kind / | grep -o "shared"); echo private=$(kind /a); echo tmp=$(kind /b | grep -o shared)`;
+    echo root=$(kind / | grep -o "shared"); echo private=$(kind /a); echo tmp=$(kind /b | grep -o shared); echo own=$(kind /c | grep -o shared)`;
   const bundle = host.script(script, {
     mounts: [
       ...defaultMounts,
       { destination: "/a", type: "bind", source: shared, options: ["bind", "rprivate"] },
       { destination: "/b", type: "tmpfs", source: "x", options: ["rshared"] },
+      { destination: "/c", type: "bind", source: unshared, options: ["bind", "rshared"] },
     ],
     linux: { rootfsPropagation: "shared" },
   });
   const { stdout } = await host.run(bundle);
-  expect(stdout).toBe("root=shared\nprivate=\ntmp=shared\n");
+  expect(stdout).toBe("root=shared\nprivate=\ntmp=shared\nown=shared\n");
 });
 
 test("mounts: the kernel's file systems", async ({ host }) => {
@@ -101,9 +113,10 @@ test("mounts: a destination behind a link stays in the root file system, and a f
 });
 
 test.runIf(isHusk)("mounts: what a virtual machine cannot have is refused by name", async ({ host }) => {
+  const shared = await mountTmpfs(host, "--make-shared");
   const refused: [object, RegExp][] = [
     [{ destination: "/a", type: "bind", source: "/tmp", options: ["bind", "idmap"] }, /mounts\[7\]: an id-mapped mount is not supported/],
-    [{ destination: "/a", type: "bind", source: "/tmp", options: ["rbind", "rshared"] }, /mounts\[7\]: propagation back to the host/],
+    [{ destination: "/a", type: "bind", source: shared, options: ["rbind", "rshared"] }, /mounts\[7\]: propagation back to the host/],
     [{ destination: "/a", type: "ext4", source: "/dev/sda1" }, /mounts\[7\]: the file system ext4 cannot be mounted in the guest/],
     [{ destination: "/a", type: "bind", source: "/not/there", options: ["bind"] }, /mounts\[7\]: source \/not\/there does not exist/],
   ];

@@ -59,7 +59,8 @@ export const proofs: readonly Proof[] = [
     field: "mounts[].options",
     file: mounts,
     test: "mounts: the options of a bind mount, and the recursive ones",
-    words: "Honoured in the guest, each that runc knows. Refused: idmap and ridmap; shared and rshared on a bind mount",
+    words:
+      "Honoured in the guest, each that runc knows. Refused: idmap and ridmap; shared and rshared on a bind mount whose source is in a shared mount of the host",
   },
   {
     field: "mounts[].type",

@@ -1,0 +1,23 @@
+import { expect, test } from "vitest";
+import { isSharedMount } from "./propagation.ts";
+
+const mountinfo = `22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 22 0:30 / /run rw shared:5 master:2 - tmpfs tmpfs rw
+31 22 0:31 / /srv rw master:1 - tmpfs tmpfs rw
+32 22 0:32 / /srv/a\\040b rw shared:7 - tmpfs tmpfs rw
+33 22 0:33 / /hidden rw shared:8 - tmpfs tmpfs rw
+34 33 0:34 / /hidden rw - tmpfs tmpfs rw
+`;
+
+test.each([
+  ["/etc", true],
+  ["/run", true],
+  ["/run/x/y", true],
+  ["/running", true],
+  ["/srv", false],
+  ["/srv/x", false],
+  ["/srv/a b/c", true],
+  ["/hidden/x", false],
+])("whether %s is in a shared mount: %j", (path, shared) => {
+  expect(isSharedMount(mountinfo, path)).toBe(shared);
+});

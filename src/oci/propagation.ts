@@ -1,0 +1,21 @@
+/** Whether the host's mounts pass on what is mounted below them: mount_namespaces(7), "Shared subtrees". */
+
+/** Whether the mount that `path` (without symbolic links) is in is shared with others. `mountinfo`: the text of /proc/self/mountinfo (proc_pid_mountinfo(5)). */
+export function isSharedMount(mountinfo: string, path: string): boolean {
+  let nearest = { point: "", shared: false };
+  for (const line of mountinfo.split("\n")) {
+    const [left = ""] = line.split(" - ");
+    const [, , , , encoded, , ...optional] = left.split(" ");
+    if (encoded === undefined) continue;
+    const point = decode(encoded);
+    const holds = point === "/" || path === point || path.startsWith(`${point}/`);
+    // Of two at one place the later one hides the other.
+    if (holds && point.length >= nearest.point.length) nearest = { point, shared: optional.some((field) => field.startsWith("shared:")) };
+  }
+  return nearest.shared;
+}
+
+/** The kernel writes spaces, tabs, newlines and backslashes as three octal digits. */
+function decode(point: string): string {
+  return point.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
+}
