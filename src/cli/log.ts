@@ -36,19 +36,26 @@ const realSinks: LogSinks = {
   now: () => new Date(),
 };
 
-/** `toStderr`: false for a session's child, whose standard error is nobody's: front prints its last words. */
+/**
+ * Begins a log, whose file is there from then on: one that cannot be written is told of before anything is done, as runc does. Throws `host`.
+ * `toStderr`: false for a session's child, whose standard error is nobody's: front prints its last words.
+ */
 export function openLog(globals: Pick<Globals, "log" | "logFormat" | "debug">, toStderr = true, sinks: LogSinks = realSinks): Log {
+  const append = (text: string): void => {
+    if (globals.log === undefined) return;
+    try {
+      sinks.append(globals.log, text);
+    } catch (cause) {
+      throw new HuskError("host", `cannot write the log ${globals.log}`, { cause });
+    }
+  };
+  append("");
   const write = (level: Level, message: string): void => {
     if (level === "debug" && !globals.debug) return;
     // What is informative only belongs in a log; without one it is said to those who want to know more.
     const quiet = level === "info" && !globals.debug;
     if (toStderr && !quiet) sinks.stderr(`husk: ${level === "error" ? "" : `${level}: `}${message}\n`);
-    if (globals.log === undefined) return;
-    try {
-      sinks.append(globals.log, formatLine(globals.logFormat, level, message, sinks.now()));
-    } catch (cause) {
-      throw new HuskError("host", `cannot write the log ${globals.log}`, { cause });
-    }
+    append(formatLine(globals.logFormat, level, message, sinks.now()));
   };
   return {
     debug: (message) => write("debug", message),

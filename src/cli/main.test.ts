@@ -221,10 +221,10 @@ describe("errors", () => {
     ]);
   });
 
-  it("that cannot be logged are said all the same", async () => {
-    const { status, stderr } = await husk("--log", "/no/such/folder/log", "state", "nope");
-    expect(status).toBe(1);
-    expect(stderr).toMatch(/^husk: container "nope" does not exist\nhusk: cannot write the log \/no\/such\/folder\/log: ENOENT/);
+  it("a log that cannot be written is told of before anything is done", async () => {
+    const { status, stderr } = await husk("--log", "/no/such/folder/log", "list");
+    expect(status).toBe(125);
+    expect(stderr).toMatch(/^husk: cannot write the log \/no\/such\/folder\/log: ENOENT[^\n]*\n$/);
   });
 });
 
