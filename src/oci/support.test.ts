@@ -120,6 +120,12 @@ describe("refused by name", () => {
     expect(lines(spec, { allowVmSection: true })).toEqual([initrd]);
   });
 
+  test("a system control that is the hostname, which has a field of its own", () => {
+    expect(lines(withLinux({ sysctl: { "kernel.hostname": "x", "kernel.shmmax": "1" } }))).toEqual([
+      'refused: linux.sysctl["kernel.hostname"]: it conflicts with the field hostname, which is for that',
+    ]);
+  });
+
   test("annotations of husk's own, unless the administrator allows them", () => {
     const spec: Spec = { ...defaultSpec, annotations: { "io.husk.memory": "1GiB", "io.husk.x": "1", "com.example/io.husk.": "x" } };
     const unknown = 'refused: annotations["io.husk.x"]: husk knows io.husk.vcpus and io.husk.memory alone';

@@ -100,7 +100,12 @@ export const proofs: readonly Proof[] = [
   { field: "linux.uidMappings", file: process, test: "namespaces: user with mappings" },
   { field: "linux.gidMappings", file: process, test: "namespaces: user with mappings" },
   { field: "linux.timeOffsets", file: process, test: "namespaces: time, whose clocks have their offsets" },
-  { field: "linux.sysctl", file: spec, test: paths },
+  {
+    field: "linux.sysctl",
+    file: spec,
+    test: paths,
+    words: "Honoured in the guest. Refused: `kernel.hostname`, for which there is the field hostname",
+  },
   { field: "linux.cgroupsPath", file: linux, test: limits },
   {
     field: "linux.namespaces",

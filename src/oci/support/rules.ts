@@ -64,6 +64,7 @@ export const fieldRules: readonly FieldRule[] = [
   { field: "linux.uidMappings", place: "guest" },
   { field: "linux.gidMappings", place: "guest" },
   { field: "linux.sysctl", place: "guest" },
+  { field: "linux.sysctl.kernel.hostname", place: "refused", check: ({ linux }) => hostnames(linux?.sysctl) },
   { field: "linux.cgroupsPath", place: "host" },
   { field: "linux.namespaces", place: "judged" },
   { field: "linux.devices", place: "judged" },
@@ -136,6 +137,13 @@ export const fieldRules: readonly FieldRule[] = [
   { field: "zos", place: "refused", reason: "the guest is Linux" },
   { field: "freebsd", place: "refused", reason: "the guest is Linux" },
 ];
+
+/** As with runc: two fields for one thing. */
+function hostnames(sysctl: Readonly<Record<string, string>> = {}): { path: string; reason: string }[] {
+  return Object.hasOwn(sysctl, "kernel.hostname")
+    ? [{ path: 'linux.sysctl["kernel.hostname"]', reason: "it conflicts with the field hostname, which is for that" }]
+    : [];
+}
 
 function notifying(seccomp: Seccomp | undefined): { path: string; reason: string }[] {
   const paths = [
