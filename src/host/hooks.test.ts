@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { runHooks } from "./hooks.ts";
 
 let bundle: string;
@@ -23,6 +23,15 @@ test("hooks run in order, in the bundle, with the state on standard input and no
   );
   expect(readFileSync(join(bundle, "order"), "utf8")).toBe('{"id":"x"}done\n');
   expect(readFileSync(join(bundle, "env"), "utf8")).toBe("1\n");
+});
+
+test("a hook that names no environment has husk's own; one that names an empty one has none", async () => {
+  vi.stubEnv("HUSK_TEST_WORD", "inherited");
+  const write = (file: string): string => `echo "word=$HUSK_TEST_WORD" > ${file}`;
+  await runHooks("prestart", [shell(write("own")), shell(write("none"), { env: [] })], {}, bundle);
+  vi.unstubAllEnvs();
+  expect(readFileSync(join(bundle, "own"), "utf8")).toBe("word=inherited\n");
+  expect(readFileSync(join(bundle, "none"), "utf8")).toBe("word=\n");
 });
 
 test("a failing hook stops those after it, with what it said", async () => {

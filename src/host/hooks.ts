@@ -3,7 +3,10 @@ import { spawn } from "node:child_process";
 import { HuskError } from "../errors.ts";
 import { Tail } from "./tail.ts";
 
-/** One hook, as the spec has it. `args` are execv's, so args[0] is the program's own name; `timeout` is in seconds. */
+/**
+ * One hook, as the spec has it. `args` are execv's, so args[0] is the program's own name; `timeout` is in seconds. Without `env` it has husk's own environment,
+ * as with runc, since hooks are written for that.
+ */
 export interface HostHook {
   readonly path: string;
   readonly args?: readonly string[] | undefined;
@@ -25,7 +28,7 @@ function runHook(what: string, hook: HostHook, state: object, bundle: string): P
     const child = spawn(hook.path, args, {
       argv0: argv0 ?? hook.path,
       cwd: bundle,
-      env: environment(hook.env ?? []),
+      env: hook.env === undefined ? process.env : environment(hook.env),
       stdio: ["pipe", "pipe", "pipe"],
       detached: true, // a group of its own, so that a timeout ends what it started as well
     });
