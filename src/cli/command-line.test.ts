@@ -58,7 +58,7 @@ describe("what is asked", () => {
 
   it("knows the global flags before the rest has been read", () => {
     const beginning = parseBeginning(["--root", "r", "--log", "/l", "--log-format=json", "--debug", "no-such-verb"]);
-    expect(beginning.globals).toEqual({ root: `${process.cwd()}/r`, log: "/l", logFormat: "json", debug: true });
+    expect(beginning.globals).toEqual({ root: `${process.cwd()}/r`, log: "/l", logFormat: "json", debug: true, systemdCgroup: false });
     expect(() => parseCommandLine(beginning)).toThrow(`unknown command "no-such-verb"`);
   });
 });
@@ -84,13 +84,13 @@ describe("refusals", () => {
     [["kill"], `"kill" takes at least 1 argument, got 0`],
     [["kill", "a", "b", "c"], `"kill" takes at most 2 arguments, got 3`],
     [["--log-format", "xml", "list"], `--log-format: expected text or json, got "xml"`],
-    [["--systemd-cgroup", "list"], "--systemd-cgroup is not supported"],
   ])("%j", (words, message) => {
     expect(() => parse(...words)).toThrow(expect.objectContaining({ message }));
   });
 
-  it("takes --systemd-cgroup=false, which asks for nothing", () => {
-    expect(parse("--systemd-cgroup=false", "list")).toMatchObject({ verb: "list" });
+  it("takes --systemd-cgroup before every verb, as engines give it", () => {
+    expect(parse("--systemd-cgroup", "list")).toMatchObject({ verb: "list", globals: { systemdCgroup: true } });
+    expect(parse("--systemd-cgroup=false", "list")).toMatchObject({ verb: "list", globals: { systemdCgroup: false } });
   });
 });
 
@@ -99,7 +99,6 @@ describe("refused by name", () => {
     [["checkpoint", "box"], '"checkpoint" is not supported'],
     [["restore", "box"], '"restore" is not supported'],
     [["ps", "box", "-ef"], '"ps" takes no options of ps(1)'],
-    [["--systemd-cgroup", "list"], "--systemd-cgroup is not supported"],
   ])("%j", (words, message) => {
     expect(() => parseCommandLine(parseBeginning(words))).toThrow(message);
   });

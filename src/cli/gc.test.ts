@@ -48,7 +48,7 @@ function claim(id: string, change: Partial<ContainerRecord>): void {
 }
 
 function run(dryRun = false): Promise<number> {
-  const globals = { root, log: undefined, logFormat: "text", debug: false } as const;
+  const globals = { root, log: undefined, logFormat: "text", debug: false, systemdCgroup: false } as const;
   return gc({ verb: "gc", globals, flags: { "dry-run": dryRun }, operands: [] }, log);
 }
 

@@ -9,7 +9,7 @@ export const globalFlags = {
   log: { kind: "text", value: "FILE", help: "also write errors and warnings to this file" },
   "log-format": { kind: "text", value: "text|json", help: "the form of that file (default: text)" },
   debug: { kind: "switch", help: "say more, on standard error or in the log" },
-  "systemd-cgroup": { kind: "switch", help: "not supported: cgroupsPath is a path" },
+  "systemd-cgroup": { kind: "switch", help: "have systemd make the cgroup: cgroupsPath is slice:prefix:name" },
   rootless: { kind: "text", value: "WORD", help: "accepted for runc's sake; without meaning here" },
   version: { kind: "switch", short: "v", help: "print the version" },
   help: { kind: "switch", short: "h", help: "print help" },
@@ -23,6 +23,8 @@ export interface Globals {
   readonly log: string | undefined;
   readonly logFormat: "text" | "json";
   readonly debug: boolean;
+  /** Whether systemd makes a new container's cgroup. What has been made once is remembered: other verbs do not ask. */
+  readonly systemdCgroup: boolean;
 }
 
 /** `cwd`: what relative paths begin with. Throws `invalid-argument` or `unsupported`. */
@@ -31,9 +33,6 @@ export function readGlobals(flags: FlagValues<typeof globalFlags>, cwd: string):
   if (logFormat !== "text" && logFormat !== "json") {
     throw new HuskError("invalid-argument", `--log-format: expected text or json, got ${JSON.stringify(logFormat)}`);
   }
-  if (flags["systemd-cgroup"]) {
-    throw new HuskError("unsupported", "--systemd-cgroup is not supported", { hint: "use the cgroupfs driver: cgroupsPath as a path" });
-  }
   const log = flags.log === undefined ? undefined : resolve(cwd, flags.log);
-  return { root: resolve(cwd, flags.root ?? defaultRoot()), log, logFormat, debug: flags.debug };
+  return { root: resolve(cwd, flags.root ?? defaultRoot()), log, logFormat, debug: flags.debug, systemdCgroup: flags["systemd-cgroup"] };
 }

@@ -147,7 +147,7 @@ async function serve(member: Member, { supervision, planned }: Taking, work: Wor
   const { session, log } = supervision;
   const { input } = planned.prepared;
   try {
-    const joined = joinCaller(session.hello.pid, member, input.hierarchies);
+    const joined = joinCaller(session.hello.pid, member, input.cgroups.hierarchies);
     joined.catch(() => {}); // whoever awaits it gets it
     const launch = (spec: SandboxSpec): Sandbox => member.adopt(spec, joined);
     await work.carryOut(supervision, { ...planned, prepared: { ...planned.prepared, input: { ...input, launch } } }, onStarted);

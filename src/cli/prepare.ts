@@ -22,6 +22,8 @@ import type { AcceleratorChoice } from "../vmm/accelerator.ts";
 export interface PrepareOptions {
   readonly root: string;
   readonly id: string;
+  /** Whether systemd is to make the cgroup. */
+  readonly systemdCgroup: boolean;
   readonly consoleSocket: string | null;
   /** Whether the caller stays until the container ends. */
   readonly foreground: boolean;
@@ -42,7 +44,11 @@ export interface Prepared {
  * Reads, checks and plans a container with a sandbox of its own. `planMachine`: where its machine comes from. Throws `invalid-argument`, `unsupported` or `host`.
  */
 export async function prepare(bundle: Bundle, options: PrepareOptions, config: Config, planMachine = planVm): Promise<Prepared> {
-  const plan = await planContainer(bundle, { id: options.id, size: options.size, memory: new Map() }, config.allow);
+  const plan = await planContainer(
+    bundle,
+    { id: options.id, size: options.size, systemdCgroup: options.systemdCgroup, memory: new Map() },
+    config.allow,
+  );
   const container = containerInput(bundle, plan, options, config);
   const { vm, accelerator, cgroupLimits, notes } = await planMachine(bundle.spec, config);
   return {
@@ -78,7 +84,13 @@ export async function prepareJoining(
   if (supervisor === undefined) throw new HuskError("internal", "this process is not to be found");
   const plan = await planContainer(
     bundle,
-    { id: options.id, size: options.size, memory, guestNamespace: namespacesOf(options.root, supervisor) },
+    {
+      id: options.id,
+      size: options.size,
+      systemdCgroup: options.systemdCgroup,
+      memory,
+      guestNamespace: namespacesOf(options.root, supervisor),
+    },
     config.allow,
   );
   refuseBeyondMachine(bundle.spec, size, sizeDefaults(config));
@@ -92,7 +104,7 @@ function containerInput(bundle: Bundle, plan: ContainerPlan, options: PrepareOpt
       "config.json: process.terminal: a container in the background needs --console-socket for its terminal",
     );
   }
-  const { container, shown, disks, memory, standInRootfs, cgroupsPath, hooks } = plan;
+  const { container, shown, disks, memory, standInRootfs, cgroup, hooks } = plan;
   return {
     root: options.root,
     record: firstRecord(options, bundle),
@@ -101,10 +113,9 @@ function containerInput(bundle: Bundle, plan: ContainerPlan, options: PrepareOpt
     disks,
     memory,
     standInRootfs,
-    cgroupsPath,
+    cgroups: { hierarchies: findHierarchies(readFileSync("/proc/self/mountinfo", "utf8")), at: cgroup },
     hooks,
     consoleSocket: options.consoleSocket,
-    hierarchies: findHierarchies(readFileSync("/proc/self/mountinfo", "utf8")),
     stopMs: config.deadlines.stopMs,
     callMs: config.deadlines.callMs,
     helper: helperPath(),

@@ -116,6 +116,7 @@ function prepareOptions(call: Call, size: TerminalSize | null): PrepareOptions {
   return {
     root: call.globals.root,
     id: call.id,
+    systemdCgroup: call.globals.systemdCgroup,
     consoleSocket: call.consoleSocket ?? null,
     foreground: isForeground(call),
     keep: call.verb === "run" && call.keep,

@@ -85,7 +85,7 @@ export function limitCgroups(hierarchies: readonly CgroupHierarchy[], path: stri
 }
 
 /** cgroup v1's shares on cgroup v2's scale: 2 to 262144 becomes 1 to 10000 (as runc converts them). */
-function weightOf(shares: number): number {
+export function weightOf(shares: number): number {
   return 1 + Math.floor(((shares - 2) * 9999) / 262142);
 }
 

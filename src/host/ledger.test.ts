@@ -28,6 +28,7 @@ describe("the file", () => {
       { kind: "cgroup", path: "/sys/fs/cgroup/husk/a" },
       { kind: "tap", netns: "/run/netns/x", link: "eth0", tap: "husk0" },
       { kind: "file", path: "/run/a b" },
+      { kind: "scope", unit: "husk-a.scope", description: "husk sandbox husk-a 01" },
     ];
     expect(readLedger(ledger)).toEqual([]);
     for (const entry of entries) noteInLedger(ledger, entry);
@@ -48,6 +49,7 @@ describe("the file", () => {
     `{"kind":"folder","path":"/run/husk/../../etc"}`,
     `{"kind":"folder","path":"/"}`,
     `{"kind":"tap","netns":"/n","link":"eth0"}`,
+    `{"kind":"scope","unit":"husk-a.scope"}`,
   ])("refuses a line that none of ours can be: %s", (line) => {
     noteInLedger(ledger, { kind: "file", path: "/run/a" });
     appendFileSync(ledger, `${line}\n`);

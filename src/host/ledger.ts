@@ -7,11 +7,14 @@ import { appendFileSync, readFileSync, rmSync } from "node:fs";
 import { isAbsolute, normalize } from "node:path";
 import { HuskError } from "../errors.ts";
 import { removeCgroup } from "./cgroup-removal.ts";
+import type { OwnScope } from "./scope.ts";
 import { hasCode } from "./system-error.ts";
 
 export type LedgerEntry =
   /** A cgroup folder of our own. */
   | { readonly kind: "cgroup"; readonly path: string }
+  /** A scope unit of systemd's, with whatever is left in it. */
+  | ({ readonly kind: "scope" } & OwnScope)
   /** A folder, with all that is in it. */
   | { readonly kind: "folder"; readonly path: string }
   | { readonly kind: "file"; readonly path: string }
@@ -76,13 +79,22 @@ export async function giveBack(entries: readonly LedgerEntry[], options: GiveBac
 
 /** An entry in words: `the cgroup /sys/fs/cgroup/husk/a`. */
 export function describeEntry(entry: LedgerEntry): string {
-  return entry.kind === "tap" ? `the tap ${entry.tap} of ${entry.link} in ${entry.netns}` : `the ${entry.kind} ${entry.path}`;
+  switch (entry.kind) {
+    case "tap":
+      return `the tap ${entry.tap} of ${entry.link} in ${entry.netns}`;
+    case "scope":
+      return `the scope ${entry.unit}`;
+    default:
+      return `the ${entry.kind} ${entry.path}`;
+  }
 }
 
 async function giveBackOne(entry: LedgerEntry, options: GiveBackOptions): Promise<void> {
   switch (entry.kind) {
     case "cgroup":
       return await removeCgroup(entry.path);
+    case "scope":
+      return await (await import("./scope.ts")).stopScope(entry);
     case "folder":
       return removeFolder(entry.path);
     case "file":
@@ -114,10 +126,11 @@ function parseEntry(line: string): LedgerEntry | undefined {
     return undefined;
   }
   if (typeof value !== "object" || value === null) return undefined;
-  const { kind, path, netns, link, tap } = value as Readonly<Record<string, unknown>>;
+  const { kind, path, netns, link, tap, unit, description } = value as Readonly<Record<string, unknown>>;
   if (kind === "tap") {
     return typeof netns === "string" && typeof link === "string" && typeof tap === "string" ? { kind, netns, link, tap } : undefined;
   }
+  if (kind === "scope") return typeof unit === "string" && typeof description === "string" ? { kind, unit, description } : undefined;
   // A relative path, or one with "..", is none that we wrote.
   if (typeof path !== "string" || !isAbsolute(path) || normalize(path) !== path || path === "/") return undefined;
   return kind === "cgroup" || kind === "folder" || kind === "file" || kind === "mount" ? { kind, path } : undefined;

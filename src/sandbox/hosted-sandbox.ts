@@ -1,6 +1,6 @@
 /** A sandbox together with what it takes of the host outside its namespaces: cgroups, and taps in a network namespace of others. All of it is in a ledger. */
-import { type CgroupHierarchy, type CgroupLimits, limitCgroups, makeCgroups } from "../host/cgroups.ts";
 import { noteInLedger } from "../host/ledger.ts";
+import type { SandboxCgroups } from "../host/sandbox-cgroups.ts";
 import { NetworkMirror } from "../network/mirror.ts";
 import { type GuestIdentity, type LaunchObserver, Sandbox } from "./sandbox.ts";
 import type { SandboxSpec } from "./sandbox-plan.ts";
@@ -14,10 +14,8 @@ export interface HostedSandboxSpec {
   readonly ledger: () => string;
   /** Where the socket for connections to localhost in a network namespace of others may be, as long as the sandbox lives. */
   readonly forwardSocket: string;
-  readonly hierarchies: readonly CgroupHierarchy[];
-  /** Seen from each hierarchy's root. */
-  readonly cgroupsPath: string;
-  readonly cgroupLimits: CgroupLimits;
+  /** What everything of the sandbox joins. */
+  readonly cgroups: SandboxCgroups;
   readonly observer: LaunchObserver;
   /** Where the sandbox comes from; absent: it is launched now. */
   readonly launch?: LaunchSandbox;
@@ -33,17 +31,17 @@ export class HostedSandbox {
   #connected: Promise<GuestIdentity> | undefined;
   #network: NetworkMirror | undefined;
 
-  /** Makes the cgroups and starts the VM; `connect` waits for it. What was taken when it throws, the ledger knows. */
+  /** Starts the VM; `connect` waits for it. */
   static launch(spec: HostedSandboxSpec): HostedSandbox {
-    const cgroups = makeCgroups(spec.hierarchies, spec.cgroupsPath, (path) => noteInLedger(spec.ledger(), { kind: "cgroup", path }));
-    limitCgroups(spec.hierarchies, spec.cgroupsPath, spec.cgroupLimits);
-    return new HostedSandbox(spec, cgroups);
+    return new HostedSandbox(spec);
   }
 
-  private constructor(spec: HostedSandboxSpec, cgroups: readonly string[]) {
+  private constructor(spec: HostedSandboxSpec) {
     this.#spec = spec;
-    this.cgroups = cgroups;
-    this.sandbox = (spec.launch ?? Sandbox.launch)({ ...spec.sandbox, cgroups }, spec.observer);
+    this.cgroups = spec.cgroups.folders;
+    this.sandbox = (spec.launch ?? Sandbox.launch)({ ...spec.sandbox, cgroups: spec.cgroups.folders }, spec.observer);
+    const joined = (): void => spec.cgroups.joined();
+    this.sandbox.joined().then(joined, joined);
   }
 
   /** Whether the guest can be shown folders of the host. */

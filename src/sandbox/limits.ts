@@ -1,6 +1,6 @@
 /** A change of a container's limits while it lives: in the guest, where they act, and in the host's cgroup of its sandbox. */
 import { HuskError } from "../errors.ts";
-import { type CgroupHierarchy, limitCgroups } from "../host/cgroups.ts";
+import type { SandboxCgroups } from "../host/sandbox-cgroups.ts";
 import { hostLimits } from "../oci/resources.ts";
 import type { Resources } from "../oci/types.ts";
 import type { Container } from "./container.ts";
@@ -16,18 +16,17 @@ export interface LimitChange {
 export interface LimitedSandbox {
   readonly vcpus: number;
   readonly memoryBytes: number;
-  readonly hierarchies: readonly CgroupHierarchy[];
-  readonly cgroupsPath: string;
+  readonly cgroups: Pick<SandboxCgroups, "limit">;
 }
 
 /**
  * Applies a change. Throws `unsupported` where the virtual machine is too small for it, before anything is changed; `wrong-state`; the guest's errors; and
- * `host` where the host's kernel refuses its part.
+ * `host` where the host's kernel, or systemd, refuses its part.
  */
 export async function changeLimits(container: Container, sandbox: LimitedSandbox, { resources, vm }: LimitChange): Promise<void> {
   demandRoom(sandbox, vm, "create the container anew with the higher limit");
   await container.update(resources);
-  limitCgroups(sandbox.hierarchies, sandbox.cgroupsPath, hostLimits(resources));
+  await sandbox.cgroups.limit(hostLimits(resources));
 }
 
 /** Throws `unsupported`, with that hint, where the virtual machine is too small for what is asked of it. */

@@ -2,12 +2,12 @@
  * From a bundle to a container: what the guest is told to make, and what the host shows it. Everything that can be refused is refused here, before
  * anything is taken from the host.
  */
-import { resolve } from "node:path";
 import type { Config } from "../config/config.ts";
 import type { Storage } from "../gen/agent/v1/agent.ts";
 import { helperPath } from "../host/installation.ts";
 import { compileSeccomp } from "../host/seccomp.ts";
 import { type Bundle, inspectSources, isHostNetwork } from "../oci/bundle.ts";
+import { cgroupOf, type ScopeName } from "../oci/cgroups-path.ts";
 import { type CompiledSeccomp, guestSpec, type Share } from "../oci/guest-spec.ts";
 import { inspectHookPrograms } from "../oci/hook-programs.ts";
 import { stringifyJson } from "../oci/json.ts";
@@ -24,6 +24,8 @@ export interface ContainerPlanOptions {
   readonly id: string;
   /** The caller's terminal, where there is one and the bundle names no size. */
   readonly size: WindowSize | null;
+  /** Whether systemd makes the cgroup; absent: where cgroupsPath has the form for that. */
+  readonly systemdCgroup?: boolean;
   /** Where a namespace's path leads in the sandbox that the container is to be in. */
   readonly guestNamespace?: (namespace: Namespace) => GuestNamespace | undefined;
   /** Where the guest has the memory that containers of the sandbox share: by the host's path of the tmpfs that they bind. Absent: each has its own. */
@@ -40,8 +42,8 @@ export interface ContainerPlan {
   readonly standInRootfs: string | null;
   /** Memory that the container is the first to have, to be known to those that join its sandbox. */
   readonly memory: ReadonlyMap<string, string>;
-  /** Seen from each hierarchy's root. */
-  readonly cgroupsPath: string;
+  /** Seen from each hierarchy's root, or what systemd is asked for. */
+  readonly cgroup: string | ScopeName;
   /** The network namespace that the bundle names; null: one of its own. */
   readonly netns: string | null;
   readonly hooks: Hooks;
@@ -82,6 +84,7 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
     ...(options.memory === undefined ? {} : { guestMemory: memory.find(options.memory) }),
   });
   const consoleSize = spec.process.consoleSize;
+  const cgroup = cgroupOf(spec.linux?.cgroupsPath, id, options.systemdCgroup);
   return {
     container: {
       id,
@@ -95,11 +98,22 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
     disks: root.disks,
     standInRootfs: root.shown.length > 0 ? bundle.rootfs : null,
     memory: memory.paths,
-    cgroupsPath: resolve("/", spec.linux?.cgroupsPath ?? `husk-${id}`),
+    cgroup,
     netns: networkNamespace(bundle),
     hooks: spec.hooks ?? {},
-    notes: [...notes, ...bundle.unknown.map((path) => `config.json: ${path} is no property of the runtime spec and was ignored`)],
+    notes: [
+      ...notes,
+      ...(typeof cgroup === "string" ? [] : propertyNotes(spec.annotations)),
+      ...bundle.unknown.map((path) => `config.json: ${path} is no property of the runtime spec and was ignored`),
+    ],
   };
+}
+
+/** runc gives these to systemd as they stand: any property, of whose meaning for a sandbox nobody knows. */
+function propertyNotes(annotations: Readonly<Record<string, string>> = {}): string[] {
+  return Object.keys(annotations)
+    .filter((name) => name.startsWith("org.systemd.property."))
+    .map((name) => `config.json: annotations[${JSON.stringify(name)}]: the scope has husk's own properties, and not this one`);
 }
 
 /** Compiles the bundle's seccomp profile. What the rest of the bundle is refused for comes first: its failure waits to be asked for. */

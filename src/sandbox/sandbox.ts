@@ -93,6 +93,12 @@ export class Sandbox {
     return `/proc/${await this.#launch.initPid}/ns/net`;
   }
 
+  /** Settles when its processes are in their cgroups: PID 1 joins them before anything else. Rejects where they could not. */
+  async joined(): Promise<void> {
+    await this.#running;
+    await this.#adopted;
+  }
+
   /** The agent's client. Throws before `connect` has been awaited. */
   get agent(): AgentClient {
     if (this.#agent === undefined) throw new HuskError("internal", "the sandbox is not connected yet");

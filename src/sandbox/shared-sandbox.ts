@@ -3,8 +3,7 @@
  * last, whichever that is; once it ends, nobody joins it any more.
  */
 import { HuskError } from "../errors.ts";
-import { type CgroupHierarchy, makeCgroups } from "../host/cgroups.ts";
-import { noteInLedger } from "../host/ledger.ts";
+import { type CgroupPlace, type SandboxCgroups, takeCgroups } from "../host/sandbox-cgroups.ts";
 import type { ImageDisk, ShownPath } from "../storage/container-storage.ts";
 import type { Container } from "./container.ts";
 import type { HostedSandbox } from "./hosted-sandbox.ts";
@@ -109,15 +108,15 @@ export class SharedSandbox {
   }
 }
 
-/** The cgroups of a member's stand-ins: the sandbox's own for its lead, and for others such as `ledger` knows. Throws `host`. */
-export function memberCgroups(
+/** The cgroups of a member's stand-ins: the sandbox's own for its lead, and for others such as `ledger` knows. Throws as `takeCgroups`. */
+export async function memberCgroups(
   { hosted, isLead }: { readonly hosted: HostedSandbox; readonly isLead: boolean },
-  hierarchies: readonly CgroupHierarchy[],
-  cgroupsPath: string,
+  place: CgroupPlace,
   ledger: string,
-): readonly string[] {
-  if (isLead) return hosted.cgroups;
-  return makeCgroups(hierarchies, cgroupsPath, (path) => noteInLedger(ledger, { kind: "cgroup", path }));
+  helper: string,
+): Promise<Pick<SandboxCgroups, "folders" | "joined">> {
+  if (isLead) return { folders: hosted.cgroups, joined: () => {} };
+  return await takeCgroups(place, {}, () => ledger, helper);
 }
 
 /**

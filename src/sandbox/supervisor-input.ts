@@ -1,6 +1,7 @@
 /** What a supervisor is to make. */
-import type { CgroupHierarchy, CgroupLimits } from "../host/cgroups.ts";
+import type { CgroupLimits } from "../host/cgroups.ts";
 import type { HostHook } from "../host/hooks.ts";
+import type { CgroupPlace } from "../host/sandbox-cgroups.ts";
 import type { ImageDisk, ShownPath } from "../storage/container-storage.ts";
 import type { ContainerSpec } from "./container.ts";
 import type { LaunchSandbox } from "./hosted-sandbox.ts";
@@ -21,9 +22,7 @@ export interface ContainerInput {
   /** What the stand-in's root is: the container's root file system, where that is a folder. */
   readonly standInRootfs: string | null;
   readonly consoleSocket: string | null;
-  readonly hierarchies: readonly CgroupHierarchy[];
-  /** Seen from each hierarchy's root. */
-  readonly cgroupsPath: string;
+  readonly cgroups: CgroupPlace;
   readonly hooks: Readonly<Partial<Record<"prestart" | "createRuntime" | "poststart" | "poststop", readonly HostHook[]>>>;
   /** How long a guest may take to write back what it holds at the end. */
   readonly stopMs: number;

@@ -17,6 +17,7 @@ import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
 import { runHooks } from "../host/hooks.ts";
 import { identify } from "../host/process-identity.ts";
+import { type SandboxCgroups, takeCgroups } from "../host/sandbox-cgroups.ts";
 import { demand } from "../oci/state.ts";
 import { Container, streamsOf } from "./container.ts";
 import { type ControlServer, type Params, serveControl } from "./control.ts";
@@ -81,6 +82,8 @@ export class Supervisor {
   readonly #lead: SupervisorInput | undefined;
   readonly #launched = deferred<HostedSandbox>();
   #record: ContainerRecord;
+  /** Those of the sandbox, where it is launched for this container. */
+  #cgroups: SandboxCgroups | undefined;
   #hosted: HostedSandbox | undefined;
   #container: Container | undefined;
   #control: ControlServer | undefined;
@@ -109,8 +112,10 @@ export class Supervisor {
   }
 
   static async #make(supervisor: Supervisor, interrupted: Promise<never>): Promise<Supervisor> {
-    supervisor.#creating = supervisor.#create();
     try {
+      // Outside of the race: what systemd has begun is not given back by half.
+      if (supervisor.#lead !== undefined) supervisor.#cgroups = await supervisor.#takeCgroups(supervisor.#lead);
+      supervisor.#creating = supervisor.#create();
       await Promise.race([supervisor.#creating, interrupted, supervisor.#signalled.promise]);
       return supervisor;
     } catch (error) {
@@ -227,7 +232,7 @@ export class Supervisor {
     const pid = standIn === undefined ? 0 : await Promise.race([standIn.pid, Promise.resolve(0)]);
     if (pid === 0) return; // there is none, or it has not dialled
     await withDeadline(this.#placed, placeMs, "the stand-in's placement").catch(() => {}); // where it is, is of no account if it is lost
-    moveBeside(pid, this.#input.hierarchies);
+    moveBeside(pid, this.#input.cgroups.hierarchies);
   }
 
   /** Runs the poststop hooks. A hook that fails does not keep a container from being removed; the error says which did. */
@@ -256,7 +261,7 @@ export class Supervisor {
     const container = new Container(hosted.sandbox, input.container, onStatus, (signal) => this.#onEarlySignal(signal));
     this.#container = container;
     // The host's cgroup of the sandbox is its lead's.
-    const limited = { ...hosted.size, ...input, ...(this.#lead === undefined && { hierarchies: [] }) };
+    const limited = { ...hosted.size, cgroups: this.#cgroups ?? { limit: async () => {} } };
     const update = (change: LimitChange) => changeLimits(container, limited, change);
     this.#control = await serveControl(folder.socket, {
       ...serveContainer(container, {
@@ -277,11 +282,21 @@ export class Supervisor {
     this.#ended.catch(() => {}); // whoever calls `ended` gets it
   }
 
-  #launch(input: SupervisorInput): HostedSandbox {
-    const { folder, starter } = { folder: this.#folder, starter: this.#starter };
+  async #takeCgroups({ cgroups, cgroupLimits, helper }: SupervisorInput): Promise<SandboxCgroups> {
     try {
+      return await takeCgroups(cgroups, cgroupLimits, () => this.#household.home.ledger, helper);
+    } catch (error) {
+      this.#launched.reject(error as Error);
+      throw error;
+    }
+  }
+
+  #launch(input: SupervisorInput): HostedSandbox {
+    const { folder, starter, cgroups } = { folder: this.#folder, starter: this.#starter, cgroups: this.#cgroups };
+    try {
+      if (cgroups === undefined) throw new HuskError("internal", "the sandbox has no cgroups");
       const hosted = HostedSandbox.launch({
-        ...input,
+        cgroups,
         sandbox: { ...input.sandbox, agentSocket: folder.agentSocket, consoleLog: folder.console },
         ledger: () => this.#household.home.ledger,
         forwardSocket: forwardSocket(input.root),
@@ -302,12 +317,13 @@ export class Supervisor {
 
   /** The host's side of the container: its stand-in in place, and the hooks that want to meet it. */
   async #prepareHost(hosted: HostedSandbox, container: Container): Promise<void> {
-    const { standInRootfs, consoleSocket, hooks, hierarchies, cgroupsPath } = this.#input;
+    const { standInRootfs, consoleSocket, hooks, helper } = this.#input;
     const streams = streamsOf(this.#input.container.terminal);
-    const cgroups = memberCgroups({ hosted, isLead: this.#lead !== undefined }, hierarchies, cgroupsPath, this.#folder.ownLedger);
-    const place = { netns: await hosted.sandbox.netns(), rootfs: standInRootfs, cgroups };
+    const cgroups = await memberCgroups({ hosted, isLead: this.#lead !== undefined }, this.#input.cgroups, this.#folder.ownLedger, helper);
+    const place = { netns: await hosted.sandbox.netns(), rootfs: standInRootfs, cgroups: cgroups.folders };
     this.#placed = container.placeStandIn(place, consoleSocket, streams);
     await this.#placed;
+    cgroups.joined();
     const identity = identify(await container.init.standIn.pid);
     if (identity === undefined) throw new HuskError("host", "the stand-in process is gone");
     this.#update({ pid: identity.pid, pidStart: identity.start });

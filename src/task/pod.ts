@@ -7,6 +7,7 @@ import { join } from "node:path";
 import type { Config } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
 import type { CgroupHierarchy } from "../host/cgroups.ts";
+import { takeCgroups } from "../host/sandbox-cgroups.ts";
 import type { Spec } from "../oci/types.ts";
 import { type ControlServer, serveControl } from "../sandbox/control.ts";
 import { giveBackLedger } from "../sandbox/give-back.ts";
@@ -32,7 +33,7 @@ export interface PodOptions {
 }
 
 /** What a task needs of the sandbox; of the first one's, the sandbox is made. */
-export interface SandboxNeeds extends Pick<ContainerPlan, "netns" | "shown" | "disks" | "cgroupsPath"> {
+export interface SandboxNeeds extends Pick<ContainerPlan, "netns" | "shown" | "disks" | "cgroup"> {
   readonly id: string;
   /** Whose resources are the virtual machine's size. */
   readonly spec: Spec;
@@ -171,7 +172,7 @@ export class Pod {
     await giveBackLedger(this.#ledger, this.helper);
   }
 
-  async #launch({ id, spec, netns, shown, disks, cgroupsPath }: SandboxNeeds): Promise<HostedSandbox> {
+  async #launch({ id, spec, netns, shown, disks, cgroup }: SandboxNeeds): Promise<HostedSandbox> {
     const { vm, accelerator, cgroupLimits, notes } = await planVm(spec, this.config);
     for (const note of [accelerator.reason, ...notes]) this.log.info(note);
     const hosted = HostedSandbox.launch({
@@ -189,9 +190,7 @@ export class Pod {
       },
       ledger: () => this.#ledger,
       forwardSocket: join(this.#folder, "forward.sock"),
-      hierarchies: this.hierarchies,
-      cgroupsPath,
-      cgroupLimits,
+      cgroups: await takeCgroups({ hierarchies: this.hierarchies, at: cgroup }, cgroupLimits, () => this.#ledger, this.helper),
       warn: (message) => this.log.warn(message),
       observer: {
         mark: () => {},

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { HuskError } from "../errors.ts";
 import { Metrics } from "../gen/containerd/cgroups/v2/metrics.ts";
 import type { CreateSandboxRequest, SandboxDefinition, SandboxStatusResponse } from "../gen/containerd/sandbox/v1/sandbox.ts";
+import { cgroupOf } from "../oci/cgroups-path.ts";
 import type { Spec } from "../oci/types.ts";
 import { parseSpec } from "../oci/validate.ts";
 import { packAny } from "../ttrpc/any.ts";
@@ -91,7 +92,7 @@ export class SandboxService {
         netns: netnsPath === "" ? null : netnsPath,
         shown: [],
         disks: [],
-        cgroupsPath: join("/", spec.linux?.cgroupsPath ?? `husk-${sandboxId}`),
+        cgroup: cgroupOf(spec.linux?.cgroupsPath, sandboxId, undefined),
       });
       const stdio = await TaskStdio.open(noNames, { namespace: "", id: sandboxId });
       const { cgroups } = hosted;

@@ -184,11 +184,13 @@ export class Task {
     const membership = await pod.join(this, { ...plan, id: this.id, spec: isPause(spec.annotations) ? podSpec(spec) : spec });
     this.#membership = membership;
     const { hosted } = membership;
-    const cgroups = memberCgroups(membership, pod.hierarchies, plan.cgroupsPath, pod.taskLedger(this.id));
+    const place = { hierarchies: pod.hierarchies, at: plan.cgroup };
+    const cgroups = await memberCgroups(membership, place, pod.taskLedger(this.id), pod.helper);
     if (isPause(this.bundle.spec.annotations)) {
       const [names, stdio] = [this.#options.names, this.#stdio];
       const sysctl = spec.linux?.sysctl ?? {};
-      this.#init = await PauseProcess.create({ pod, hosted, rootfs: plan.standInRootfs, cgroups, names, stdio, sysctl });
+      this.#init = await PauseProcess.create({ pod, hosted, rootfs: plan.standInRootfs, cgroups: cgroups.folders, names, stdio, sysctl });
+      cgroups.joined();
       this.#leaveAtTheEnd();
       return;
     }
@@ -205,7 +207,8 @@ export class Task {
     const { failed, ended } = startStandIn(pod.helper, pod.controlSocket, container.init.standIn.token);
     this.#standInEnded = ended;
     const prepare = async (): Promise<number> => {
-      await container.placeStandIn({ netns: await hosted.sandbox.netns(), rootfs: plan.standInRootfs, cgroups }, null, []);
+      await container.placeStandIn({ netns: await hosted.sandbox.netns(), rootfs: plan.standInRootfs, cgroups: cgroups.folders }, null, []);
+      cgroups.joined();
       const pid = await container.init.standIn.pid;
       await this.#runCreateHooks(pid);
       return pid;

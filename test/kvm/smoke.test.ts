@@ -5,15 +5,10 @@
 import { readdirSync, readlinkSync } from "node:fs";
 import { expect } from "vitest";
 import { type Host, test } from "../harness/host.ts";
+import { kvm } from "../harness/kvm.ts";
 import { makeNetwork } from "../harness/network.ts";
 import type { HostProcess } from "../harness/processes.ts";
 import { findPart } from "../harness/sandbox-processes.ts";
-
-/** Nothing but KVM will do, and an emulated host needs time. */
-function kvm(host: Host): { readonly env: Readonly<Record<string, string>> } {
-  const toml = '[vm]\naccel = "kvm"\nrequire_kvm = true\nchannel = "vsock"\n[deadlines]\nboot_s = 300\ncall_s = 120\nstop_s = 30\n';
-  return { env: host.configuration(toml) };
-}
 
 function qemuOf(host: Host, id: string): HostProcess {
   const qemu = findPart(host, id, "qemu");

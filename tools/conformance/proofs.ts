@@ -106,7 +106,14 @@ export const proofs: readonly Proof[] = [
     test: paths,
     words: "Honoured in the guest. Refused: `kernel.hostname`, for which there is the field hostname",
   },
-  { field: "linux.cgroupsPath", file: linux, test: limits },
+  {
+    field: "linux.cgroupsPath",
+    file: "test/kvm/systemd.test.ts",
+    test: "a scope holds the sandbox, has its limits, and ends with it",
+    words:
+      "Honoured on the host: a path below each hierarchy's root; with `--systemd-cgroup`, and through containerd where it has that form, `slice:prefix:name`, a scope of " +
+      "systemd's, which has the host's limits as properties",
+  },
   {
     field: "linux.namespaces",
     file: "src/oci/support.test.ts",
