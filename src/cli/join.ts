@@ -25,7 +25,10 @@ import { reporting, servedCall } from "./served-call.ts";
 import { Session } from "./session.ts";
 import type { Supervision } from "./supervisor.ts";
 
-/** Has the supervisor of `neighbour` do what this process was called for. Throws `wrong-state`, `unsupported` or `internal` where it cannot be asked. */
+/** How long the supervisor may say nothing, in milliseconds: its first word needs nothing of the guest, nor of hooks. */
+const wordWithinMs = 30_000;
+
+/** Has the supervisor of `neighbour` do what this process was called for. Throws `wrong-state`, `unsupported`, `deadline` or `internal` where it cannot be asked. */
 export async function handOver(call: Supervision["call"], session: Session, neighbour: ContainerRecord, log: Log): Promise<void> {
   const { supervisor, id } = neighbour;
   if (supervisor === null) throw new HuskError("wrong-state", stopping(id));
@@ -35,7 +38,7 @@ export async function handOver(call: Supervision["call"], session: Session, neig
   // What was begun is given up, and that told.
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const) process.on(signal, () => socket.end());
   writeJsonLine(socket, { session: "join", words: process.argv.slice(2), cwd: process.cwd(), hello: session.hello });
-  if (!(await session.relay(socket))) {
+  if (!(await session.relay(socket, wordWithinMs))) {
     throw new HuskError("internal", `the supervisor of container "${id}" ended before it said what became of the call`);
   }
   if (isHeld(root, call.id, supervisor) && (await vanishes(supervisor))) await deleteContainer(root, call.id, true, removalOptions(log));

@@ -11,6 +11,7 @@
 import { fstatSync } from "node:fs";
 import { Socket } from "node:net";
 import { HuskError } from "../errors.ts";
+import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
 import { readJsonLines, writeJsonLine } from "../host/lines.ts";
 import { boolean, integer, object, type Reader, read } from "../narrow.ts";
@@ -137,14 +138,23 @@ export class Session {
     this.#send({ op: "take" });
   }
 
-  /** Has front obey another process, as `supervisor` says it. Resolves when that has said all; answers whether it said anything. */
-  async relay(supervisor: Socket): Promise<boolean> {
+  /**
+   * Has front obey another process, as `supervisor` says it. Resolves when that has said all; answers whether it said anything. Throws `deadline` where it says
+   * nothing for so long: then it is asked for nothing any more.
+   */
+  async relay(supervisor: Socket, withinMs: number): Promise<boolean> {
+    const said = new Promise<void>((resolve) => supervisor.once("data", () => resolve()));
     supervisor.on("data", (orders: Buffer) => this.#front.write(orders));
-    await new Promise<void>((resolve) => {
+    const over = new Promise<void>((resolve) => {
       supervisor.once("end", resolve);
       supervisor.once("close", resolve); // without an end, where the connection was cut
     });
-    supervisor.destroy();
+    try {
+      await withDeadline(Promise.race([said, over]), withinMs, "the wait for the supervisor's first word");
+      await over;
+    } finally {
+      supervisor.destroy();
+    }
     return supervisor.bytesRead > 0;
   }
 
