@@ -16,6 +16,8 @@ export interface CgroupPlace {
 export interface SandboxCgroups {
   /** One in each hierarchy, to be joined by writing to their cgroup.procs. */
   readonly folders: readonly string[];
+  /** Every one that was not there before, those above `folders` among them. */
+  readonly made: readonly string[];
   /** Changes limits; what is absent stays as it is. Throws `host` where the kernel or systemd refuses one. */
   limit(limits: CgroupLimits): Promise<void>;
   /** Says that a process of the sandbox has joined them: from then on it is what keeps a scope alive. */
@@ -30,9 +32,9 @@ export async function takeCgroups(
   helper: string,
 ): Promise<SandboxCgroups> {
   if (typeof at !== "string") return await takeScope(hierarchies, at, limits, ledger, helper);
-  const folders = makeFolders(hierarchies, at, ledger);
+  const { folders, made } = makeFolders(hierarchies, at, ledger);
   limitCgroups(hierarchies, at, limits);
-  return { folders, limit: async (change) => limitCgroups(hierarchies, at, change), joined: () => {} };
+  return { folders, made, limit: async (change) => limitCgroups(hierarchies, at, change), joined: () => {} };
 }
 
 /** Loads the client of systemd where it is needed, and nowhere else. */
@@ -54,10 +56,11 @@ async function takeScope(
     await startScope(scope, description, holder.pid, limits, version);
     const path = pathOf(readFileSync(`/proc/${holder.pid}/cgroup`, "utf8"), version);
     // systemd makes it in the hierarchies that it manages; on cgroup v1 not in all of them.
-    const folders = makeFolders(hierarchies, path, ledger);
+    const { folders, made } = makeFolders(hierarchies, path, ledger);
     limitCgroups(hierarchies, path, limits);
     return {
       folders,
+      made,
       limit: async (change) => {
         await limitScope(scope.unit, change, version);
         limitCgroups(hierarchies, path, change);
@@ -70,8 +73,17 @@ async function takeScope(
   }
 }
 
-function makeFolders(hierarchies: readonly CgroupHierarchy[], path: string, ledger: () => string): string[] {
-  return makeCgroups(hierarchies, path, (folder) => noteInLedger(ledger(), { kind: "cgroup", path: folder }));
+function makeFolders(
+  hierarchies: readonly CgroupHierarchy[],
+  path: string,
+  ledger: () => string,
+): Pick<SandboxCgroups, "folders" | "made"> {
+  const made: string[] = [];
+  const folders = makeCgroups(hierarchies, path, (folder) => {
+    noteInLedger(ledger(), { kind: "cgroup", path: folder });
+    made.push(folder);
+  });
+  return { folders, made };
 }
 
 /** systemd manages cgroup v2 where it is alone, and else v1 (a "hybrid" v2 beside it has no controllers that systemd would use). */

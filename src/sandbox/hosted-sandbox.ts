@@ -27,6 +27,8 @@ export class HostedSandbox {
   readonly sandbox: Sandbox;
   /** The folders that everything of the sandbox joins. */
   readonly cgroups: readonly string[];
+  /** Every cgroup that was made for the sandbox, those above its own and its members' among them. */
+  readonly madeCgroups: Set<string>;
   readonly #spec: HostedSandboxSpec;
   #connected: Promise<GuestIdentity> | undefined;
   #network: NetworkMirror | undefined;
@@ -39,6 +41,7 @@ export class HostedSandbox {
   private constructor(spec: HostedSandboxSpec) {
     this.#spec = spec;
     this.cgroups = spec.cgroups.folders;
+    this.madeCgroups = new Set(spec.cgroups.made);
     this.sandbox = (spec.launch ?? Sandbox.launch)({ ...spec.sandbox, cgroups: spec.cgroups.folders }, spec.observer);
     const joined = (): void => spec.cgroups.joined();
     this.sandbox.joined().then(joined, joined);

@@ -1,6 +1,10 @@
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { expect, test } from "vitest";
+import { readLedger } from "../host/ledger.ts";
 import type { HostedSandbox } from "./hosted-sandbox.ts";
-import { SharedSandbox } from "./shared-sandbox.ts";
+import { memberCgroups, SharedSandbox } from "./shared-sandbox.ts";
 
 /** A sandbox that says what is done with it. */
 function scripted(failing: readonly string[] = []) {
@@ -73,4 +77,21 @@ test("one that was never launched ends as well", async () => {
   const shared = new SharedSandbox(lead, Promise.reject(new Error("no QEMU")), async (hosted) => void said.push(String(hosted)));
   await shared.leave(lead);
   expect(said).toEqual(["undefined"]);
+});
+
+test("the cgroups above a member's, which were made for another one, go with the last of them", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "husk-members-"));
+  const [ledger, mountPoint] = [join(folder, "ledger"), join(folder, "cgroup")];
+  const hosted = {
+    cgroups: ["lead's"],
+    madeCgroups: new Set([join(mountPoint, "pod"), join(mountPoint, "pod/lead")]),
+  } as unknown as HostedSandbox;
+  const hierarchies = [{ mountPoint, version: 1, controllers: ["pids"] }] as const;
+  const lead = await memberCgroups({ hosted, isLead: true }, { hierarchies, at: "/pod/lead" }, ledger, "no helper");
+  expect(lead.folders).toEqual(["lead's"]);
+  mkdirSync(join(mountPoint, "pod"), { recursive: true });
+  const other = await memberCgroups({ hosted, isLead: false }, { hierarchies, at: "/pod/other" }, ledger, "no helper");
+  expect(other.folders).toEqual([join(mountPoint, "pod/other")]);
+  expect(readLedger(ledger)).toEqual(["pod", "pod/other"].map((path) => ({ kind: "cgroup", path: join(mountPoint, path) })));
+  rmSync(folder, { recursive: true });
 });

@@ -2,7 +2,9 @@
  * A sandbox and those for whom it is there, its members: the containers in it, as a rule. It is launched for the first of them, its lead, and ends with the
  * last, whichever that is; once it ends, nobody joins it any more.
  */
+import { join } from "node:path";
 import { HuskError } from "../errors.ts";
+import { noteInLedger } from "../host/ledger.ts";
 import { type CgroupPlace, type SandboxCgroups, takeCgroups } from "../host/sandbox-cgroups.ts";
 import type { ImageDisk, ShownPath } from "../storage/container-storage.ts";
 import type { Container } from "./container.ts";
@@ -108,7 +110,10 @@ export class SharedSandbox {
   }
 }
 
-/** The cgroups of a member's stand-ins: the sandbox's own for its lead, and for others such as `ledger` knows. Throws as `takeCgroups`. */
+/**
+ * The cgroups of a member's stand-ins: the sandbox's own for its lead, and for others such as `ledger` knows. Those above that were made for the lead or another
+ * member it knows as well: a cgroup goes with the last that is below it, whoever that belongs to. Throws as `takeCgroups`.
+ */
 export async function memberCgroups(
   { hosted, isLead }: { readonly hosted: HostedSandbox; readonly isLead: boolean },
   place: CgroupPlace,
@@ -116,7 +121,14 @@ export async function memberCgroups(
   helper: string,
 ): Promise<Pick<SandboxCgroups, "folders" | "joined">> {
   if (isLead) return { folders: hosted.cgroups, joined: () => {} };
-  return await takeCgroups(place, {}, () => ledger, helper);
+  const { hierarchies, at } = place;
+  const own = typeof at === "string" ? hierarchies.map(({ mountPoint }) => join(mountPoint, at)) : [];
+  for (const path of hosted.madeCgroups) {
+    if (own.some((folder) => folder.startsWith(`${path}/`))) noteInLedger(ledger, { kind: "cgroup", path });
+  }
+  const taken = await takeCgroups(place, {}, () => ledger, helper);
+  for (const path of taken.made) hosted.madeCgroups.add(path);
+  return taken;
 }
 
 /**
