@@ -12,7 +12,6 @@ import { refuseBeyondMachine } from "../sandbox/guest-room.ts";
 import { namespacesOf } from "../sandbox/neighbour.ts";
 import { type ContainerPlan, planContainer } from "../sandbox/plan-container.ts";
 import { guestHostname, planVm } from "../sandbox/plan-vm.ts";
-import { sizeDefaults } from "../sandbox/size-defaults.ts";
 import type { WindowSize } from "../sandbox/stand-in.ts";
 import type { Supervisor } from "../sandbox/supervisor.ts";
 import type { ContainerInput, SupervisorInput } from "../sandbox/supervisor-input.ts";
@@ -50,7 +49,7 @@ export async function prepare(bundle: Bundle, options: PrepareOptions, config: C
     config.allow,
   );
   const container = containerInput(bundle, plan, options, config);
-  const { vm, accelerator, cgroupLimits, notes } = await planMachine(bundle.spec, config);
+  const { vm, accelerator, cgroupLimits, sizing, notes } = await planMachine(bundle.spec, config);
   return {
     accelerator,
     notes: [...plan.notes, ...notes],
@@ -68,6 +67,7 @@ export async function prepare(bundle: Bundle, options: PrepareOptions, config: C
         remains: options.foreground && !options.keep ? deletion(options) : [],
       },
       cgroupLimits,
+      sizing,
     },
   };
 }
@@ -79,7 +79,7 @@ export async function prepareJoining(
   config: Config,
   neighbour: Supervisor,
 ): Promise<Pick<Prepared, "notes"> & { readonly input: ContainerInput }> {
-  const { size, memory } = neighbour.room;
+  const { memory } = neighbour;
   const supervisor = identify(process.pid);
   if (supervisor === undefined) throw new HuskError("internal", "this process is not to be found");
   const plan = await planContainer(
@@ -93,7 +93,7 @@ export async function prepareJoining(
     },
     config.allow,
   );
-  refuseBeyondMachine(bundle.spec, size, sizeDefaults(config));
+  refuseBeyondMachine(bundle.spec);
   return { input: containerInput(bundle, plan, options, config), notes: plan.notes };
 }
 
@@ -115,6 +115,7 @@ function containerInput(bundle: Bundle, plan: ContainerPlan, options: PrepareOpt
     standInRootfs,
     cgroups: { hierarchies: findHierarchies(readFileSync("/proc/self/mountinfo", "utf8")), at: cgroup },
     hooks,
+    resources: bundle.spec.linux?.resources ?? {},
     consoleSocket: options.consoleSocket,
     stopMs: config.deadlines.stopMs,
     callMs: config.deadlines.callMs,

@@ -2,7 +2,6 @@
 import { readFileSync } from "node:fs";
 import { HuskError } from "../errors.ts";
 import { stringifyJson } from "../oci/json.ts";
-import { wantedSize } from "../oci/resources.ts";
 import { judgeUpdate, refuseUnsupported } from "../oci/support.ts";
 import type { Resources } from "../oci/types.ts";
 import { type Parsed, parseResources } from "../oci/validate.ts";
@@ -19,10 +18,7 @@ export async function update({ globals, flags, operands: [id = ""] }: Invocation
   const { name, value, unknown } = flags.resources === undefined ? fromFlags(flags) : fromFile(flags.resources);
   for (const note of refuseUnsupported(judgeUpdate(value), name)) log.info(note);
   for (const path of unknown) log.info(`${name}: ${path} is no property of the runtime spec and was ignored`);
-  await callSupervisor(globals.root, id, "update", "update", {
-    resources: stringifyJson(value),
-    vm: await sizeFor(value),
-  });
+  await callSupervisor(globals.root, id, "update", "update", { resources: stringifyJson(value) });
 }
 
 interface Asked extends Parsed<Resources> {
@@ -45,12 +41,4 @@ function fromFile(path: string): Asked {
   }
   if (text.length > maxBytes) throw new HuskError("invalid-argument", `${name} is larger than ${maxBytes / 1024 / 1024} MiB`);
   return { name, ...parseResources(text, name) };
-}
-
-/** The configuration is read where a limit could ask for a larger virtual machine, and nowhere else. */
-async function sizeFor(resources: Resources): Promise<object> {
-  if (resources.cpu?.quota === undefined && resources.memory?.limit === undefined) return {};
-  const [{ loadConfig }, { sizeDefaults }] = await Promise.all([import("../config/config.ts"), import("../sandbox/size-defaults.ts")]);
-  const { config } = await loadConfig({ env: process.env, flags: {} });
-  return wantedSize(resources, sizeDefaults(config));
 }

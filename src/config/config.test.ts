@@ -38,6 +38,8 @@ describe("where values come from", () => {
         channel: "auto",
         vcpus: 1,
         memory: 1024 * MIB,
+        maxVcpus: 8,
+        maxMemory: 64 * 1024 * MIB,
         memoryOverhead: 128 * MIB,
         hostOverhead: 384 * MIB,
         networkPorts: 4,

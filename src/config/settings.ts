@@ -35,6 +35,21 @@ const vm = {
       "is too tight for. What the guest does not touch costs the host nothing but the 16 MiB in which the guest's kernel keeps account of 1 GiB.",
     "1MiB",
   ),
+  max_vcpus: wholeNumber(
+    1,
+    240,
+    8,
+    "How many virtual processors a running sandbox can grow to, where a container's CPU quota rises or another container comes; the host's number bounds it. " +
+      "Each that could come costs the guest 0.2 MiB and its boot some 0.2 %, and the host nothing. At vm.vcpus or below, sandboxes stay as they are made.",
+  ),
+  max_memory: size(
+    "64MiB",
+    "512GiB",
+    "64GiB",
+    "What a running sandbox's memory can grow to, where a container's limit rises or another container comes; the host's memory bounds it. What could come " +
+      "costs nothing until it does. At vm.memory's size or below, sandboxes stay as they are made.",
+    "1MiB",
+  ),
   memory_overhead: size(
     "32MiB",
     "16GiB",

@@ -56,7 +56,7 @@ export interface CgroupLimits {
   readonly memoryBytes?: number;
   /** As cgroup v1 counts them, 2 to 262144. */
   readonly cpuShares?: number;
-  /** Lists such as "0-3,7". */
+  /** Lists such as "0-3,7"; "": all that the parent has. */
   readonly cpus?: string;
   readonly mems?: string;
   readonly blockIo?: BlockIoLimits;
@@ -69,8 +69,14 @@ export function limitCgroups(hierarchies: readonly CgroupHierarchy[], path: stri
       if (value !== undefined && controllers.includes(controller)) write(join(mountPoint, path, file), value);
     };
     const { memoryBytes, cpuShares, cpus, mems, blockIo } = limits;
-    set("cpuset", "cpuset.cpus", cpus);
-    set("cpuset", "cpuset.mems", mems);
+    const list = (file: string, value: string | undefined): string | undefined => {
+      if (value !== "") return value;
+      return version === 2 ? "\n" : readFileSync(join(mountPoint, dirname(path), file), "utf8");
+    };
+    if (controllers.includes("cpuset")) {
+      set("cpuset", "cpuset.cpus", list("cpuset.cpus", cpus));
+      set("cpuset", "cpuset.mems", list("cpuset.mems", mems));
+    }
     if (version === 2) {
       set("memory", "memory.max", memoryBytes?.toString());
       set("cpu", "cpu.weight", cpuShares === undefined ? undefined : String(weightOf(cpuShares)));

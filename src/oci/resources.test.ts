@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { defaultSpec } from "./default-spec.ts";
-import { countCpus, type SizeDefaults, vmSize } from "./resources.ts";
+import { countCpus, demandOf, type SizeDefaults, updated, vmSize } from "./resources.ts";
 import type { Resources, Spec } from "./types.ts";
 
 const MIB = 1024 ** 2;
@@ -78,6 +78,56 @@ test("annotations go before both; the host's processors bound them too", () => {
   expect(() => size({}, { "io.husk.memory": "1G" })).toThrow(
     'config.json: annotations["io.husk.memory"]: expected a size such as "512MiB", got "1G"',
   );
+});
+
+describe("containers that share a virtual machine", () => {
+  const demand = (...containers: Resources[]) => demandOf(containers, defaults);
+
+  test("quotas, limits and shares add up", () => {
+    const one: Resources = { cpu: { quota: 50_000, period: 100_000, shares: 512 }, memory: { limit: 256 * MIB } };
+    const other: Resources = { cpu: { quota: 120_000, shares: 1024 }, memory: { limit: 512 * MIB } };
+    expect(demand(one, other)).toEqual({
+      vcpus: 2,
+      memoryBytes: (256 + 512 + 128) * MIB,
+      limited: { vcpus: true, memory: true },
+      host: { cpuShares: 1536 },
+    });
+    expect(demand(one, one)).toMatchObject({ vcpus: 1 });
+  });
+
+  test("one without a limit asks for nothing, and may live on what is there", () => {
+    expect(demand({ memory: { limit: MIB } }, {})).toEqual({
+      vcpus: 0,
+      memoryBytes: 130 * MIB,
+      limited: { vcpus: false, memory: false },
+      host: {},
+    });
+    expect(demand({ memory: { limit: -1 }, cpu: { quota: -1 } })).toMatchObject({ vcpus: 0, memoryBytes: 0, limited: { memory: false } });
+  });
+
+  test("lists of processors are joined where each has one, and bound the processors", () => {
+    expect(demand({ cpu: { cpus: "0-1", quota: 900_000 } }, { cpu: { cpus: "1,3", mems: "0" } })).toMatchObject({
+      vcpus: 3,
+      host: { cpus: "0-1,1,3" },
+    });
+    expect(demand({ cpu: { cpus: "0-1" } }, {}).host).toEqual({});
+  });
+
+  test("block I/O is a lone container's", () => {
+    const blockIO = { weight: 100 };
+    expect(demand({ blockIO }).host).toEqual({ blockIo: blockIO });
+    expect(demand({ blockIO }, {}).host).toEqual({});
+  });
+
+  test("an update names what it changes, and zeros name nothing", () => {
+    const before: Resources = { memory: { limit: 10, reservation: 5 }, cpu: { quota: 7, cpus: "0" }, pids: { limit: 3 } };
+    expect(updated(before, { memory: { limit: 20n, reservation: 0 }, cpu: { shares: 2, quota: 0n, cpus: "" } })).toEqual({
+      memory: { limit: 20n, reservation: 5 },
+      cpu: { quota: 7, cpus: "0", shares: 2 },
+      pids: { limit: 3 },
+    });
+    expect(updated(before, { pids: { limit: 9 } })).toEqual({ ...before, pids: { limit: 9 } });
+  });
 });
 
 test("countCpus counts each processor once", () => {

@@ -14,6 +14,9 @@ const MEMORY_STEP_BYTES = 2 * MIB;
 /** Below this, a Linux guest with husk's kernel does not reach its first process. */
 const MIN_GUEST_BYTES = 64 * MIB;
 
+/** The most that the kernel takes for shares. */
+const MAX_SHARES = 262_144;
+
 /** What the kernel takes for the period where none is given. */
 const DEFAULT_PERIOD_US = 100_000;
 
@@ -85,18 +88,66 @@ export function hostLimits(resources: Resources | undefined): Omit<HostLimits, "
   };
 }
 
-/** The size that limits, and a bundle's annotations, ask of a virtual machine that is there; nothing for what they do not limit. */
-export function wantedSize(
-  resources: Resources,
-  defaults: SizeDefaults,
-  annotations: Readonly<Record<string, string>> = {},
-): { readonly vcpus?: number; readonly memoryBytes?: number } {
-  const { vcpus, memoryBytes } = vmSize({ annotations, linux: { resources } }, defaults);
-  const asks = (limit: Int64 | undefined, name: string): boolean => positive(limit) !== undefined || annotations[name] !== undefined;
-  return {
-    ...(asks(resources.cpu?.quota, ownAnnotations.vcpus) && { vcpus }),
-    ...(asks(resources.memory?.limit, ownAnnotations.memory) && { memoryBytes }),
+/** What containers that share a virtual machine ask of it together, and of the host's cgroup. */
+export interface Demand {
+  /** What their quotas add up to, in whole processors that the host has; 0 where none has a quota. */
+  readonly vcpus: number;
+  /** What their limits add up to, with what the guest needs for itself; 0 where none has a limit. */
+  readonly memoryBytes: number;
+  /** Whether every one of them has a quota, and a limit: then none of them lives on what is beyond the demand. */
+  readonly limited: { readonly vcpus: boolean; readonly memory: boolean };
+  readonly host: Omit<HostLimits, "memoryBytes">;
+}
+
+/**
+ * The sum of containers' limits. Shares add up; lists of processors and of memory nodes are joined, where each container has one; block I/O is a lone
+ * container's, since QEMU reads and writes for all of them alike.
+ */
+export function demandOf(containers: readonly Resources[], defaults: SizeDefaults): Demand {
+  const [first] = containers;
+  const each = containers.map(hostLimits);
+  const shares = each.flatMap(({ cpuShares }) => cpuShares ?? []);
+  const host = {
+    ...(shares.length === 0 ? {} : { cpuShares: Math.min(sum(shares), MAX_SHARES) }),
+    ...joined(
+      "cpus",
+      each.map(({ cpus }) => cpus),
+    ),
+    ...joined(
+      "mems",
+      each.map(({ mems }) => mems),
+    ),
+    ...(containers.length === 1 && first?.blockIO !== undefined ? { blockIo: first.blockIO } : {}),
   };
+  const quotas = containers.flatMap(({ cpu }) => {
+    const quotaUs = positive(cpu?.quota);
+    return quotaUs === undefined ? [] : quotaUs / (positive(cpu?.period) ?? DEFAULT_PERIOD_US);
+  });
+  const limits = containers
+    .flatMap(({ memory }) => positive(memory?.limit) ?? [])
+    .map((bytes) => Math.min(bytes, defaults.hostMemoryBytes));
+  const available = Math.min(defaults.hostCpus, host.cpus === undefined ? Number.POSITIVE_INFINITY : countCpus(host.cpus));
+  return {
+    vcpus: Math.min(Math.ceil(sum(quotas)), available),
+    memoryBytes: limits.length === 0 ? 0 : roundUp(Math.min(sum(limits), defaults.hostMemoryBytes) + defaults.guestOverheadBytes),
+    limited: { vcpus: quotas.length === containers.length, memory: limits.length === containers.length },
+    host,
+  };
+}
+
+/** The limits that hold after an update, which names those that it changes: the zero values of programs in Go name nothing. */
+export function updated(resources: Resources, changes: Resources): Resources {
+  return {
+    ...resources,
+    ...changes,
+    memory: { ...resources.memory, ...named(changes.memory) },
+    cpu: { ...resources.cpu, ...named(changes.cpu) },
+    ...(resources.blockIO || changes.blockIO ? { blockIO: { ...resources.blockIO, ...named(changes.blockIO) } } : {}),
+  };
+}
+
+function named<T extends object>(fields: T | undefined): Partial<T> {
+  return Object.fromEntries(Object.entries(fields ?? {}).filter(([, value]) => value !== 0 && value !== 0n && value !== "")) as Partial<T>;
 }
 
 /** How many processors a list such as "0-3,7" names. */
@@ -131,6 +182,16 @@ function badAnnotation(name: string, expected: string, got: string): HuskError {
     "invalid-argument",
     `config.json: annotations["${name}"]: expected ${expected}, got ${JSON.stringify(got.slice(0, 64))}`,
   );
+}
+
+/** Lists of processors or memory nodes as one, where there is no container without. */
+function joined<K extends string>(key: K, all: readonly (string | undefined)[]): { readonly [P in K]?: string } {
+  const given = all.filter((list) => list !== undefined);
+  return given.length === 0 || given.length < all.length ? {} : ({ [key]: [...new Set(given)].join(",") } as { readonly [P in K]: string });
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, each) => total + each, 0);
 }
 
 /** A limit of the specification as a number; 0 and less stand for none. */

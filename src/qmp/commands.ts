@@ -25,6 +25,13 @@ export interface CpuInfo {
   readonly "thread-id": number;
 }
 
+/** A processor that there is (with a `qom-path`) or could be: `props` and `type` are what device_add wants to hear. */
+export interface HotpluggableCpu {
+  readonly type: string;
+  readonly props: Open;
+  readonly "qom-path"?: string;
+}
+
 export interface ChardevInfo {
   readonly label: string;
   readonly filename: string;
@@ -97,6 +104,7 @@ export interface QmpCommands {
   readonly "query-kvm": Command<None, { readonly enabled: boolean; readonly present: boolean }>;
   readonly "query-commands": Command<None, readonly { readonly name: string }[]>;
   readonly "query-cpus-fast": Command<None, readonly CpuInfo[]>;
+  readonly "query-hotpluggable-cpus": Command<None, readonly HotpluggableCpu[]>;
   readonly "query-chardev": Command<None, readonly ChardevInfo[]>;
   readonly "query-memory-devices": Command<None, readonly MemoryDeviceInfo[]>;
   readonly "query-memory-size-summary": Command<None, MemorySizeSummary>;

@@ -1,16 +1,16 @@
 /** What a container's control socket answers: each method's parameters are read and checked here, and nowhere else. */
 import { HuskError } from "../errors.ts";
+import type { Resources } from "../oci/types.ts";
 import { parseResources } from "../oci/validate.ts";
 import type { Container } from "./container.ts";
 import type { AttachHello, ControlHandlers, ControlMethod, Params } from "./control.ts";
-import type { LimitChange } from "./limits.ts";
 import type { WindowSize } from "./stand-in.ts";
 
 /** What the supervisor itself answers. */
 export interface SupervisorCalls {
   readonly start: () => Promise<void>;
   readonly state: () => object;
-  readonly update: (change: LimitChange) => Promise<void>;
+  readonly update: (resources: Resources) => Promise<void>;
   readonly kill: (signal: number, all: boolean) => Promise<void>;
   readonly discard: () => Promise<void>;
 }
@@ -56,7 +56,7 @@ async function answer(
     case "memoryKills":
       return { count: await container.moreMemoryKills(readInteger(params, "after", 0, Number.MAX_SAFE_INTEGER), signal) };
     case "update":
-      await supervisor.update(readLimitChange(params));
+      await supervisor.update(parseResources(readText(params, "resources"), "update").value);
       return {};
     case "resize":
       await container.init.resize(readSize(params["size"]) ?? missing("size"));
@@ -98,23 +98,6 @@ function missing(name: string): never {
 function readInteger(params: Params, name: string, least: number, most: number): number {
   const value = params[name];
   return typeof value === "number" && Number.isInteger(value) && value >= least && value <= most ? value : missing(name);
-}
-
-function readLimitChange(params: Params): LimitChange {
-  const { value } = parseResources(readText(params, "resources"), "update");
-  const { vcpus, memoryBytes } = readObject(params, "vm");
-  return {
-    resources: value,
-    vm: {
-      ...(typeof vcpus === "number" && { vcpus }),
-      ...(typeof memoryBytes === "number" && { memoryBytes }),
-    },
-  };
-}
-
-function readObject(params: Params, name: string): Readonly<Record<string, unknown>> {
-  const value = params[name];
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : missing(name);
 }
 
 /** A document that travels as text, since its 64-bit numbers would not survive the trip as numbers. */

@@ -1,19 +1,16 @@
-/** What a container that joins a sandbox asks of its virtual machine, which is as it was made: whatever that cannot give is refused by name. */
+/** What a container that joins a sandbox asks of its virtual machine as a whole: that is refused by name. Its limits have the machine grow (`SandboxLimits`). */
 import { HuskError } from "../errors.ts";
-import { hostLimits, type SizeDefaults, wantedSize } from "../oci/resources.ts";
+import { ownAnnotations } from "../oci/annotations.ts";
+import { hostLimits } from "../oci/resources.ts";
 import type { BlockIo, Spec } from "../oci/types.ts";
-import { demandRoom } from "./limits.ts";
 
-/** Throws `unsupported` with everything that is refused, or with what the machine is too small for. */
-export function refuseBeyondMachine(
-  spec: Spec,
-  size: { readonly vcpus: number; readonly memoryBytes: number },
-  defaults: SizeDefaults,
-): void {
+/** Throws `unsupported` with everything that is refused. */
+export function refuseBeyondMachine(spec: Spec): void {
   const resources = spec.linux?.resources ?? {};
   const { cpus, mems, blockIo } = hostLimits(resources);
   const asked = {
     vm: spec.vm !== undefined,
+    ...Object.fromEntries(Object.values(ownAnnotations).map((name) => [`annotations["${name}"]`, spec.annotations?.[name] !== undefined])),
     "linux.resources.cpu.cpus": cpus !== undefined,
     "linux.resources.cpu.mems": mems !== undefined,
     "linux.resources.blockIO": blockIo !== undefined && limits(blockIo),
@@ -23,7 +20,6 @@ export function refuseBeyondMachine(
     const reason = "it acts on the virtual machine, which is that of the container whose network namespace is named";
     throw new HuskError("unsupported", `config.json: ${refused.map((field) => `${field}: ${reason}`).join("; ")}`);
   }
-  demandRoom(size, wantedSize(resources, defaults, spec.annotations), "give the first container in it the higher limit");
 }
 
 /** Docker writes a weight of 0, and lists without entries. */

@@ -2,6 +2,8 @@
 import { noteInLedger } from "../host/ledger.ts";
 import type { SandboxCgroups } from "../host/sandbox-cgroups.ts";
 import { NetworkMirror } from "../network/mirror.ts";
+import type { SizeDefaults } from "../oci/resources.ts";
+import { SandboxLimits } from "./limits.ts";
 import { type GuestIdentity, type LaunchObserver, Sandbox } from "./sandbox.ts";
 import type { SandboxSpec } from "./sandbox-plan.ts";
 
@@ -16,6 +18,8 @@ export interface HostedSandboxSpec {
   readonly forwardSocket: string;
   /** What everything of the sandbox joins. */
   readonly cgroups: SandboxCgroups;
+  /** What sizes follow where limits do not say. */
+  readonly sizing: SizeDefaults;
   readonly observer: LaunchObserver;
   /** Where the sandbox comes from; absent: it is launched now. */
   readonly launch?: LaunchSandbox;
@@ -29,6 +33,8 @@ export class HostedSandbox {
   readonly cgroups: readonly string[];
   /** Every cgroup that was made for the sandbox, those above its own and its members' among them. */
   readonly madeCgroups: Set<string>;
+  /** Those of its containers, and what follows from them. */
+  readonly limits: SandboxLimits;
   readonly #spec: HostedSandboxSpec;
   #connected: Promise<GuestIdentity> | undefined;
   #network: NetworkMirror | undefined;
@@ -45,16 +51,18 @@ export class HostedSandbox {
     this.sandbox = (spec.launch ?? Sandbox.launch)({ ...spec.sandbox, cgroups: spec.cgroups.folders }, spec.observer);
     const joined = (): void => spec.cgroups.joined();
     this.sandbox.joined().then(joined, joined);
+    this.limits = new SandboxLimits({
+      ...spec,
+      ...spec.sandbox,
+      base: spec.sandbox,
+      vm: () => this.sandbox.vm,
+      agent: () => this.sandbox.agent,
+    });
   }
 
   /** Whether the guest can be shown folders of the host. */
   get showsFolders(): boolean {
     return this.#spec.sandbox.shares;
-  }
-
-  /** How large the virtual machine is. */
-  get size(): Pick<SandboxSpec, "vcpus" | "memoryBytes"> {
-    return this.#spec.sandbox;
   }
 
   /** Waits until the guest's agent answers, however often it is asked. Throws as `Sandbox.connect`. */

@@ -5,15 +5,16 @@ import { dirname } from "node:path";
 import type { Config } from "../config/config.ts";
 import type { CgroupLimits } from "../host/cgroups.ts";
 import { helperPath, installationFolder } from "../host/installation.ts";
-import { type VmSize, vmSize } from "../oci/resources.ts";
+import { type SizeDefaults, type VmSize, vmSize } from "../oci/resources.ts";
 import type { Spec } from "../oci/types.ts";
 import { templateKey } from "../template/shape.ts";
 import { TemplateStore } from "../template/store.ts";
 import { obtainTemplate, templateFolder } from "../template/template.ts";
 import { type AcceleratorChoice, chooseAccelerator, probeAccelerator } from "../vmm/accelerator.ts";
 import { findGuestImage, findQemu, findVirtiofsd, guestImageFolders } from "../vmm/host-programs.ts";
-import type { GuestImage } from "../vmm/machine.ts";
+import type { GuestImage, MachineSize } from "../vmm/machine.ts";
 import { identifyVirtiofsd } from "../vmm/virtiofsd.ts";
+import { memoryStepBytes } from "./live-size.ts";
 import type { SandboxSpec } from "./sandbox-plan.ts";
 import { sizeDefaults } from "./size-defaults.ts";
 
@@ -31,6 +32,7 @@ export interface VmPlan {
   readonly accelerator: AcceleratorChoice;
   /** What the sandbox's cgroup on the host may take. */
   readonly cgroupLimits: CgroupLimits;
+  readonly sizing: SizeDefaults;
   /** What is worth a line in the log: a template that was made, or why there is none. */
   readonly notes: readonly string[];
 }
@@ -38,6 +40,8 @@ export interface VmPlan {
 /** What a bundle and the configuration ask of a machine, before it is known where that comes from. */
 export interface VmRequest {
   readonly size: VmSize;
+  /** What sizes follow where limits do not say. */
+  readonly sizing: SizeDefaults;
   readonly accelerator: AcceleratorChoice;
   readonly shape: Omit<VmSpec, "channel" | "template" | "deadlines">;
   /** Whether a template may be used. */
@@ -46,7 +50,8 @@ export interface VmRequest {
 
 /** Throws `host` where a program, an image or KVM is wanted and missing. */
 export async function describeVm(spec: Spec, config: Config): Promise<VmRequest> {
-  const size = vmSize(spec, sizeDefaults(config));
+  const sizing = sizeDefaults(config);
+  const size = vmSize(spec, sizing);
   const accelerator = chooseAccelerator(config.vm.accel, config.vm.requireKvm, probeAccelerator(readText, tryOpen));
   const shape = {
     programs: await findPrograms(config, spec.vm?.hypervisor?.path),
@@ -54,13 +59,14 @@ export async function describeVm(spec: Spec, config: Config): Promise<VmRequest>
     accelerator: accelerator.accelerator,
     vcpus: size.vcpus,
     memoryBytes: size.memoryBytes,
+    limits: growthLimits(size, sizing, config),
     translationBufferBytes: config.vm.tcgTbSize,
     networkPorts: config.vm.networkPorts,
     kernelParameters: spec.vm?.kernel?.parameters ?? [],
     vhostNet: canAccess("/dev/vhost-net"),
     guestConsoleBytes: config.log.guestConsoleBytes,
   };
-  return { size, accelerator, shape, mayClone: mayClone(accelerator, config) };
+  return { size, sizing, accelerator, shape, mayClone: mayClone(accelerator, config) };
 }
 
 /** Names all machines of which one is as good as the other: what was started for nobody does for whom has the same name. */
@@ -73,7 +79,7 @@ export function machineKey({ shape, mayClone }: VmRequest, config: Config): stri
 
 /** Throws `host` where a program, an image or KVM is wanted and missing. */
 export async function planVm(spec: Spec, config: Config): Promise<VmPlan> {
-  const { size, accelerator, shape, mayClone } = await describeVm(spec, config);
+  const { size, sizing, accelerator, shape, mayClone } = await describeVm(spec, config);
   const deadlines = { bootMs: config.deadlines.bootMs, callMs: config.deadlines.callMs };
   const { template, notes } = mayClone
     ? await obtainTemplate(shape, { store: templateStore(config), most: config.template.most, deadlineMs: deadlines.bootMs })
@@ -81,6 +87,7 @@ export async function planVm(spec: Spec, config: Config): Promise<VmPlan> {
   return {
     accelerator,
     cgroupLimits: size.host,
+    sizing,
     notes,
     vm: {
       ...shape,
@@ -89,6 +96,15 @@ export async function planVm(spec: Spec, config: Config): Promise<VmPlan> {
       template,
       deadlines,
     },
+  };
+}
+
+/** How far a machine of that size can grow. */
+function growthLimits(size: VmSize, { hostCpus, hostMemoryBytes }: SizeDefaults, { vm }: Config): MachineSize {
+  const room = Math.max(0, Math.min(vm.maxMemory, hostMemoryBytes) - size.memoryBytes);
+  return {
+    vcpus: Math.max(size.vcpus, Math.min(vm.maxVcpus, hostCpus)),
+    memoryBytes: size.memoryBytes + Math.ceil(room / memoryStepBytes) * memoryStepBytes,
   };
 }
 

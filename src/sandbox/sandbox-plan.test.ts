@@ -14,6 +14,7 @@ const spec: SandboxSpec = {
   vcpus: 1,
   memoryBytes: 256 * 1024 * 1024,
   translationBufferBytes: 64 * 1024 * 1024,
+  limits: { vcpus: 1, memoryBytes: 256 * 1024 * 1024 },
   networkPorts: 1,
   guestConsoleBytes: 1000,
   kernelParameters: [],

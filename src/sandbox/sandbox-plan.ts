@@ -7,7 +7,7 @@ import { type CloneDescriptors, cloneParts } from "../template/clone.ts";
 import { devicePorts } from "../template/shape.ts";
 import type { Template } from "../template/store.ts";
 import { hypervisorTree, hypervisorUser } from "../vmm/confinement.ts";
-import type { Accelerator, AgentChannel, Disk, GuestImage, Machine, Memory, Origin } from "../vmm/machine.ts";
+import type { Accelerator, AgentChannel, Disk, GuestImage, Machine, MachineSize, Memory, Origin } from "../vmm/machine.ts";
 import { qemuArguments } from "../vmm/qemu/command-line.ts";
 import { type VirtiofsdKind, virtiofsdArguments } from "../vmm/virtiofsd.ts";
 
@@ -30,6 +30,8 @@ export interface SandboxSpec {
   readonly vhostNet: boolean;
   readonly vcpus: number;
   readonly memoryBytes: number;
+  /** How far the machine can grow while it runs. */
+  readonly limits: MachineSize;
   readonly translationBufferBytes: number;
   readonly networkPorts: number;
   readonly guestConsoleBytes: number;
@@ -150,6 +152,7 @@ export function planMachine(spec: SandboxSpec, contextId: number): Machine {
     accelerator: spec.accelerator,
     vcpus: spec.vcpus,
     memory: planMemory(spec),
+    limits: spec.limits,
     origin: planOrigin(spec),
     channel,
     disks,

@@ -2,6 +2,8 @@
 import type { CgroupLimits } from "../host/cgroups.ts";
 import type { HostHook } from "../host/hooks.ts";
 import type { CgroupPlace } from "../host/sandbox-cgroups.ts";
+import type { SizeDefaults } from "../oci/resources.ts";
+import type { Resources } from "../oci/types.ts";
 import type { ImageDisk, ShownPath } from "../storage/container-storage.ts";
 import type { ContainerSpec } from "./container.ts";
 import type { LaunchSandbox } from "./hosted-sandbox.ts";
@@ -23,6 +25,8 @@ export interface ContainerInput {
   readonly standInRootfs: string | null;
   readonly consoleSocket: string | null;
   readonly cgroups: CgroupPlace;
+  /** The bundle's linux.resources. */
+  readonly resources: Resources;
   readonly hooks: Readonly<Partial<Record<"prestart" | "createRuntime" | "poststart" | "poststop", readonly HostHook[]>>>;
   /** How long a guest may take to write back what it holds at the end. */
   readonly stopMs: number;
@@ -38,4 +42,6 @@ export interface SupervisorInput extends ContainerInput {
   readonly cgroupLimits: CgroupLimits;
   /** HostedSandboxSpec.launch. */
   readonly launch?: LaunchSandbox;
+  /** What sizes follow where limits do not say. */
+  readonly sizing: SizeDefaults;
 }

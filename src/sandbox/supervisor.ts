@@ -19,13 +19,13 @@ import { runHooks } from "../host/hooks.ts";
 import { identify } from "../host/process-identity.ts";
 import { type SandboxCgroups, takeCgroups } from "../host/sandbox-cgroups.ts";
 import { demand } from "../oci/state.ts";
+import type { Resources } from "../oci/types.ts";
 import { Container, streamsOf } from "./container.ts";
 import { type ControlServer, type Params, serveControl } from "./control.ts";
 import { serveContainer } from "./control-calls.ts";
 import { giveBackLedger } from "./give-back.ts";
 import type { ProcessOutcome } from "./guest-process.ts";
 import { HostedSandbox } from "./hosted-sandbox.ts";
-import { changeLimits, type LimitChange } from "./limits.ts";
 import { type ContainerRecord, type ContainerStatus, claimContainer, writeRecord } from "./record.ts";
 import { forwardSocket, type RunFolder, removeRunFolder } from "./run-folder.ts";
 import { foundHome, SandboxHome } from "./sandbox-home.ts";
@@ -161,9 +161,9 @@ export class Supervisor {
     return this.#liveContainer();
   }
 
-  /** What the sandbox has for a container that is to join it. */
-  get room(): { readonly size: HostedSandbox["size"]; readonly memory: ReadonlyMap<string, string> } {
-    return { size: this.#live().size, memory: this.#household.memory };
+  /** What a container that is to join the sandbox may share with those in it: see `ContainerPlan.memory`. */
+  get memory(): ReadonlyMap<string, string> {
+    return this.#household.memory;
   }
 
   /** Whether the sandbox goes on for others. */
@@ -260,9 +260,9 @@ export class Supervisor {
     const onStatus = (status: ContainerStatus): void => this.#update({ status });
     const container = new Container(hosted.sandbox, input.container, onStatus, (signal) => this.#onEarlySignal(signal));
     this.#container = container;
-    // The host's cgroup of the sandbox is its lead's.
-    const limited = { ...hosted.size, cgroups: this.#cgroups ?? { limit: async () => {} } };
-    const update = (change: LimitChange) => changeLimits(container, limited, change);
+    const { id } = input.container;
+    if (this.#lead !== undefined) hosted.limits.begin(id, input.resources);
+    const update = (resources: Resources) => hosted.limits.change(id, container, resources);
     this.#control = await serveControl(folder.socket, {
       ...serveContainer(container, {
         start: () => this.start(),
@@ -276,6 +276,7 @@ export class Supervisor {
     this.#starter.attach(folder.socket, container.init.standIn.token);
     const answers = hosted.connect().then(({ done }) => this.#trace.mark(`guest's agent answers, having set ${done.join(", ")}`));
     await Promise.all([hosted.startWith(this.#prepareHost(hosted, container)), answers]);
+    if (this.#lead === undefined) await hosted.limits.admit(id, input.resources);
     const { ended, flushed } = await container.create(container.init.standIn.streams(streamsOf(this.#input.container.terminal)));
     this.#trace.mark("container created");
     this.#ended = this.#afterEnd(Promise.race([flushed, this.#discarded.promise]).then(() => ended));
@@ -300,6 +301,8 @@ export class Supervisor {
         sandbox: { ...input.sandbox, agentSocket: folder.agentSocket, consoleLog: folder.console },
         ledger: () => this.#household.home.ledger,
         forwardSocket: forwardSocket(input.root),
+        sizing: input.sizing,
+        ...(input.launch === undefined ? {} : { launch: input.launch }),
         warn: (message) => starter.warn(message),
         observer: {
           mark: (phase) => this.#trace.mark(phase),
@@ -365,6 +368,7 @@ export class Supervisor {
     this.#container?.init.standIn.giveUp(); // whoever has asked for the container may be gone
     await this.#creating.catch(() => {}); // whoever waits for it was told, or is
     if (this.#hosted === undefined) return;
+    await this.#hosted.limits.release(this.#input.container.id);
     await withdraw(this.#hosted, this.#container, shown, callMs).catch((error: unknown) => this.#starter.warn(explain(error)));
   }
 
@@ -377,11 +381,6 @@ export class Supervisor {
     if (change.status === "stopped" && change.exit === undefined) return;
     this.#record = { ...this.#record, ...change };
     writeRecord(this.#folder, this.#record);
-  }
-
-  #live(): HostedSandbox {
-    if (this.#hosted === undefined) throw new HuskError("internal", "the sandbox was never launched");
-    return this.#hosted;
   }
 
   #liveContainer(): Container {

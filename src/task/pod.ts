@@ -173,7 +173,7 @@ export class Pod {
   }
 
   async #launch({ id, spec, netns, shown, disks, cgroup }: SandboxNeeds): Promise<HostedSandbox> {
-    const { vm, accelerator, cgroupLimits, notes } = await planVm(spec, this.config);
+    const { vm, accelerator, cgroupLimits, sizing, notes } = await planVm(spec, this.config);
     for (const note of [accelerator.reason, ...notes]) this.log.info(note);
     const hosted = HostedSandbox.launch({
       sandbox: {
@@ -191,6 +191,7 @@ export class Pod {
       ledger: () => this.#ledger,
       forwardSocket: join(this.#folder, "forward.sock"),
       cgroups: await takeCgroups({ hierarchies: this.hierarchies, at: cgroup }, cgroupLimits, () => this.#ledger, this.helper),
+      sizing,
       warn: (message) => this.log.warn(message),
       observer: {
         mark: () => {},

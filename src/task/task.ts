@@ -12,6 +12,7 @@ import { type GuestNamespace, judgeProcess, judgeUpdate, refuseUnsupported, shar
 import type { Namespace, Process, Resources } from "../oci/types.ts";
 import { Container } from "../sandbox/container.ts";
 import { settleLedger } from "../sandbox/give-back.ts";
+import type { HostedSandbox } from "../sandbox/hosted-sandbox.ts";
 import { type ContainerPlan, planContainer } from "../sandbox/plan-container.ts";
 import { memberCgroups, withdraw } from "../sandbox/shared-sandbox.ts";
 import type { StandIn } from "../sandbox/stand-in.ts";
@@ -160,7 +161,9 @@ export class Task {
 
   async update(resources: Resources): Promise<void> {
     for (const note of refuseUnsupported(judgeUpdate(resources), "the resources")) this.#pod.log.info(note);
-    await this.#container?.update(resources);
+    // A pause container has no limits of its own: the pod's are the sum of the others'.
+    if (this.#container === undefined || this.#membership === undefined) return;
+    await this.#membership.hosted.limits.change(this.id, this.#container, resources);
   }
 
   /** The guest's cgroup files; none for a pause container. */
@@ -201,6 +204,7 @@ export class Task {
       () => {},
     );
     this.#container = container;
+    if (membership.isLead) hosted.limits.begin(this.id, this.#resources);
     this.#forgetMemory = pod.watchMemory(this.id, (kills) => this.#tellMemoryKills(kills));
     this.#standIn = container.init.standIn;
     this.#dismiss = pod.admit((token) => container.findStandIn(token));
@@ -214,6 +218,7 @@ export class Task {
       return pid;
     };
     const pid = await hosted.startWith(Promise.race([prepare(), failed]));
+    if (!membership.isLead) await this.#admit(hosted);
     const joined = await container.create(this.#stdio.streams);
     this.#init = new InitProcess({
       container,
@@ -231,6 +236,20 @@ export class Task {
     this.#leaveAtTheEnd();
   }
 
+  get #resources(): Resources {
+    return this.bundle.spec.linux?.resources ?? {};
+  }
+
+  /** Has the machine, which was made for another container, grow where it is too small for this one too. */
+  async #admit(hosted: HostedSandbox): Promise<void> {
+    if (this.#resources.blockIO !== undefined) {
+      this.#pod.log.info(
+        "linux.resources.blockIO: without effect, since one virtual machine reads and writes for all of a pod's containers",
+      );
+    }
+    await hosted.limits.admit(this.id, this.#resources);
+  }
+
   /** `kills`: since the container began. They are told by two ways, of which either may be the first. */
   #tellMemoryKills(kills: number): void {
     if (kills <= this.#memoryKills) return;
@@ -241,9 +260,18 @@ export class Task {
   /** The sandbox is there for those that have not ended. */
   #leaveAtTheEnd(): void {
     this.init.exited.then(
-      () => this.#pod.leave(this).catch((error: unknown) => this.#pod.log.warn(String(error))), // Delete tries again, and says so
+      async () => {
+        await this.#pod.leave(this).catch((error: unknown) => this.#pod.log.warn(String(error))); // Delete tries again, and says so
+        await this.#releaseLimits();
+      },
       () => {}, // it never ran: it is being deleted
     );
+  }
+
+  /** Gives back what the container alone needed, where the sandbox goes on. */
+  async #releaseLimits(): Promise<void> {
+    const hosted = this.#membership?.hosted;
+    if (hosted !== undefined && (await this.#pod.isLive(hosted))) await hosted.limits.release(this.id);
   }
 
   async #runCreateHooks(pid: number): Promise<void> {
@@ -275,6 +303,7 @@ export class Task {
     this.#stdio.close();
     this.#standIn?.abandon(255);
     await this.#pod.leave(this);
+    await this.#releaseLimits();
     const hosted = this.#membership?.hosted;
     if (hosted !== undefined && (await this.#pod.isLive(hosted))) await withdraw(hosted, this.#container, this.#plan.shown, callMs);
     for (const path of this.#plan.memory.keys()) this.#pod.memory.delete(path);

@@ -1,7 +1,7 @@
 /** All that shapes a template's guest, and the key that stands for it: a template fits a sandbox whose key is the same. */
 import { createHash } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
-import type { Accelerator, GuestImage, Machine } from "../vmm/machine.ts";
+import type { Accelerator, GuestImage, Machine, MachineSize } from "../vmm/machine.ts";
 import { qemuArguments } from "../vmm/qemu/command-line.ts";
 
 /** What of a sandbox its template has as well. */
@@ -11,6 +11,8 @@ export interface TemplateShape {
   readonly accelerator: Accelerator;
   readonly vcpus: number;
   readonly memoryBytes: number;
+  /** How far a clone can grow: what for has to be in the template. */
+  readonly limits: MachineSize;
   readonly translationBufferBytes: number;
   readonly networkPorts: number;
   readonly kernelParameters: readonly string[];
@@ -27,8 +29,8 @@ export function templateMachine(
   shape: TemplateShape,
   own: Pick<Machine, "origin" | "memory" | "channel" | "controlDescriptor" | "consoleDescriptor">,
 ): Machine {
-  const { accelerator, vcpus, translationBufferBytes, networkPorts, kernelParameters } = shape;
-  return { accelerator, vcpus, translationBufferBytes, networkPorts, kernelParameters, devicePorts, disks: [], ...own };
+  const { accelerator, vcpus, limits, translationBufferBytes, networkPorts, kernelParameters } = shape;
+  return { accelerator, vcpus, limits, translationBufferBytes, networkPorts, kernelParameters, devicePorts, disks: [], ...own };
 }
 
 /** What the host has to say about a file and about its processor; in a test, something else. */

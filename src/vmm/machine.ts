@@ -47,10 +47,17 @@ export type AgentChannel =
   /** vsock; the guest dials the host's `port`, where a relay listens. */
   | { readonly kind: "vsock"; readonly cid: number; readonly port: number };
 
+export interface MachineSize {
+  readonly vcpus: number;
+  readonly memoryBytes: number;
+}
+
 export interface Machine {
   readonly accelerator: Accelerator;
   readonly vcpus: number;
   readonly memory: Memory;
+  /** How far it can grow while it runs; what it has from the start where it cannot. */
+  readonly limits: MachineSize;
   readonly origin: Origin;
   readonly channel: AgentChannel;
   readonly disks: readonly Disk[];

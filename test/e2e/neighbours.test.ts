@@ -207,7 +207,7 @@ test("what cannot be joined is refused by name", async ({ host }) => {
       `husk: config.json: linux.namespaces[1].path: /proc/${first.pid}/ns/ipc: only containers of the same virtual machine can share it: name the network namespace of the one that has it as well\n`,
     );
     expect(await refusal(["network"], first.pid, { linux: { resources: { memory: { limit: 1024 ** 4 } } } })).toMatch(
-      /^husk: linux\.resources\.memory\.limit: it needs a virtual machine with \d+ MiB of memory, and this one was made with 1152 MiB \(give the first container in it the higher limit\)\n$/,
+      /^husk: linux\.resources\.memory\.limit: it needs a virtual machine with \d+ MiB of memory, and this one can have \d+ MiB at most \(see vm\.max_memory.*\)\n$/,
     );
     expect(await refusal(["network"], first.pid, { linux: { resources: { cpu: { cpus: "0" } } } })).toBe(
       "husk: config.json: linux.resources.cpu.cpus: it acts on the virtual machine, which is that of the container whose network namespace is named\n",

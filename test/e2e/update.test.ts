@@ -56,11 +56,7 @@ test.runIf(isHusk)("update changes what is named, and nothing else, by flags and
     [["--memory", "1x"], "--memory: expected a size such as 512m"],
     [["--cpu-rt-runtime", "1000"], "update: linux.resources.cpu.realtimeRuntime: cgroup v2"],
     [["--l3-cache-schema", "L3:0=f"], "--l3-cache-schema: the host's resctrl groups"],
-    [
-      ["--memory", "16g"],
-      "linux.resources.memory.limit: it needs a virtual machine with 16512 MiB of memory, and this one was made with 256 MiB",
-    ],
-    [["--cpu-quota", "200000"], "linux.resources.cpu.quota: it needs a virtual machine with 2 processors, and this one was made with 1"],
+    [["--memory", "1p"], "linux.resources.memory.limit: it needs a virtual machine with "],
     [["--resources", "/not/there"], "cannot read /not/there"],
   ] as const) {
     const { status, stderr } = await host.runtime("update", ...flags, id);

@@ -1,5 +1,6 @@
 /** Pods as a kubelet makes them, through containerd's CRI plugin and the shim: one virtual machine for a pod. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { test } from "../harness/cri/cri.ts";
@@ -169,3 +170,41 @@ test("memory: the limit acts on the container, its figures are the guest's, and 
   expect(await pod.status(main)).toMatchObject({ state: 1 });
   await pod.remove();
 });
+
+test.runIf(isHusk)(
+  "a pod grows with its containers and their updates, gives back, and the host's cgroup follows the sum",
+  async ({ cri }) => {
+    const MIB = 1024 ** 2;
+    const pod = await cri.pod(); // without a size of its own: 1 processor, 1024 MiB for containers and 128 for the guest
+    const cgroup = (hierarchy: string, file: string): number =>
+      Number(readFileSync(`/sys/fs/cgroup/${hierarchy}/kubepods/${pod.id}/${file}`, "utf8"));
+    const allowed = (): number => cgroup("memory", "memory.limit_in_bytes") / MIB - 384;
+    const most = Math.min(2, availableParallelism());
+    const first = await pod.run("first", forever, { memoryBytes: 512 * MIB, cpuQuota: 50_000, cpuShares: 512 });
+    const guest = async (): Promise<[mebibytes: number, processors: number]> => {
+      const [memory = "", processors] = (await pod.exec(first, "sed -n 's/^MemTotal: *//p' /proc/meminfo; nproc")).stdout.split("\n");
+      return [Number.parseInt(memory, 10) / 1024, Number(processors)];
+    };
+    const [base] = await guest();
+    expect([base < 1152, allowed(), cgroup("cpu", "cpu.shares")]).toEqual([true, 1152, 512]);
+
+    const second = await pod.run("second", forever, { memoryBytes: 1024 * MIB, cpuQuota: (most - 0.5) * 100_000, cpuShares: 1024 });
+    expect([allowed(), cgroup("cpu", "cpu.shares")]).toEqual([512 + 1024 + 128, 1536]);
+    expect(await guest()).toEqual([expect.closeTo(base + 512, -1), most]);
+
+    const update = (id: string, linux: object) => cri.call("UpdateContainerResources", { container_id: id, linux });
+    await update(first, { memory_limit_in_bytes: 640 * MIB });
+    expect([allowed(), (await guest())[0]]).toEqual([640 + 1024 + 128, expect.closeTo(base + 640, -1)]);
+    expect((await pod.exec(first, "cat /sys/fs/cgroup/memory.max")).stdout).toBe(`${640 * MIB}\n`);
+    await expect(update(first, { memory_limit_in_bytes: 2 ** 50 })).rejects.toThrow(
+      /linux\.resources\.memory\.limit: it needs a virtual machine with \d+ MiB of memory, and this one can have \d+ MiB at most/,
+    );
+    expect((await pod.exec(first, "cat /sys/fs/cgroup/memory.max")).stdout).toBe(`${640 * MIB}\n`);
+
+    await cri.call("StopContainer", { container_id: second, timeout: 20 });
+    await expect.poll(allowed, { timeout: 60_000 }).toBe(1152);
+    await expect.poll(guest, { timeout: 60_000 }).toEqual([expect.closeTo(base, -1), 1]);
+    expect(cgroup("cpu", "cpu.shares")).toBe(512);
+    await pod.remove();
+  },
+);

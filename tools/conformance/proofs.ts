@@ -15,6 +15,7 @@ const process = "test/e2e/spec-process.test.ts";
 const mounts = "test/e2e/spec-mounts.test.ts";
 const linux = "test/e2e/spec-linux.test.ts";
 const hooks = "test/e2e/hooks.test.ts";
+const resize = "test/e2e/resize.test.ts";
 const validate = "src/oci/validate.test.ts";
 
 const basics = "process: user, groups, umask, directory, environment, capabilities, limits, no new privileges";
@@ -168,6 +169,10 @@ export const proofs: readonly Proof[] = [
   { field: "linux.resources.cpu.realtimePeriod", file: linux, test: refused },
   { field: "linux.resources.cpu.realtimeRuntime", file: linux, test: refused },
   { field: "linux.resources.memory.disableOOMKiller", file: linux, test: refused },
+  { field: "linux.resources.cpu.quota", file: resize, test: "grows with the limits" },
+  { field: "linux.resources.cpu.shares", file: "test/engines/cri.test.ts", test: "a pod grows with its containers and their updates" },
+  { field: "linux.resources.cpu.cpus", file: "src/sandbox/limits.test.ts", test: "processors of the host: those of all containers" },
+  { field: "linux.resources.cpu.mems", file: "src/sandbox/limits.test.ts", test: "processors of the host: those of all containers" },
   { field: "linux.resources.memory.limit", file: spec, test: "limits: memory, whose excess is death by SIGKILL" },
   { field: "linux.resources.pids", file: spec, test: "limits: processes" },
   { field: "linux.resources.blockIO.leafWeight", file: "src/oci/support.test.ts", test: "weights of leaves" },

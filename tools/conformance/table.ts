@@ -44,7 +44,10 @@ too; or **refused** by name, as \`husk: config.json: FIELD: REASON\`, before any
 demands, and named in the log.
 
 Limits: a container's own act in the guest. The host's cgroup of its sandbox holds the container's memory limit, what the guest needs for itself
-(\`vm.memory_overhead\`) and what QEMU and virtiofsd need (\`vm.host_overhead\`), so that a container that takes too much is killed in the guest, and never QEMU.`,
+(\`vm.memory_overhead\`) and what QEMU and virtiofsd need (\`vm.host_overhead\`), so that a container that takes too much is killed in the guest, and never QEMU. The
+virtual machine has as many processors and as much memory as the limits ask for. It grows where they rise, or another container comes into a pod, up to
+\`vm.max_vcpus\` and \`vm.max_memory\`, beyond which the change is refused by name; it gives back where they fall. Limits of a pod's containers add up; the
+host's processors and memory nodes are joined, where each container names some; block I/O is without effect in a pod, which the log says.`,
     ...sections.map(
       ([title, belongs]) => `## ${title}
 

@@ -21,6 +21,7 @@ mod network;
 mod processes;
 mod sandbox;
 mod service;
+mod size;
 mod spec;
 mod stats;
 mod storage;

@@ -23,11 +23,13 @@ pub fn kernel_release() -> Result<String> {
     Ok(names.release().to_string_lossy().into_owned())
 }
 
+fn has_modules() -> bool {
+    kernel_release().is_ok_and(|release| Path::new("/lib/modules").join(release).exists())
+}
+
 /// Makes this program the kernel's helper for modules, where there are modules.
 pub fn install_helper() {
-    let there =
-        kernel_release().is_ok_and(|release| Path::new("/lib/modules").join(release).exists());
-    if !there {
+    if !has_modules() {
         return;
     }
     let installed = fs::create_dir_all("/sbin")
@@ -63,6 +65,14 @@ pub fn load_listed(list: &Path) {
             console::log(failure);
         }
     }
+}
+
+/// Loads a module, where there are modules: a kernel without them has everything built in.
+pub fn load_now(name: &str) -> Result<()> {
+    if !has_modules() {
+        return Ok(());
+    }
+    Modules::open()?.load(name, &mut HashSet::new())
 }
 
 /// The face of modprobe: `modprobe [-q] [--] NAME`, as the kernel calls it.

@@ -8,6 +8,7 @@ const machine: Machine = {
   accelerator: "tcg",
   vcpus: 2,
   memory: { kind: "private", bytes: 256 * mebibyte },
+  limits: { vcpus: 2, memoryBytes: 256 * mebibyte },
   origin: { kind: "boot", image: { flavour: "own", kernel: "/guest/kernel", initramfs: "/guest/initramfs" } },
   channel: { kind: "serial", descriptor: 6 },
   disks: [],
@@ -56,6 +57,17 @@ test("a shared folder comes with shared RAM", () => {
   expect(values(shared, "-object")).toEqual([`memory-backend-memfd,id=ram,size=${256 * mebibyte},share=on`]);
   expect(values(shared, "-device").some((device) => device.startsWith("vhost-user-fs-pci,chardev=fs0,tag=husk"))).toBe(true);
   expect(values(qemuArguments(machine), "-object")).toEqual([`memory-backend-memfd,id=ram,size=${256 * mebibyte},share=off`]);
+});
+
+test("a machine that can grow has room for processors, a port for memory, and a kernel that takes it as it comes; another has nothing of it", () => {
+  const growing = qemuArguments({ ...machine, limits: { vcpus: 4, memoryBytes: 1024 * mebibyte } });
+  expect(values(growing, "-smp")).toEqual(["2,maxcpus=4"]);
+  expect(values(growing, "-m")).toEqual(["256M,maxmem=1024M"]);
+  expect(values(growing, "-device")).toContain("pcie-root-port,id=memory-port,chassis=2");
+  expect(values(growing, "-append")[0]).toContain("memhp_default_state=online");
+  const fixed = qemuArguments(machine);
+  expect([values(fixed, "-smp"), values(fixed, "-m")]).toEqual([["2"], ["256M"]]);
+  expect(fixed.join(" ")).not.toMatch(/memory-port|memhp/);
 });
 
 test("the guest is told where its channel is", () => {

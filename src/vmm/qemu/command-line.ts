@@ -16,8 +16,9 @@ export function qemuArguments(machine: Machine): string[] {
     ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
     // The devices of a PC that no guest of ours drives only cost boot time and attack surface.
     ["-machine", "q35,memory-backend=ram,sata=off,smbus=off,usb=off,vmport=off,graphics=off,dump-guest-core=off"],
-    ["-accel", accelerator(machine), "-cpu", cpuModel(machine.accelerator), "-smp", String(vcpus)],
-    ["-m", `${Math.floor(memory.bytes / mebibyte)}M`, ...memoryArguments(memory)],
+    ["-accel", accelerator(machine), "-cpu", cpuModel(machine.accelerator)],
+    ["-smp", machine.limits.vcpus > vcpus ? `${vcpus},maxcpus=${machine.limits.vcpus}` : String(vcpus)],
+    ["-m", memorySize(machine), ...memoryArguments(memory)],
     originArguments(machine),
     ["-chardev", `socket,id=control,fd=${machine.controlDescriptor}`, "-mon", "chardev=control,mode=control"],
     ["-chardev", `socket,id=console,fd=${machine.consoleDescriptor}`, "-serial", "chardev:console"],
@@ -32,6 +33,14 @@ export function qemuArguments(machine: Machine): string[] {
 /** The id of the bus on which the network device number `index` is plugged. */
 export function networkPort(index: number): string {
   return `net-port${index}`;
+}
+
+/** The id of the bus on which memory is plugged, where the machine's can grow. */
+export const memoryPort = "memory-port";
+
+/** Whether the machine is made so that memory can be plugged into it. */
+export function canGrowMemory({ memory, limits }: Pick<Machine, "memory" | "limits">): boolean {
+  return limits.memoryBytes > memory.bytes;
 }
 
 /** A device in QEMU's words: its driver, and the properties that it is made with. */
@@ -61,7 +70,11 @@ function deviceArgument({ driver, ...properties }: Device): string {
 
 function ports(machine: Machine): string[] {
   const named = (count: number, name: (index: number) => string): string[] => Array.from({ length: count }, (_, index) => name(index));
-  return [...named(machine.networkPorts, networkPort), ...named(machine.devicePorts, devicePort)];
+  return [
+    ...named(machine.networkPorts, networkPort),
+    ...named(machine.devicePorts, devicePort),
+    ...(canGrowMemory(machine) ? [memoryPort] : []),
+  ];
 }
 
 function devicePort(index: number): string {
@@ -85,6 +98,10 @@ function kernelCommandLine(machine: Machine): string {
     ...(machine.vcpus === 1 ? ["noreplace-smp"] : []),
     // What transparent huge pages would have the kernel hold back is the container's.
     "sysctl.vm.min_free_kbytes=4096",
+    // Plugged memory is used as it comes: as movable memory, which can be given back, as far as the kernel has enough of its own to keep account of it.
+    ...(canGrowMemory(machine) ? ["memhp_default_state=online memory_hotplug.online_policy=auto-movable"] : []),
+    // Memory above 4 GiB, be it only possible, has a kernel set 64 MiB aside for devices that cannot reach it. No virtio device needs them.
+    "swiotlb=noforce",
     // No network device that the container's namespace does not have.
     "dummy.numdummies=0 ifb.numifbs=0 fb_tunnels=none",
     // What TCG emulates does not speculate, and each retpoline is three more blocks to translate.
@@ -104,6 +121,12 @@ function accelerator(machine: Machine): string {
  */
 function cpuModel(accelerator: Accelerator): string {
   return accelerator === "kvm" ? "host" : "max,-erms,-fsrm";
+}
+
+function memorySize(machine: Machine): string {
+  const size = (bytes: number): string => `${Math.floor(bytes / mebibyte)}M`;
+  const { memory, limits } = machine;
+  return canGrowMemory(machine) ? `${size(memory.bytes)},maxmem=${size(limits.memoryBytes)}` : size(memory.bytes);
 }
 
 function memoryArguments(memory: Memory): string[] {

@@ -3,7 +3,7 @@ import type { Duplex } from "node:stream";
 import { HuskError } from "../../errors.ts";
 import { printable } from "../../host/printable.ts";
 import { QmpClient } from "../../qmp/qmp.ts";
-import { type Device, networkPort } from "./command-line.ts";
+import { type Device, memoryPort, networkPort } from "./command-line.ts";
 
 /** What a paused machine is saved with and restored by: RAM that lies in a file stays there, and is not sent. */
 const migrationCapabilities = {
@@ -21,6 +21,17 @@ export interface NetworkDevice {
   /** Whether the host's kernel moves the packets (vhost-net). */
   readonly vhost: boolean;
 }
+
+/** Memory to plug in: how much of it the guest is to use now, of how much that it may come to. */
+export interface PluggedMemory {
+  readonly bytes: number;
+  readonly capacityBytes: number;
+  /** Whether daemons that serve the guest must be able to map it. */
+  readonly shared: boolean;
+}
+
+/** The ids of both halves. A plain "memory-backend" is the name of something of the machine's. */
+const plugged = { memory: "plugged-memory", backend: "plugged-memory-backend" };
 
 export class QemuVm {
   readonly #qmp: QmpClient;
@@ -101,6 +112,39 @@ export class QemuVm {
       await this.#qmp.execute("netdev_del", { id });
       throw error;
     }
+  }
+
+  /** Plugs in processors until there are `count`; the guest's agent brings them online. None can be unplugged again (see `LiveSize`). Throws `vmm`. */
+  async plugProcessors(count: number): Promise<void> {
+    const slots = await this.#qmp.execute("query-hotpluggable-cpus");
+    const free = slots.filter((slot) => slot["qom-path"] === undefined).toReversed(); // QEMU lists the last first
+    const missing = Math.max(0, count - (slots.length - free.length));
+    for (const { type, props } of free.slice(0, missing)) await this.#qmp.execute("device_add", { ...props, driver: type });
+  }
+
+  /** Plugs in memory; once in a machine's life, since it stays, be it empty. The guest takes it a moment later. Throws `vmm`, with nothing left plugged. */
+  async plugMemory({ bytes, capacityBytes: size, shared }: PluggedMemory): Promise<void> {
+    const backend = shared ? { "qom-type": "memory-backend-memfd", share: true } : { "qom-type": "memory-backend-ram", reserve: false };
+    await this.#qmp.execute("object-add", { ...backend, id: plugged.backend, size });
+    try {
+      const [memdev, id] = [plugged.backend, plugged.memory];
+      await this.#qmp.execute("device_add", { driver: "virtio-mem-pci", id, memdev, bus: memoryPort, "requested-size": bytes });
+    } catch (error) {
+      await this.#qmp.execute("object-del", { id: plugged.backend });
+      throw error;
+    }
+  }
+
+  /** How much of the plugged memory the guest is to use from now on; what is too much it gives back as it can. Throws `vmm`. */
+  async requestMemory(bytes: number): Promise<void> {
+    await this.#qmp.execute("qom-set", { path: `/machine/peripheral/${plugged.memory}`, property: "requested-size", value: bytes });
+  }
+
+  /** Tells `listener` how much of the plugged memory the guest uses, within a second of each change. */
+  watchMemory(listener: (bytes: number) => void): void {
+    this.#qmp.on("MEMORY_DEVICE_SIZE_CHANGE", ({ id, size }) => {
+      if (id === plugged.memory) listener(size);
+    });
   }
 
   /** Takes a network device away, which the guest is asked to let go of. Throws `vmm` or `deadline`. */

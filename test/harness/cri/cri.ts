@@ -26,6 +26,9 @@ export interface ContainerOptions {
     readonly propagation?: number;
   }[];
   readonly memoryBytes?: number;
+  /** Of each 100 ms, in microseconds. */
+  readonly cpuQuota?: number;
+  readonly cpuShares?: number;
   /** How often a container of this name was made before. */
   readonly attempt?: number;
 }
@@ -104,7 +107,7 @@ export class Pod {
   async create(
     name: string,
     script: string,
-    { capabilities = [], mounts = [], memoryBytes = 0, attempt = 0 }: ContainerOptions = {},
+    { capabilities = [], mounts = [], memoryBytes = 0, cpuQuota = 0, cpuShares = 0, attempt = 0 }: ContainerOptions = {},
   ): Promise<string> {
     const config = {
       metadata: { name, attempt },
@@ -113,7 +116,7 @@ export class Pod {
       mounts,
       log_path: `${name}.${attempt}.log`,
       linux: {
-        resources: { memory_limit_in_bytes: memoryBytes },
+        resources: { memory_limit_in_bytes: memoryBytes, cpu_period: 100_000, cpu_quota: cpuQuota, cpu_shares: cpuShares },
         security_context: { capabilities: { add_capabilities: capabilities }, namespace_options: { pid: this.#pid } },
       },
     };

@@ -14,7 +14,7 @@ use crate::container::stdin::{Sink, Written};
 use crate::container::{Container, INIT, create, spawn};
 use crate::error::{Failure, Result};
 use crate::sandbox::Sandbox;
-use crate::{child, clock, init, inventory, network, processes, spec, stats, storage};
+use crate::{child, clock, init, inventory, network, processes, size, spec, stats, storage};
 
 /// The service, for as long as a session lasts.
 pub struct Agent {
@@ -99,6 +99,15 @@ impl AgentService for Agent {
             boot_ns: self.sandbox.began_ns,
             done,
         })
+    }
+
+    async fn resize_sandbox(
+        &self,
+        request: Request<ResizeSandboxRequest>,
+    ) -> Answer<ResizeSandboxResponse> {
+        let request = request.into_inner();
+        to_the_end(async move { size::apply(request).await }).await?;
+        answer(ResizeSandboxResponse {})
     }
 
     async fn configure_network(
