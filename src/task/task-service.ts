@@ -31,6 +31,7 @@ import { parseProcess, parseResources } from "../oci/validate.ts";
 import { packAny } from "../ttrpc/any.ts";
 import type { Handlers } from "../ttrpc/service.ts";
 import { TtrpcError } from "../ttrpc/ttrpc-error.ts";
+import { judgeOptions } from "./create-options.ts";
 import type { EventPublisher } from "./events.ts";
 import { metricsOf } from "./metrics.ts";
 import type { Pod } from "./pod.ts";
@@ -104,10 +105,12 @@ export class TaskService {
   }
 
   async #create(request: CreateTaskRequest): Promise<{ pid: number }> {
-    const { id, bundle, rootfs, terminal, stdin, stdout, stderr, checkpoint } = request;
+    const { id, bundle, rootfs, terminal, stdin, stdout, stderr, checkpoint, options } = request;
     if (checkpoint !== "") throw new TtrpcError(GrpcCode.invalidArgument, "a checkpoint cannot be restored: it is not implemented");
+    const notes = judgeOptions(options);
     if (this.#tasks.has(id)) throw new HuskError("already-exists", `container "${id}" already exists`);
     this.#tasks.set(id, undefined);
+    for (const note of notes) this.#options.pod.log.info(note);
     let task: Task;
     try {
       task = await Task.create(this.#options.pod, {

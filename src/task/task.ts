@@ -1,4 +1,5 @@
 /** A task: one container of a sandbox, with its further processes, from Create to Delete. */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { HuskError } from "../errors.ts";
 import type { StatsContainerResponse } from "../gen/agent/v1/agent.ts";
@@ -58,6 +59,7 @@ export class Task {
   static async create(pod: Pod, options: TaskOptions): Promise<Task> {
     const ledger = pod.taskLedger(options.id);
     let task: Task | undefined;
+    if (!existsSync(options.bundle)) throw new HuskError("not-found", `bundle ${options.bundle} does not exist`);
     try {
       if (options.rootfs.length > 0) {
         const target = join(options.bundle, "rootfs");

@@ -1,11 +1,13 @@
 /** husk's shim when parts of a sandbox are killed, or stand still: containerd is told of the end, and nothing is left. */
-import { writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { expect } from "vitest";
 import { GrpcCode } from "../../src/errors.ts";
-import { Containerd } from "../harness/containerd.ts";
-import { test as base } from "../harness/engines.ts";
+import { type Bundle, makeBundle } from "../harness/bundle.ts";
+import { Containerd, type ShimCall } from "../harness/containerd.ts";
+import { test as base, type Engines } from "../harness/engines.ts";
 import { isHusk } from "../harness/runtime.ts";
 
 /** So long may a call to the guest take in these tests, and so long a guest that is to kill its container; in milliseconds. */
@@ -94,5 +96,78 @@ test.runIf(isHusk)("a guest that stands still: every call ends in its deadline, 
       expect(await waited).toMatchObject({ exitStatus: 137 });
     });
     expect((await containerd.ctr.run("task", "rm", id)).stderr).toMatch(/exit code 137/);
+  });
+});
+
+/** A bundle of another container for the VM of the task whose stand-in's PID that is. */
+function besides(engines: Engines, name: string, pid: number, args: readonly string[]): Bundle {
+  const namespaces = ["pid", "ipc", "uts", "mount"].map((type) => ({ type }));
+  return makeBundle(join(engines.folder, name), {
+    process: { args },
+    linux: { namespaces: [...namespaces, { type: "network", path: `/proc/${pid}/ns/net` }], cgroupsPath: `/husk-test/${name}` },
+  });
+}
+
+/** Runs `use` beside a task that is well, and sees that it stays so. */
+async function beside(containerd: Containerd, use: (call: ShimCall, pid: number) => Promise<void>): Promise<void> {
+  await containerd.detached("box", [], ["sleep", "1000"], async () => {
+    await containerd.shim("box", async (call) => {
+      const { taskPid } = await call("connect", { id: "box" });
+      await use(call, taskPid);
+      expect((await containerd.ctr.run("task", "exec", "--exec-id", "after", "box", "true")).status).toBe(0);
+    });
+  });
+}
+
+test.runIf(isHusk)("a task that was created and never started can be deleted, and made again", async ({ containerd, engines }) => {
+  await beside(containerd, async (call, pid) => {
+    const { path: bundle } = besides(engines, "created", pid, ["true"]);
+    for (let round = 0; round < 2; round++) {
+      await call("create", { id: "created", bundle });
+      expect(await call("state", { id: "created" })).toMatchObject({ status: 1 });
+      expect(await call("delete", { id: "created" })).toMatchObject({ exitStatus: 137 });
+      await expect(call("state", { id: "created" })).rejects.toMatchObject({ grpcCode: GrpcCode.notFound });
+    }
+    await call("create", { id: "created", bundle });
+    await call("start", { id: "created" });
+    expect(await call("wait", { id: "created" })).toMatchObject({ exitStatus: 0 });
+    await call("delete", { id: "created" });
+    rmSync(bundle, { recursive: true });
+  });
+});
+
+test.runIf(isHusk)("a bundle that is gone, and options that nobody knows: refused, with nothing left", async ({ containerd, engines }) => {
+  await beside(containerd, async (call, pid) => {
+    const { path: bundle, rootfs } = besides(engines, "gone", pid, ["true"]);
+    const options = { typeUrl: "io.example.Options", value: Buffer.from("x") };
+    await expect(call("create", { id: "gone", bundle, options })).rejects.toMatchObject({
+      grpcCode: GrpcCode.invalidArgument,
+      message: expect.stringContaining('the runtime options are of an unknown type, "io.example.Options"'),
+    });
+    rmSync(rootfs, { recursive: true });
+    await expect(call("create", { id: "gone", bundle })).rejects.toMatchObject({ message: expect.stringContaining("rootfs") });
+    rmSync(bundle, { recursive: true });
+    await expect(call("create", { id: "gone", bundle })).rejects.toMatchObject({
+      grpcCode: GrpcCode.notFound,
+      message: expect.stringContaining(`bundle ${bundle} does not exist`),
+    });
+    await expect(call("delete", { id: "gone" })).rejects.toMatchObject({ grpcCode: GrpcCode.notFound });
+  });
+});
+
+test.runIf(isHusk)("FIFOs that nobody reads or writes: starts, ends and deletes wait for nobody", async ({ containerd, engines }) => {
+  await beside(containerd, async (call) => {
+    const [stdin = "", stdout = ""] = ["in", "out"].map((name) => join(engines.folder, `fifo-${name}`));
+    execFileSync("mkfifo", [stdin, stdout]);
+    const process = { cwd: "/", user: { uid: 0, gid: 0 }, env: ["PATH=/bin"], args: ["sh", "-c", "yes; cat"] };
+    const spec = { typeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Process", value: Buffer.from(JSON.stringify(process)) };
+    const target = { id: "box", execId: "unread" };
+    await call("exec", { ...target, spec, stdin, stdout });
+    await call("start", target);
+    expect(await call("state", target)).toMatchObject({ status: 2 });
+    await call("kill", { ...target, signal: 9 });
+    expect(await call("wait", target)).toMatchObject({ exitStatus: 137 });
+    await call("delete", target);
+    for (const path of [stdin, stdout]) rmSync(path);
   });
 });
