@@ -3,6 +3,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { test } from "../harness/engines.ts";
+import { expectHogKilled } from "../harness/memory-hog.ts";
 import { either, isHusk } from "../harness/runtime.ts";
 import { countMachines } from "../harness/sandbox-processes.ts";
 
@@ -20,6 +21,10 @@ test("run: the status, the streams, and errors that say what is wrong", async ({
   expect(missing.status).toBe(127);
   expect(missing.stderr).toMatch(/"nosuch": executable file not found in \$PATH/);
   expect((await docker.run("run", "--rm", "--memory", "64m", engines.image, "tail", "/dev/zero")).status).toBe(137);
+});
+
+test("a container that takes more memory than it may pays for it alone, and with more of it lives", async ({ engines }) => {
+  await expectHogKilled(await engines.docker(), [], engines.image);
 });
 
 test("run: user, capabilities, limits, mounts, names, seccomp, init", async ({ engines }) => {

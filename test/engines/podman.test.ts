@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { expect } from "vitest";
 import { test } from "../harness/engines.ts";
 import { pauseName } from "../harness/image.ts";
+import { expectHogKilled } from "../harness/memory-hog.ts";
 import { either, isHusk } from "../harness/runtime.ts";
 import { countMachines } from "../harness/sandbox-processes.ts";
 
@@ -22,6 +23,10 @@ test("run: the status, the streams, and errors that say what is wrong", async ({
   const missing = await podman.run("run", ...quiet, engines.image, "nosuch");
   expect(missing.status).toBe(127);
   expect(missing.stderr).toMatch(/"nosuch": executable file not found in \$PATH/);
+});
+
+test("a container that takes more memory than it may pays for it alone, and with more of it lives", async ({ engines }) => {
+  await expectHogKilled(await engines.podman(), ["--network", "none"], engines.image);
 });
 
 test("run: user, capabilities, limits, mounts, names", async ({ engines }) => {
