@@ -154,6 +154,7 @@ test("resources lose what is the host's, what cgroup v2 lacks, and zeros that me
     }),
   ).toEqual({ devices: [{ allow: false }], memory: { limit: 1 }, cpu: { quota: -1, period: 100_000 }, unified: { "memory.high": "max" } });
   expect(guestResources({ pids: { limit: -1 } })).toEqual({ pids: { limit: -1 } });
+  expect(guestResources({ cpu: { idle: 0, shares: 0 } })).toEqual({ cpu: { idle: 0 } });
 });
 
 test("processes lose the labels that guard the host", () => {

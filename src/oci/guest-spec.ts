@@ -153,7 +153,8 @@ export function guestResources(resources: Resources): Resources {
   return {
     ...rest,
     ...(memory && { memory: withoutZeros(guestMemory) }),
-    ...(cpu && { cpu: withoutZeros(guestCpu) }),
+    // A cgroup that is idle no more is one with idle 0, which nobody writes who asks for nothing.
+    ...(cpu && { cpu: { ...withoutZeros(guestCpu), ...(cpu.idle === undefined ? {} : { idle: cpu.idle }) } }),
     ...(pids?.limit && { pids }),
     ...(unified && { unified: Object.fromEntries(Object.entries(unified).filter(([file]) => !isSwapFile(file))) }),
   };

@@ -42,6 +42,11 @@ test.runIf(isHusk)("update changes what is named, and nothing else, by flags and
   expect(await host.ok("exec", id, "cat", "/sys/fs/cgroup/memory.high")).toBe("49999872\n");
   expect(readFileSync("/sys/fs/cgroup/cpu/husk-test/x/cpu.shares", "utf8")).toBe("512\n");
 
+  for (const idle of ["1", "0"]) {
+    await host.ok("update", "--cpu-idle", idle, id);
+    expect(await host.ok("exec", id, "cat", "/sys/fs/cgroup/cpu.idle")).toBe(`${idle}\n`);
+  }
+
   const piped = host.launch(["update", "-r", "-", id], { stdin: "pipe" });
   piped.stdin.end(JSON.stringify({ pids: { limit: 50 }, devices: null }));
   expect(await piped.ended()).toEqual({ status: 0, stdout: "", stderr: "" });
