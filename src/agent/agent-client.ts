@@ -6,7 +6,6 @@ import {
   connectivityState,
   Metadata,
   type MethodDefinition,
-  type ServiceError,
 } from "@grpc/grpc-js";
 import { HuskError } from "../errors.ts";
 import {
