@@ -45,6 +45,7 @@ const manager: Remote = {
 
 /** How systemd calls what is not (or not any more) there. */
 const noSuchUnit = "org.freedesktop.systemd1.NoSuchUnit";
+const unknownObject = "org.freedesktop.DBus.Error.UnknownObject";
 const unitExists = "org.freedesktop.systemd1.UnitExists";
 
 type Property = readonly [name: string, value: Variant];
@@ -210,7 +211,7 @@ function isCallError(error: unknown, name: string): boolean {
 }
 
 function unlessGone(error: unknown): void {
-  if (!isCallError(error, noSuchUnit)) throw error;
+  if (!isCallError(error, noSuchUnit) && !isCallError(error, unknownObject)) throw error;
 }
 
 function flag(value: boolean): Variant {
