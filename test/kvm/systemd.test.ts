@@ -11,10 +11,10 @@ import type { Json } from "../harness/spec.ts";
 
 const MIB = 1024 ** 2;
 
-// What systemd makes once and lets be is not to look like something left behind: a slice with the first scope in it, and generated units.
+// What systemd makes once and lets be is not to look like something left behind: generated units, the folder of transient ones, and a slice that had a scope.
 beforeAll(() => {
   execFileSync("systemctl", ["daemon-reload"]);
-  execFileSync("systemctl", ["start", "machine.slice"]);
+  execFileSync("systemd-run", ["--quiet", "--scope", "--slice=machine.slice", "true"]);
 });
 
 interface Box {
