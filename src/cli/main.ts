@@ -51,6 +51,8 @@ async function dispatch(line: CommandLine, log: Log): Promise<number | void> {
       return (await import("./events.ts")).events(line, log);
     case "stats":
       return (await import("./host-memory.ts")).stats(line, log);
+    case "checkpoint":
+      return (await import("./checkpoint.ts")).checkpoint(line, log);
     case "spec":
       return (await import("./spec.ts")).spec(line);
     case "logs":
@@ -71,6 +73,7 @@ async function dispatch(line: CommandLine, log: Log): Promise<number | void> {
       return (await import("./completion.ts")).completion(line);
     case "run":
     case "create":
+    case "restore":
     case "exec":
       throw new HuskError("internal", `"${line.verb}" begins with husk's front`, {
         hint: "call it as `husk`, or as bin/husk in a checkout",

@@ -30,6 +30,8 @@ export interface PrepareOptions {
   readonly keep: boolean;
   /** The caller's terminal, where there is one. */
   readonly size: WindowSize | null;
+  /** The folder of the checkpoint that the container goes on from; null: it begins. */
+  readonly imagePath: string | null;
 }
 
 export interface Prepared {
@@ -43,13 +45,19 @@ export interface Prepared {
  * Reads, checks and plans a container with a sandbox of its own. `planMachine`: where its machine comes from. Throws `invalid-argument`, `unsupported` or `host`.
  */
 export async function prepare(bundle: Bundle, options: PrepareOptions, config: Config, planMachine = planVm): Promise<Prepared> {
+  const image = options.imagePath === null ? null : (await import("../checkpoint/image.ts")).openImage(options.imagePath);
+  // In the guest it keeps the name that it has.
+  const guestId = image?.manifest.container.guestId ?? options.id;
   const plan = await planContainer(
     bundle,
-    { id: options.id, size: options.size, systemdCgroup: options.systemdCgroup, memory: new Map() },
+    { id: options.id, guestId, size: options.size, systemdCgroup: options.systemdCgroup, memory: new Map() },
     config.allow,
   );
   const container = containerInput(bundle, plan, options, config);
-  const { vm, accelerator, cgroupLimits, sizing, notes } = await planMachine(bundle.spec, config);
+  const { vm, accelerator, cgroupLimits, sizing, notes } =
+    image === null
+      ? await planMachine(bundle.spec, config)
+      : await (await import("../sandbox/restore.ts")).planRestore(bundle, plan, config, image, options.imagePath ?? "");
   return {
     accelerator,
     notes: [...plan.notes, ...notes],

@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { HuskError } from "../errors.ts";
 import { checkId } from "../sandbox/run-folder.ts";
 import { type CommandLine, type Invocation, parseBeginning, parseCommandLine } from "./command-line.ts";
+import { meaninglessCriuFlags, refuseCriuFlags } from "./criu-flags.ts";
 import type { Globals } from "./globals.ts";
 import { helpText } from "./help.ts";
 import { versionText } from "./version-text.ts";
@@ -24,6 +25,12 @@ export interface CreateOptions {
 export interface RunOptions extends CreateOptions {
   readonly detach: boolean;
   readonly keep: boolean;
+}
+
+export interface RestoreOptions extends CreateOptions {
+  readonly detach: boolean;
+  /** Absolute. */
+  readonly imagePath: string;
 }
 
 /** Who a program runs as: in numbers (no group: that of the container's own process), or in names for the guest to look up. */
@@ -54,6 +61,7 @@ export type SessionCall =
   | { readonly verb: "print"; readonly text: string }
   | ({ readonly verb: "run" } & RunOptions)
   | ({ readonly verb: "create" } & CreateOptions)
+  | ({ readonly verb: "restore" } & RestoreOptions)
   | ({ readonly verb: "exec" } & ExecOptions);
 
 /** Reads a session's command line, without the program's name. Throws `invalid-argument` or `unsupported`. */
@@ -72,6 +80,8 @@ export function sessionCall(line: CommandLine, cwd = "."): SessionCall {
       return { verb: "run", ...createOptions(line, cwd), detach: line.flags.detach, keep: line.flags.keep };
     case "create":
       return { verb: "create", ...createOptions(line, cwd) };
+    case "restore":
+      return { verb: "restore", ...restoreOptions(line, cwd) };
     case "exec":
       return { verb: "exec", ...execOptions(line, cwd) };
     default:
@@ -79,7 +89,10 @@ export function sessionCall(line: CommandLine, cwd = "."): SessionCall {
   }
 }
 
-function createOptions({ verb, globals, flags, operands }: Invocation<"run"> | Invocation<"create">, cwd: string): CreateOptions {
+function createOptions(
+  { verb, globals, flags, operands }: Invocation<"run"> | Invocation<"create"> | Invocation<"restore">,
+  cwd: string,
+): CreateOptions {
   const [id = ""] = operands;
   checkId(id);
   checkPreserveFds(flags["preserve-fds"]);
@@ -94,8 +107,20 @@ function createOptions({ verb, globals, flags, operands }: Invocation<"run"> | I
     meaningless: given(
       ["--no-pivot", flags["no-pivot"]],
       ["--no-new-keyring", flags["no-new-keyring"]],
-      ["--no-subreaper", verb === "run" && flags["no-subreaper"]],
+      ["--no-subreaper", verb !== "create" && flags["no-subreaper"]],
     ),
+  };
+}
+
+function restoreOptions(line: Invocation<"restore">, cwd: string): RestoreOptions {
+  const { flags } = line;
+  refuseCriuFlags(flags, ["lazy-pages", "auto-dedup"]);
+  const options = createOptions(line, cwd);
+  return {
+    ...options,
+    detach: flags.detach,
+    imagePath: resolve(cwd, flags["image-path"] ?? "checkpoint"),
+    meaningless: [...options.meaningless, ...meaninglessCriuFlags(flags, ["lsm-profile", "lsm-mount-context"])],
   };
 }
 

@@ -39,6 +39,72 @@ export const createVerb = verb({
   examples: [["Create, run and delete", "husk create --bundle /srv/web web && husk start web && husk delete --force web"]],
 });
 
+/** Flags of CRIU's that a whole virtual machine has no use for, and why. */
+const criu = {
+  "work-path": { kind: "text", value: "DIR", help: "accepted for runc's sake; nothing is logged there" },
+  "tcp-established": { kind: "switch", help: "accepted for runc's sake; connections inside the container go on, others end" },
+  "ext-unix-sk": { kind: "switch", help: "accepted for runc's sake; a container has no sockets of the host's" },
+  "shell-job": { kind: "switch", help: "accepted for runc's sake; terminals are always carried" },
+  "file-locks": { kind: "switch", help: "accepted for runc's sake; locks are always carried" },
+  "manage-cgroups-mode": { kind: "text", value: "MODE", help: "accepted for runc's sake; the container's cgroups are in the guest" },
+  "empty-ns": { kind: "list", value: "NAME", help: "accepted for runc's sake; the network namespace is always the bundle's" },
+} as const;
+
+const imagePath = { kind: "text", value: "DIR", help: "the folder of the checkpoint (default: ./checkpoint)" } as const;
+
+export const checkpointVerb = verb({
+  summary: "save a running container to a folder, to go on later",
+  operands: "<container-id>",
+  count: [1, 1],
+  flags: {
+    "image-path": imagePath,
+    "leave-running": { kind: "switch", help: "let the container go on; its disk is copied to the checkpoint" },
+    "parent-path": { kind: "text", value: "DIR", help: "not supported: each checkpoint is whole" },
+    "pre-dump": { kind: "switch", help: "not supported: each checkpoint is whole" },
+    "lazy-pages": { kind: "switch", help: "not supported: memory is restored as a whole" },
+    "page-server": { kind: "text", value: "HOST:PORT", help: "not supported: memory is written to the folder" },
+    "status-fd": { kind: "text", value: "FD", help: "not supported" },
+    "auto-dedup": { kind: "switch", help: "not supported: each checkpoint is whole" },
+    ...criu,
+  },
+  description: `Saved is the whole virtual machine: processes, memory, open files, timers. The container ends as by
+SIGKILL, unless it is left running. Its root must be an image or a block device, without bind mounts:
+what virtio-fs shows cannot be saved. TCP connections to the outside are not carried.`,
+  examples: [
+    [
+      "Save it, and go on another day",
+      "husk checkpoint --image-path /srv/box box && husk delete box && husk restore --image-path /srv/box box",
+    ],
+    ["A copy of it as it is now", "husk checkpoint --leave-running --image-path /srv/copy box"],
+  ],
+});
+
+export const restoreVerb = verb({
+  summary: "create a container from a checkpoint, and let it go on",
+  operands: "<container-id>",
+  count: [1, 1],
+  flags: {
+    "image-path": imagePath,
+    detach: { kind: "switch", short: "d", help: "return once the container goes on" },
+    ...container,
+    "no-subreaper": { kind: "switch", help: "accepted for runc's sake; without meaning here" },
+    "lazy-pages": { kind: "switch", help: "not supported: memory is restored as a whole" },
+    "auto-dedup": { kind: "switch", help: "not supported: each checkpoint is whole" },
+    "lsm-profile": { kind: "text", value: "PROFILE", help: "accepted: the virtual machine is the stronger boundary" },
+    "lsm-mount-context": { kind: "text", value: "CONTEXT", help: "accepted: the virtual machine is the stronger boundary" },
+    ...criu,
+  },
+  description: `The bundle says where the container is on this host: its disk, its network namespace, its cgroup, its
+hooks. What runs in it is the checkpoint's. The disk must be as it was at the checkpoint: the same file,
+with nothing written to it since, or, where the container was left running, a copy of the checkpoint's.
+Before anything runs, the guest gets the present time, new random numbers and the namespace's network.
+Husk and QEMU must be those that made the checkpoint. The exit status is as with \`husk run\`.`,
+  examples: [
+    ["Go on where `husk checkpoint` ended", "husk restore --bundle /srv/web --image-path /srv/box box"],
+    ["In the background", "husk restore -d --bundle /srv/web --image-path /srv/box box"],
+  ],
+});
+
 export const execVerb = verb({
   summary: "run a further program in a container",
   operands: "<container-id> <program> [argument...]",

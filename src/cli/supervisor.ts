@@ -1,6 +1,6 @@
 /**
- * The program behind `husk run` and `husk create`: started by front, it becomes the container's supervisor, and stays until the container has stopped, with
- * every other one that joined its sandbox. A container that belongs into the sandbox of another one it hands over to that one's supervisor (join.ts).
+ * The program behind `husk run`, `husk create` and `husk restore`: started by front, it becomes the container's supervisor, and stays until the container has
+ * stopped, with every other one that joined its sandbox. A container that belongs into the sandbox of another one it hands over to that one's supervisor (join.ts).
  */
 import type { Socket } from "node:net";
 import type { Logger } from "pino";
@@ -22,7 +22,7 @@ import { Session, type TerminalSize } from "./session.ts";
 import { parseSession, type SessionCall } from "./session-options.ts";
 import { openSupervisorLog } from "./supervisor-log.ts";
 
-export type Call = Extract<SessionCall, { readonly verb: "run" | "create" }>;
+export type Call = Extract<SessionCall, { readonly verb: "run" | "create" | "restore" }>;
 
 /** Signals that reach the supervisor itself, and not the stand-in, before there is a container to pass them to: they end the attempt. */
 const endingSignals = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;
@@ -44,6 +44,9 @@ async function main(): Promise<void> {
     const bundle = await loadBundle(call.bundle);
     const netns = networkNamespace(bundle);
     const neighbour = netns === null ? undefined : (await import("../sandbox/neighbour.ts")).findNeighbour(call.globals.root, netns);
+    if (neighbour !== undefined && call.verb === "restore") {
+      throw new HuskError("unsupported", "a checkpoint is a whole sandbox's: it cannot be restored into that of another container");
+    }
     if (neighbour === undefined) await supervise({ call, session, log, trace, bundle });
     else await (await import("./join.ts")).handOver(call, session, neighbour, log);
   } catch (error) {
@@ -121,11 +124,12 @@ function prepareOptions(call: Call, size: TerminalSize | null): PrepareOptions {
     foreground: isForeground(call),
     keep: call.verb === "run" && call.keep,
     size,
+    imagePath: call.verb === "restore" ? call.imagePath : null,
   };
 }
 
 function isForeground(call: Call): boolean {
-  return call.verb === "run" && !call.detach;
+  return call.verb !== "create" && !call.detach;
 }
 
 /** Has the container made, and stays with it until it has stopped. */
@@ -177,19 +181,19 @@ async function seeThrough(
       await supervisor.abandon(error);
       throw error;
     }
-    if (call.trace && foreground) supervisor.say(`${trace.waterfall()}\n`);
   }
+  if (call.trace && foreground) supervisor.say(`${trace.waterfall()}\n`);
   if (!foreground) {
     if (call.trace) session.print(`${trace.waterfall()}\n`, "stderr");
     session.exit(0);
     await session.close();
   }
   onStarted?.();
-  supervisorLog.info(call.verb === "run" ? "the container runs" : "the container is created");
+  supervisorLog.info(call.verb === "create" ? "the container is created" : "the container runs");
 
   const outcome = await supervisor.ended();
   supervisorLog.info({ ...outcome.end, reason: outcome.reason }, "the container has stopped");
-  if (call.verb === "run" && foreground && !call.keep) {
+  if (foreground && !(call.verb === "run" && call.keep)) {
     await supervisor.runPoststop().catch((error: unknown) => log.warning(explain(error)));
     await supervisor.remove();
   }

@@ -1,5 +1,5 @@
 /** Every verb there is, in the order of the help. */
-import { createVerb, execVerb, runVerb } from "./session-verbs.ts";
+import { checkpointVerb, createVerb, execVerb, restoreVerb, runVerb } from "./session-verbs.ts";
 import { updateFlags } from "./update-flags.ts";
 import { verb } from "./verb.ts";
 
@@ -118,6 +118,8 @@ The sandboxes of containerd's shims are told of as well, as NAMESPACE/ID.`,
     flags: {},
     examples: [["Thaw it", "husk resume box"]],
   }),
+  checkpoint: checkpointVerb,
+  restore: restoreVerb,
   spec: verb({
     summary: "write a config.json to start from",
     operands: "",

@@ -1,7 +1,8 @@
 /** What husk is, in the form that runc's callers read: "NAME version X" first, then "spec: X". */
 
-/** As in package.json; a test compares them. */
-export const version = "0.1.0";
+import { version } from "../version.ts";
+
+export { version } from "../version.ts";
 
 /** The newest runtime specification of which every field is honoured, subsumed or refused by name. */
 export const specVersion = "1.3.0";

@@ -105,6 +105,11 @@ export class SandboxProcess {
     return end === undefined ? Promise.reject(new HuskError("internal", `the sandbox has no program ${name}`)) : end.promise;
   }
 
+  /** The host's PID of the named program; undefined where it does not run yet. */
+  programPid(name: string): number | undefined {
+    return this.#programPids.get(name);
+  }
+
   /** Shows a further host path below the shared folder. */
   mount(mount: SandboxMount): Promise<void> {
     return this.#request({ op: "mount", ...mount });
@@ -162,6 +167,8 @@ export class SandboxProcess {
       else answer?.reject(new HuskError("host", String(message["error"])));
     } else if (event === "launched" && typeof message["pid"] === "number") {
       this.#initPid.resolve(message["pid"]);
+    } else if (event === "started" && typeof message["name"] === "string" && typeof message["pid"] === "number") {
+      this.#programPids.set(message["name"], message["pid"]);
     } else if (event === "exit" && typeof message["name"] === "string") {
       const { name, code, signal } = message;
       this.#programPids.delete(name);
@@ -170,8 +177,6 @@ export class SandboxProcess {
         ...(typeof code === "number" ? { code } : {}),
         ...(typeof signal === "number" ? { signal } : {}),
       });
-    } else if (event === "started" && typeof message["name"] === "string" && typeof message["pid"] === "number") {
-      this.#programPids.set(message["name"], message["pid"]);
     } else if (event === "fatal") {
       this.#fail(new HuskError("host", String(message["message"])));
     }

@@ -5,7 +5,7 @@
  * connections to localhost.
  */
 import type { AgentClient } from "../agent/agent-client.ts";
-import { explain } from "../errors.ts";
+import { explain, HuskError } from "../errors.ts";
 import type { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import type { NameRelay } from "./name-relay.ts";
 import { attachTap, detachTap, type Link, type NamespaceContents } from "./namespace.ts";
@@ -36,10 +36,19 @@ interface Mirrored {
   readonly tap: string;
 }
 
+/** A network device of a guest: on which port, and what the guest knows it by. */
+export interface GuestLink {
+  readonly index: number;
+  readonly name: string;
+  readonly mac: string;
+}
+
 export class NetworkMirror {
   readonly #options: MirrorOptions;
   readonly #vm: QemuVm;
-  readonly #agent: AgentClient;
+  #agent: AgentClient | undefined;
+  /** The MAC addresses that devices have for the guest yet, where their links have others: by those of the links. */
+  readonly #oldMacs = new Map<string, string>();
   readonly #service: NamespaceService;
   /** By the number of the device's port. A port whose device the guest has not let go of is not used again. */
   readonly #mirrored = new Map<number, Mirrored | "stuck">();
@@ -59,29 +68,65 @@ export class NetworkMirror {
    * taken away again.
    */
   static async start(options: MirrorOptions, vm: QemuVm, agent: AgentClient): Promise<NetworkMirror> {
-    const mirror = new NetworkMirror(options, vm, agent);
-    try {
-      const scanned = mirror.#service.scan();
-      const forwarding = mirror.#forwardPorts();
-      await mirror.#apply(await scanned);
-      await forwarding;
-    } catch (error) {
-      await mirror.close();
-      for (const one of mirror.#mirrored.values()) if (one !== "stuck") await mirror.#detach(one);
-      throw error;
-    }
-    void mirror.#service.ended.then((error) => {
-      if (error !== undefined) options.warn(`the guest's network is not kept up to date any more: ${explain(error)}`);
-    });
-    mirror.#started();
+    const mirror = new NetworkMirror(options, vm);
+    await mirror.follow(agent);
     return mirror;
   }
 
-  private constructor(options: MirrorOptions, vm: QemuVm, agent: AgentClient) {
+  /**
+   * Gives the machine of a checkpoint, which waits, the devices that it had, with the namespace's links behind them; `follow` is to be called once it runs.
+   * Throws as `start`, and `invalid-argument` where there is no link for a device.
+   */
+  static async restore(options: MirrorOptions, vm: QemuVm, devices: readonly GuestLink[]): Promise<NetworkMirror> {
+    const mirror = new NetworkMirror(options, vm);
+    await mirror.#orGiveBack(async () => {
+      if (devices.length === 0) return;
+      const { links } = (await mirror.#service.scan()).contents;
+      for (const { device, link } of matchLinks(devices, links)) {
+        await mirror.#plug(device.index, link, device.mac);
+        if (device.mac !== link.mac) mirror.#oldMacs.set(link.mac, device.mac);
+      }
+    });
+    return mirror;
+  }
+
+  /** Mirrors what the namespace holds now, and follows it from now on. Throws as `start`. */
+  async follow(agent: AgentClient): Promise<void> {
+    this.#agent = agent;
+    await this.#orGiveBack(async () => {
+      const scanned = this.#service.scan();
+      const forwarding = this.#forwardPorts(agent);
+      await this.#apply(agent, await scanned);
+      await forwarding;
+    });
+    void this.#service.ended.then((error) => {
+      if (error !== undefined) this.#options.warn(`the guest's network is not kept up to date any more: ${explain(error)}`);
+    });
+    this.#started();
+  }
+
+  private constructor(options: MirrorOptions, vm: QemuVm) {
     this.#options = options;
     this.#vm = vm;
-    this.#agent = agent;
     this.#service = new NamespaceService(options.helper, options.netns, () => this.#changed());
+  }
+
+  /** The guest's devices. Throws `wrong-state` where it has one that it was told to let go of, and has not. */
+  get devices(): GuestLink[] {
+    return [...this.#mirrored].map(([index, one]) => {
+      if (one === "stuck") throw new HuskError("wrong-state", `the guest has not let go of its network device ${index} yet`);
+      return { index, name: one.link.name, mac: one.link.mac };
+    });
+  }
+
+  async #orGiveBack(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      await this.close();
+      for (const one of this.#mirrored.values()) if (one !== "stuck") await this.#detach(one);
+      throw error;
+    }
   }
 
   /** Ends the following, the name server and the forwarding. The taps stay, and are in the ledger. */
@@ -110,15 +155,17 @@ export class NetworkMirror {
 
   async #follow(): Promise<void> {
     this.#isStale = false;
+    const agent = this.#agent;
+    if (agent === undefined) return;
     try {
-      await this.#apply(await this.#service.scan());
+      await this.#apply(agent, await this.#service.scan());
     } catch (error) {
       if (!this.#closed) this.#options.warn(`the guest's network could not follow a change: ${explain(error)}`);
     }
   }
 
   /** Makes the guest's network what was found. */
-  async #apply({ contents, resolver }: NamespaceScan): Promise<void> {
+  async #apply(agent: AgentClient, { contents, resolver }: NamespaceScan): Promise<void> {
     for (const [index, one] of this.#mirrored) {
       if (one !== "stuck" && !contents.links.some((link) => isSame(link, one.link))) await this.#remove(index, one);
     }
@@ -127,11 +174,12 @@ export class NetworkMirror {
       if (!known) await this.#add(link);
     }
     // A guest begins with its loopback and nothing else: where the namespace has no more, there is nothing to say.
-    if (contents.links.length > 0 || this.#configured) await this.#agent.call("configureNetwork", guestNetwork(contents));
+    if (contents.links.length > 0 || this.#configured) await agent.call("configureNetwork", guestNetwork(contents, this.#oldMacs));
+    this.#oldMacs.clear();
     this.#configured = contents.links.length > 0;
     if (resolver && this.#names === undefined) {
       const { relayNames } = await import("./name-relay.ts");
-      this.#names = await relayNames(this.#agent, this.#service, (error) => {
+      this.#names = await relayNames(agent, this.#service, (error) => {
         this.#names = undefined;
         if (!this.#closed) this.#options.warn(`the guest has lost its name server: ${explain(error)}`);
       });
@@ -142,15 +190,18 @@ export class NetworkMirror {
   }
 
   async #add(link: Link): Promise<void> {
+    await this.#plug(firstFree(this.#mirrored), link, link.mac);
+  }
+
+  async #plug(index: number, link: Link, mac: string): Promise<void> {
     const { helper, netns, owner, vhost, beforeTap } = this.#options;
-    const index = firstFree(this.#mirrored);
     const tap = `husk${index}`;
     beforeTap(link.name, tap);
     await attachTap(helper, netns, link.name, tap, owner);
     const one = { link, tap };
     this.#mirrored.set(index, one);
     try {
-      await this.#vm.plugNetwork({ index, tap, mac: link.mac, vhost });
+      await this.#vm.plugNetwork({ index, tap, mac, vhost });
     } catch (error) {
       this.#mirrored.delete(index);
       await this.#detach(one);
@@ -175,12 +226,12 @@ export class NetworkMirror {
   }
 
   /** Without it, everything else works: it is worth a warning. */
-  async #forwardPorts(): Promise<void> {
+  async #forwardPorts(agent: AgentClient): Promise<void> {
     const { forwardSocket, warn } = this.#options;
     if (forwardSocket === null) return;
     try {
       const { forwardPorts } = await import("./port-forward.ts");
-      this.#forward = await forwardPorts(this.#agent, forwardSocket);
+      this.#forward = await forwardPorts(agent, forwardSocket);
       await this.#service.forward(forwardSocket);
     } catch (error) {
       if (!this.#closed) warn(`connections to localhost in the network namespace do not reach the guest: ${explain(error)}`);
@@ -199,11 +250,45 @@ function firstFree(taken: ReadonlyMap<number, unknown>): number {
   return index;
 }
 
-/** What the agent is told: the same links by MAC address, and everything that names one of them. */
-function guestNetwork({ links, routes, neighbours }: NamespaceContents) {
+/** Which link takes the place of which device's: the one with its MAC address, or its name, or else one that is left. Throws `invalid-argument`. */
+export function matchLinks(devices: readonly GuestLink[], links: readonly Link[]): { readonly device: GuestLink; readonly link: Link }[] {
+  const left = new Set(links);
+  const found = new Map<GuestLink, Link>();
+  const isFor: ((device: GuestLink, link: Link) => boolean)[] = [
+    (device, link) => device.mac === link.mac,
+    (device, link) => device.name === link.name,
+    () => true,
+  ];
+  for (const is of isFor) {
+    for (const device of devices) {
+      const link = found.has(device) ? undefined : [...left].find((one) => is(device, one));
+      if (link === undefined) continue;
+      found.set(device, link);
+      left.delete(link);
+    }
+  }
+  return devices.map((device) => {
+    const link = found.get(device);
+    if (link !== undefined) return { device, link };
+    throw new HuskError(
+      "invalid-argument",
+      `the checkpointed container had ${devices.length} network links (${devices.map(({ name }) => name).join(", ")}), its network namespace has ${links.length} now`,
+    );
+  });
+}
+
+/** What the agent is told: the same links by MAC address, and everything that names one of them. `oldMacs`: those that devices have yet. */
+function guestNetwork({ links, routes, neighbours }: NamespaceContents, oldMacs: ReadonlyMap<string, string>) {
   const known = new Set(links.map((link) => link.name));
   return {
-    interfaces: links.map(({ mac, name, mtu, addresses, no_arp: noArp }: Link) => ({ mac, name, mtu, addresses: [...addresses], noArp })),
+    interfaces: links.map(({ mac, name, mtu, addresses, no_arp: noArp }: Link) => ({
+      mac: oldMacs.get(mac) ?? mac,
+      newMac: oldMacs.has(mac) ? mac : "",
+      name,
+      mtu,
+      addresses: [...addresses],
+      noArp,
+    })),
     routes: routes.filter((route) => known.has(route.interface)),
     neighbours: neighbours.filter((neighbour) => known.has(neighbour.interface)),
   };

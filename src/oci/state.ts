@@ -8,7 +8,7 @@ export const statuses = ["creating", "created", "running", "paused", "stopped"] 
 
 export type Status = (typeof statuses)[number];
 
-export type Operation = "start" | "kill" | "delete" | "exec" | "pause" | "resume" | "update" | "ps";
+export type Operation = "start" | "kill" | "delete" | "exec" | "pause" | "resume" | "update" | "ps" | "checkpoint";
 
 /**
  * Which states a container can be in for an operation. `delete` is the one without --force; as with runc, it takes a container that was
@@ -24,6 +24,7 @@ const allowed = {
   resume: ["paused"],
   update: ["created", "running", "paused"],
   ps: ["created", "running", "paused"],
+  checkpoint: ["running", "paused"],
 } as const satisfies Record<Operation, readonly Status[]>;
 
 /** Where a container can get to from each state; "stopped" is the end. */
@@ -76,6 +77,8 @@ function refusal(operation: Operation, id: string, status: Status): string {
       return status === "stopped"
         ? `cannot exec in a stopped container: ${id}`
         : `cannot exec in a container that is still being created: ${id}`;
+    case "checkpoint":
+      return `container ${id} cannot be checkpointed in ${status} state`;
     case "resume":
       return `container not paused: ${id}: ${status}`;
     case "pause":

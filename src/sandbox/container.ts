@@ -1,4 +1,6 @@
 /** A container in a sandbox: its states, its processes, and what is asked of it while it lives. */
+import { randomBytes } from "node:crypto";
+import { Writable } from "node:stream";
 import { exitStatus, explain, HuskError } from "../errors.ts";
 import type { ListProcessesResponse, StatsContainerResponse, Stdio, Storage } from "../gen/agent/v1/agent.ts";
 import { encodeForAgent, guestResources } from "../oci/guest-spec.ts";
@@ -13,6 +15,8 @@ import type { Placement, StandIn, StreamName, WindowSize } from "./stand-in.ts";
 /** What the guest is told to make. */
 export interface ContainerSpec {
   readonly id: string;
+  /** What the guest knows it by: another, where it was restored from another one's checkpoint. */
+  readonly guestId: string;
   /** The runtime spec in the guest's words, as JSON. */
   readonly specJson: string;
   readonly rootfs: Storage;
@@ -59,11 +63,15 @@ export class Container {
   readonly init: GuestProcess;
   readonly #sandbox: Sandbox;
   readonly #spec: ContainerSpec;
+  readonly #guestId: string;
   readonly #onStatus: (status: ContainerStatus) => void;
   readonly #processes = new Map<string, GuestProcess>();
   readonly #execs = new Map<string, Exec>();
   #status: ContainerStatus = "creating";
   #place: StandInPlace = { netns: null, rootfs: null, cgroups: [] };
+  /** Of the stand-in's terminal, where it has one. */
+  #size: WindowSize | null = null;
+  #execPrefix = "exec-";
   #nextExec = 1;
 
   /**
@@ -74,11 +82,17 @@ export class Container {
     this.#sandbox = sandbox;
     this.#spec = spec;
     this.#onStatus = onStatus;
-    this.init = new GuestProcess(sandbox, { containerId: spec.id, processId: "" }, onEarlySignal);
+    this.#guestId = spec.guestId;
+    this.init = new GuestProcess(sandbox, { containerId: this.#guestId, processId: "" }, onEarlySignal);
   }
 
   get status(): ContainerStatus {
     return this.#status;
+  }
+
+  /** The streams that init's stand-in carries. */
+  get standInStreams(): ProcessStreams {
+    return this.init.standIn.streams(streamsOf(this.#spec.terminal));
   }
 
   /** The stand-in that dials with this token, of init or of an exec. */
@@ -93,7 +107,13 @@ export class Container {
   async placeStandIn(place: StandInPlace, consoleSocket: string | null, streams: readonly StreamName[]): Promise<void> {
     this.#place = place;
     const { terminal, consoleSize } = this.#spec;
-    await this.init.standIn.place({ ...place, terminal: terminal && streams.length > 0, consoleSocket, size: consoleSize, streams });
+    this.#size = await this.init.standIn.place({
+      ...place,
+      terminal: terminal && streams.length > 0,
+      consoleSocket,
+      size: consoleSize,
+      streams,
+    });
   }
 
   /**
@@ -101,16 +121,19 @@ export class Container {
    * `program-not-found` among them.
    */
   async create(streams: ProcessStreams): Promise<JoinedProcess> {
-    const { id, specJson, rootfs, storages, terminal, consoleSize } = this.#spec;
+    const { specJson, rootfs, storages, terminal, consoleSize } = this.#spec;
     await this.#sandbox.agent.call("createContainer", {
-      containerId: id,
+      containerId: this.#guestId,
       specJson: Buffer.from(specJson),
       rootfs,
       storages: [...storages],
       stdio: guestStdio(terminal, Object.keys(streams), consoleSize),
     });
     this.#setStatus("created");
-    const { ended, flushed } = this.init.join(streams);
+    return this.#stopsWith(this.init.join(streams));
+  }
+
+  #stopsWith({ ended, flushed }: JoinedProcess): JoinedProcess {
     const stopped = ended.then((outcome) => {
       this.#setStatus("stopped");
       return outcome;
@@ -118,11 +141,43 @@ export class Container {
     return { ended: stopped, flushed };
   }
 
+  /** Lets a process run as if its streams were /dev/null, to its end. */
+  async #disown(process: GuestProcess): Promise<void> {
+    const nowhere = (): Promise<Writable> => Promise.resolve(new Writable({ write: (_chunk, _encoding, done) => done() }));
+    await process.follow({ stdout: nowhere(), stderr: nowhere() });
+    await this.forgetProcess(process);
+  }
+
   /** Runs the container's program. Throws `wrong-state` unless it is created. */
   async start(): Promise<void> {
     demand("start", this.#spec.id, this.#status);
     await this.init.start();
     // A program that ended at once has had its end reported before this answer.
+    if (this.#status === "created") this.#setStatus("running");
+  }
+
+  /**
+   * Joins `streams` to the init of a container that is in the guest already, which has been restored from a checkpoint and stands still until `goOn`. What was
+   * executed in it besides goes on with it, and nobody hears of it.
+   */
+  async adopt(streams: ProcessStreams): Promise<JoinedProcess> {
+    this.#setStatus("created");
+    this.#execPrefix = `exec-${randomBytes(4).toString("hex")}-`; // the guest may remember others
+    const joined = this.#stopsWith(this.init.join(streams));
+    const { processes } = await this.#sandbox.agent.call("listProcesses", { containerId: this.#guestId });
+    const others = new Set(processes.map(({ processId }) => processId));
+    for (const processId of others) {
+      if (processId !== "") void this.#disown(new GuestProcess(this.#sandbox, { containerId: this.#guestId, processId }));
+    }
+    if (this.#size !== null && this.#spec.terminal) await this.init.resize(this.#size);
+    return joined;
+  }
+
+  /** Lets the processes of an adopted container go on. */
+  async goOn(wasPaused: boolean): Promise<void> {
+    await this.#sandbox.agent.call("finishCheckpoint", {});
+    if (wasPaused) await this.#sandbox.agent.call("resumeContainer", { containerId: this.#guestId });
+    this.init.goOn();
     if (this.#status === "created") this.#setStatus("running");
   }
 
@@ -144,13 +199,13 @@ export class Container {
 
   async pause(): Promise<void> {
     demand("pause", this.#spec.id, this.#status);
-    await this.#sandbox.agent.call("pauseContainer", { containerId: this.#spec.id });
+    await this.#sandbox.agent.call("pauseContainer", { containerId: this.#guestId });
     this.#setStatus("paused");
   }
 
   async resume(): Promise<void> {
     demand("resume", this.#spec.id, this.#status);
-    await this.#sandbox.agent.call("resumeContainer", { containerId: this.#spec.id });
+    await this.#sandbox.agent.call("resumeContainer", { containerId: this.#guestId });
     this.#setStatus("running");
   }
 
@@ -164,23 +219,23 @@ export class Container {
 
   async processes(): Promise<ListProcessesResponse> {
     demand("ps", this.#spec.id, this.#status);
-    return this.#sandbox.agent.call("listProcesses", { containerId: this.#spec.id });
+    return this.#sandbox.agent.call("listProcesses", { containerId: this.#guestId });
   }
 
   /** See memory-kills.ts. */
   moreMemoryKills(after: number, signal: AbortSignal): Promise<number> {
-    return moreMemoryKills(this.#sandbox.agent, this.#spec.id, after, signal);
+    return moreMemoryKills(this.#sandbox.agent, this.#guestId, after, signal);
   }
 
   stats(): Promise<StatsContainerResponse> {
-    return this.#sandbox.agent.call("statsContainer", { containerId: this.#spec.id });
+    return this.#sandbox.agent.call("statsContainer", { containerId: this.#guestId });
   }
 
   /** Changes the container's limits in the guest: the fields that are there alone. */
   async update(resources: Resources): Promise<void> {
     demand("update", this.#spec.id, this.#status);
     await this.#sandbox.agent.call("updateContainer", {
-      containerId: this.#spec.id,
+      containerId: this.#guestId,
       resourcesJson: Buffer.from(encodeForAgent(guestResources(resources))),
     });
   }
@@ -190,7 +245,7 @@ export class Container {
    */
   async addProcess(processId: string, spec: ProcessSpec): Promise<GuestProcess> {
     this.#demandExec(spec);
-    const process = new GuestProcess(this.#sandbox, { containerId: this.#spec.id, processId });
+    const process = new GuestProcess(this.#sandbox, { containerId: this.#guestId, processId });
     await this.#createProcess(process, spec);
     this.#processes.set(processId, process);
     return process;
@@ -213,8 +268,8 @@ export class Container {
    */
   exec(exec: ExecSpec, callerGone: AbortSignal): { readonly token: string; readonly execId: string } {
     this.#demandExec(exec);
-    const execId = `exec-${this.#nextExec++}`;
-    const process = new GuestProcess(this.#sandbox, { containerId: this.#spec.id, processId: execId });
+    const execId = `${this.#execPrefix}${this.#nextExec++}`;
+    const process = new GuestProcess(this.#sandbox, { containerId: this.#guestId, processId: execId });
     this.#processes.set(execId, process);
     const onGone = (): void => process.standIn.giveUp();
     callerGone.addEventListener("abort", onGone);
@@ -237,7 +292,7 @@ export class Container {
    */
   async unmount(deadlineMs: number): Promise<boolean> {
     try {
-      await this.#sandbox.agent.call("deleteContainer", { containerId: this.#spec.id }, deadlineMs);
+      await this.#sandbox.agent.call("deleteContainer", { containerId: this.#guestId }, deadlineMs);
       return true;
     } catch (error) {
       return !(error instanceof HuskError && error.code === "deadline");

@@ -2,6 +2,7 @@
 import { HuskError } from "../errors.ts";
 import type { Resources } from "../oci/types.ts";
 import { parseResources } from "../oci/validate.ts";
+import type { CheckpointOptions } from "./checkpoint.ts";
 import type { Container } from "./container.ts";
 import type { AttachHello, ControlHandlers, ControlMethod, Params } from "./control.ts";
 import type { WindowSize } from "./stand-in.ts";
@@ -13,6 +14,7 @@ export interface SupervisorCalls {
   readonly update: (resources: Resources) => Promise<void>;
   readonly kill: (signal: number, all: boolean) => Promise<void>;
   readonly discard: () => Promise<void>;
+  readonly checkpoint: (options: CheckpointOptions) => Promise<readonly string[]>;
 }
 
 /** The handlers of the control socket for `container`. */
@@ -58,6 +60,8 @@ async function answer(
     case "update":
       await supervisor.update(parseResources(readText(params, "resources"), "update").value);
       return {};
+    case "checkpoint":
+      return { notes: await supervisor.checkpoint({ folder: readText(params, "folder"), leaveRunning: params["leaveRunning"] === true }) };
     case "resize":
       await container.init.resize(readSize(params["size"]) ?? missing("size"));
       return {};

@@ -34,6 +34,7 @@ export const controlMethods = [
   "update",
   "resize",
   "standIns",
+  "checkpoint",
 ] as const;
 export type ControlMethod = (typeof controlMethods)[number];
 

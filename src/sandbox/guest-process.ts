@@ -70,7 +70,7 @@ export class GuestProcess {
   /** As `follow`, with the process's end and its last byte told apart: who has nobody to read the output need not wait for it. Neither rejects. */
   join(streams: ProcessStreams): JoinedProcess {
     this.#created = true;
-    const { agent, died } = this.#sandbox;
+    const { agent, died, outputs } = this.#sandbox;
     const wait = agent.waitProcess(this.target);
     const { stdin, stdout, stderr } = streams;
     stdin?.then(
@@ -78,7 +78,7 @@ export class GuestProcess {
       () => {}, // there is nobody to read from
     );
     const pump = async (name: "stdout" | "stderr", sink: Promise<Writable>): Promise<void> =>
-      pumpOutput(agent, this.target, name, await sink);
+      pumpOutput(agent, this.target, name, await sink, outputs);
     const pumps = [...(stdout ? [pump("stdout", stdout)] : []), ...(stderr ? [pump("stderr", stderr)] : [])];
     const flushed = Promise.allSettled(pumps).then(() => {}); // a stream that never opened has nobody to write to
     const outcome = wait.answer.then(
@@ -100,6 +100,11 @@ export class GuestProcess {
   /** Lets the created process execute its program. Throws `program-not-found` and its like where execve fails. */
   async start(): Promise<void> {
     await this.#sandbox.agent.call("startProcess", this.target);
+    this.#started = true;
+  }
+
+  /** Takes it for started: it was, before the checkpoint that it was restored from. */
+  goOn(): void {
     this.#started = true;
   }
 

@@ -1,7 +1,7 @@
 /** A sandbox together with what it takes of the host outside its namespaces: cgroups, and taps in a network namespace of others. All of it is in a ledger. */
 import { noteInLedger } from "../host/ledger.ts";
 import type { SandboxCgroups } from "../host/sandbox-cgroups.ts";
-import { NetworkMirror } from "../network/mirror.ts";
+import { type GuestLink, type MirrorOptions, NetworkMirror } from "../network/mirror.ts";
 import type { SizeDefaults } from "../oci/resources.ts";
 import { SandboxLimits } from "./limits.ts";
 import { type GuestIdentity, type LaunchObserver, Sandbox } from "./sandbox.ts";
@@ -81,6 +81,28 @@ export class HostedSandbox {
    * Mirrors the network namespace into the guest, as it is now and as it changes. Throws `host`, `vmm` or `guest`, with every tap taken away again.
    */
   async mirrorNetwork(): Promise<void> {
+    this.#network = await NetworkMirror.start(await this.#mirrorOptions(), this.sandbox.vm, this.sandbox.agent);
+  }
+
+  /** The guest's network devices, for a checkpoint. Throws `wrong-state` where the guest has one that it was told to let go of. */
+  get links(): readonly GuestLink[] {
+    return this.#network?.devices ?? [];
+  }
+
+  /**
+   * Lets the machine of a checkpoint go on, with the links of the network namespace behind its devices; nothing in its containers runs yet. Throws
+   * `invalid-argument` where the namespace lacks a link, and as `mirrorNetwork` and `connect`.
+   */
+  async goOn(links: readonly GuestLink[]): Promise<void> {
+    const vm = await this.sandbox.whileStarting(this.sandbox.waitingVm());
+    const network = await this.sandbox.whileStarting(NetworkMirror.restore(await this.#mirrorOptions(), vm, links));
+    this.#network = network;
+    this.sandbox.goOn();
+    await this.connect();
+    await network.follow(this.sandbox.agent);
+  }
+
+  async #mirrorOptions(): Promise<MirrorOptions> {
     const { sandbox, ledger, warn } = this.#spec;
     const netns = await this.sandbox.netns();
     const beforeTap = (link: string, tap: string): void => {
@@ -91,11 +113,7 @@ export class HostedSandbox {
     // In a namespace of the sandbox's own, nobody dials localhost.
     const forwardSocket = sandbox.netns === null ? null : this.#spec.forwardSocket;
     if (forwardSocket !== null) noteInLedger(ledger(), { kind: "file", path: forwardSocket });
-    this.#network = await NetworkMirror.start(
-      { helper, netns, owner: this.sandbox.user, vhost: sandbox.vhostNet, forwardSocket, beforeTap, warn },
-      this.sandbox.vm,
-      this.sandbox.agent,
-    );
+    return { helper, netns, owner: this.sandbox.user, vhost: sandbox.vhostNet, forwardSocket, beforeTap, warn };
   }
 
   /** Ends the sandbox as `Sandbox.close`, and what is in its network namespace for it. What the ledger names stays. */

@@ -1,4 +1,5 @@
 /** One attempt at a sandbox's VM: its processes on the host, from their start to their end, whether it is booted or cloned from a template. */
+import { demandSameQemu } from "../checkpoint/manifest.ts";
 import { explain, HuskError } from "../errors.ts";
 import { joinCgroups } from "../host/cgroups.ts";
 import { withDeadline } from "../host/deadline.ts";
@@ -8,9 +9,16 @@ import { type ProgramEnd, SandboxProcess } from "../host/sandbox-process.ts";
 import { copier } from "../template/clone.ts";
 import { hypervisorUser } from "../vmm/confinement.ts";
 import { GuestConsole } from "../vmm/guest-console.ts";
+import { agentPortId } from "../vmm/machine.ts";
 import { pluggedDevices } from "../vmm/qemu/command-line.ts";
 import { QemuVm } from "../vmm/qemu/qemu-vm.ts";
-import { channelCount, planMachine, planSandbox, type SandboxSpec, stateDescriptor } from "./sandbox-plan.ts";
+import { channelCount, memoryDescriptor, planMachine, planSandbox, type SandboxSpec, stateDescriptor } from "./sandbox-plan.ts";
+
+/** QEMU takes a lock on a disk that it writes to, as late as when the machine goes on. */
+function inUse(error: unknown): never {
+  if (!(error instanceof HuskError && error.message.includes('Failed to get "write" lock'))) throw error;
+  throw new HuskError("invalid-argument", "root.path: another virtual machine writes to the disk", { cause: error });
+}
 
 export class Launch {
   /** Who QEMU runs as. */
@@ -19,18 +27,19 @@ export class Launch {
   readonly died: Promise<string>;
   /** The VM, as soon as QEMU can be talked to. */
   readonly vm: Promise<QemuVm>;
-  /** Settles when the guest runs: at once where it is booted, after the restore where it is cloned. */
+  /** Settles when the guest runs: at once where it is booted, after the restore where it is cloned, after `goOn` where it goes on from a checkpoint. */
   readonly running: Promise<void>;
 
-  readonly #spec: SandboxSpec;
+  readonly spec: SandboxSpec;
   readonly #process: SandboxProcess;
   readonly #console: GuestConsole;
   readonly #died = deferred<string>();
+  readonly #mayGoOn = deferred<void>();
   #closing = false;
   #wasKilled = false;
 
   constructor(spec: SandboxSpec, mark: (phase: string) => void) {
-    this.#spec = spec;
+    this.spec = spec;
     this.#process = SandboxProcess.start(spec.programs.helper, channelCount);
     this.user = hypervisorUser(this.#process.pid);
     this.died = this.#died.promise;
@@ -41,7 +50,8 @@ export class Launch {
     this.#process.launch(plan);
     for (const { name } of plan.processes) if (name !== copier) this.#watch(name);
     this.vm = this.#process.initPid.then(() => QemuVm.open(control, spec.networkPorts, spec.deadlines.bootMs));
-    this.running = spec.template === null ? this.#process.initPid.then(() => {}) : this.#restore(mark);
+    const booted = spec.template === null && spec.checkpoint === undefined;
+    this.running = booted ? this.#process.initPid.then(() => {}) : this.#restore(mark);
     for (const promise of [this.vm, this.running]) promise.catch(() => {}); // whoever awaits it gets it
   }
 
@@ -63,6 +73,18 @@ export class Launch {
   /** What the guest's console last said. */
   lastWords(): string {
     return this.#console.lastWords();
+  }
+
+  /** Lets a machine of a checkpoint go on, once all of its devices are there. */
+  goOn(): void {
+    this.#mayGoOn.resolve();
+  }
+
+  /** The guest's memory, as a file that can be opened as long as QEMU lives. Throws `host` where it does not run. */
+  get memoryPath(): string {
+    const pid = this.#process.programPid("qemu");
+    if (pid === undefined) throw new HuskError("host", "QEMU does not run yet");
+    return `/proc/${pid}/fd/${memoryDescriptor}`;
   }
 
   /** Shows a further host path to the guest, below the shared folder. */
@@ -100,8 +122,8 @@ export class Launch {
   async #restore(mark: (phase: string) => void): Promise<void> {
     const copied = this.#process.programEnd(copier).then(({ code }) => {
       if (code !== 0)
-        throw new HuskError("host", "the template's memory could not be copied", { cause: this.#process.stderr.lines(1).join("") });
-      mark("template's memory copied");
+        throw new HuskError("host", "the saved memory could not be copied", { cause: this.#process.stderr.lines(1).join("") });
+      mark("saved memory copied");
     });
     const died = this.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
     for (const promise of [copied, died]) promise.catch(() => {}); // they may come when something else has failed already
@@ -109,17 +131,26 @@ export class Launch {
       mark("QEMU answers");
       return vm;
     });
-    const devices = pluggedDevices(planMachine(this.#spec, 0));
+    const { checkpoint } = this.spec;
     try {
       const vm = await Promise.race([opened, died]);
       await Promise.race([copied, died]);
-      await Promise.race([vm.restore(stateDescriptor, devices, this.#spec.deadlines.bootMs), died]);
+      if (checkpoint !== undefined) {
+        demandSameQemu(checkpoint.manifest.qemu, vm.version);
+        await Promise.race([this.#mayGoOn.promise, died]);
+      }
+      const { bootMs } = this.spec.deadlines;
+      const restored =
+        checkpoint === undefined
+          ? vm.restore(stateDescriptor, pluggedDevices(planMachine(this.spec, 0)), bootMs)
+          : vm.goOn(stateDescriptor, agentPortId, bootMs);
+      await Promise.race([restored.catch(inUse), died]);
     } catch (error) {
       // A failure may be the first sign of an end, which tells whether somebody caused it.
       await withDeadline(this.died, 500, "the VM").catch(() => {});
       throw error;
     }
-    mark("restored from the template");
+    mark(checkpoint === undefined ? "restored from the template" : "restored from the checkpoint");
   }
 
   /** The first program to end takes the whole sandbox with it. What all of them said is complete only once all are gone. */

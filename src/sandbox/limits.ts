@@ -50,6 +50,11 @@ export class SandboxLimits {
     this.#live = new LiveSize({ base, limits, shared, vm, agent, allowMemory, warn });
   }
 
+  /** Whether the virtual machine has more in it than it was made with, in use or not. */
+  get hasGrown(): boolean {
+    return this.#live.hasGrown;
+  }
+
   /** Counts the container that the virtual machine was made for, and the host's cgroup limited for. */
   begin(id: string, resources: Resources): void {
     this.#containers.set(id, resources);

@@ -44,6 +44,11 @@ export class LiveSize {
     this.#plugged = options.base.vcpus;
   }
 
+  /** Whether anything was ever plugged in: it stays, even where the guest does without it again. */
+  get hasGrown(): boolean {
+    return this.#hasDevice || this.#plugged > this.#options.base.vcpus;
+  }
+
   /** What the machine has, and was told to have. */
   get size(): MachineSize {
     return { vcpus: this.#vcpus, memoryBytes: this.#options.base.memoryBytes + this.#requested };

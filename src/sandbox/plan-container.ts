@@ -20,8 +20,10 @@ import type { ContainerSpec } from "./container.ts";
 import type { WindowSize } from "./stand-in.ts";
 
 export interface ContainerPlanOptions {
-  /** What the guest knows the container by. */
+  /** The container's. */
   readonly id: string;
+  /** What the guest knows it by, where that is another. */
+  readonly guestId?: string;
   /** The caller's terminal, where there is one and the bundle names no size. */
   readonly size: WindowSize | null;
   /** Whether systemd makes the cgroup; absent: where cgroupsPath has the form for that. */
@@ -54,7 +56,8 @@ export interface ContainerPlan {
 /** Reads, checks and plans. Throws `invalid-argument` or `unsupported`. */
 export async function planContainer(bundle: Bundle, options: ContainerPlanOptions, allow: Config["allow"]): Promise<ContainerPlan> {
   const { spec } = bundle;
-  const { id, guestNamespace } = options;
+  const { guestNamespace } = options;
+  const id = options.guestId ?? options.id;
   const seccomp = compile(spec); // meanwhile, the rest is read and judged
   const sources = await inspectSources(spec, bundle.path);
   const hookPrograms = inspectHookPrograms(spec.hooks?.createContainer);
@@ -87,7 +90,8 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
   const cgroup = cgroupOf(spec.linux?.cgroupsPath, id, options.systemdCgroup);
   return {
     container: {
-      id,
+      id: options.id,
+      guestId: id,
       specJson: stringifyJson(guest.spec),
       rootfs: root.storage,
       storages: memory.storages,

@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { accessSync, closeSync, openSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
+import type { Image } from "../checkpoint/image.ts";
 import type { Config } from "../config/config.ts";
 import type { CgroupLimits } from "../host/cgroups.ts";
 import { helperPath, installationFolder } from "../host/installation.ts";
@@ -105,6 +106,39 @@ function growthLimits(size: VmSize, { hostCpus, hostMemoryBytes }: SizeDefaults,
   return {
     vcpus: Math.max(size.vcpus, Math.min(vm.maxVcpus, hostCpus)),
     memoryBytes: size.memoryBytes + Math.ceil(room / memoryStepBytes) * memoryStepBytes,
+  };
+}
+
+/**
+ * The virtual machine that a checkpoint was made of: its size is the checkpoint's, what it may take of the host is the bundle's. Throws `host`, and
+ * `unsupported` where this host, or this configuration, would make another one.
+ */
+export async function planCheckpointedVm(spec: Spec, config: Config, checkpoint: Image): Promise<VmPlan> {
+  const { vcpus, networkPorts, memory, limits } = checkpoint.manifest;
+  const sizing = sizeDefaults(config);
+  const accelerator = chooseAccelerator(config.vm.accel, config.vm.requireKvm, probeAccelerator(readText, tryOpen));
+  return {
+    accelerator,
+    cgroupLimits: vmSize(spec, sizing).host,
+    sizing,
+    notes: [],
+    vm: {
+      programs: await findPrograms(config, spec.vm?.hypervisor?.path),
+      image: findImage(config, spec.vm?.kernel?.path),
+      accelerator: accelerator.accelerator,
+      vcpus,
+      memoryBytes: memory.bytes,
+      limits,
+      translationBufferBytes: config.vm.tcgTbSize,
+      networkPorts,
+      kernelParameters: [],
+      channel: "serial",
+      template: null,
+      checkpoint,
+      vhostNet: canAccess("/dev/vhost-net"),
+      guestConsoleBytes: config.log.guestConsoleBytes,
+      deadlines: { bootMs: config.deadlines.bootMs, callMs: config.deadlines.callMs },
+    },
   };
 }
 

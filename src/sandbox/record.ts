@@ -66,6 +66,11 @@ export function claimContainer(root: string, record: ContainerRecord, fill: (pat
   });
 }
 
+/** How a hook is told of the container (runtime-spec, runtime.md, "State"). */
+export function hookState({ ociVersion, id, status, pid, bundle, annotations }: ContainerRecord): object {
+  return { ociVersion, id, status, pid, bundle, annotations };
+}
+
 /** Replaces the record in one step: a reader meets the old one or the new one. Only the supervisor calls this. */
 export function writeRecord(folder: RunFolder, record: ContainerRecord): void {
   const draft = `${folder.state}.new`;

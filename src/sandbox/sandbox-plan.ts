@@ -1,9 +1,10 @@
 /** From what a sandbox is to be, to what the helper makes and QEMU is told: pure, apart from asking which folders exist. */
 import { existsSync } from "node:fs";
+import type { Image } from "../checkpoint/image.ts";
 import type { SandboxDevice, SandboxMount, SandboxPlan, SandboxProgram } from "../host/sandbox-plan.ts";
 import { firstExtraDescriptor } from "../host/sandbox-process.ts";
 import { type ImageDisk, sharePoint } from "../storage/container-storage.ts";
-import { type CloneDescriptors, cloneParts } from "../template/clone.ts";
+import { type CloneDescriptors, type CloneSource, cloneParts } from "../template/clone.ts";
 import { devicePorts } from "../template/shape.ts";
 import type { Template } from "../template/store.ts";
 import { hypervisorTree, hypervisorUser } from "../vmm/confinement.ts";
@@ -27,6 +28,8 @@ export interface SandboxSpec {
   readonly channel: "serial" | "vsock";
   /** What the VM is cloned from; null: it is booted. A clone's channel is serial. */
   readonly template: Template | null;
+  /** The checkpoint that the VM goes on from, in place of a boot and of a template. Its channel is serial, and it shares nothing. */
+  readonly checkpoint?: Image;
   readonly vhostNet: boolean;
   readonly vcpus: number;
   readonly memoryBytes: number;
@@ -82,7 +85,8 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
   const uid = hypervisorUser(helperPid);
   const contextId = firstContextId + helperPid;
   const machine = planMachine(spec, contextId);
-  const origin = spec.template === null ? bootParts(spec.image) : restoreParts(spec.template, spec.programs.helper);
+  const saved = savedMachine(spec);
+  const origin = saved === null ? bootParts(spec) : restoreParts(saved, spec.programs.helper);
   const programs: SandboxProgram[] = [...origin.programs];
   if (spec.channel === "vsock") programs.push(relay(spec.programs.helper, contextId));
   if (spec.shares) programs.push(virtiofsd(spec.programs));
@@ -121,22 +125,33 @@ type OriginParts = Pick<SandboxPlan, "open" | "memory"> & {
   readonly forQemu: readonly number[];
 };
 
-function bootParts(image: GuestImage): OriginParts {
+function bootParts({ image, memoryBytes }: SandboxSpec): OriginParts {
   const { kernel, initramfs } = descriptors;
   const open = [
     { fd: kernel, path: image.kernel, write: false },
     { fd: initramfs, path: image.initramfs, write: false },
   ];
-  return { open, memory: [], programs: [], forQemu: [kernel, initramfs] };
+  const memory = [{ fd: memoryDescriptor, bytes: memoryBytes }];
+  return { open, memory, programs: [], forQemu: [kernel, initramfs, memoryDescriptor] };
 }
 
-function restoreParts(template: Template, helper: string): OriginParts {
-  const { open, memory, program } = cloneParts(template, helper, cloneDescriptors);
+function restoreParts(saved: CloneSource, helper: string): OriginParts {
+  const { open, memory, program } = cloneParts(saved, helper, cloneDescriptors);
   return { open, memory, programs: [program], forQemu: [cloneDescriptors.memory, cloneDescriptors.state] };
 }
 
-/** Where QEMU finds the template's state. */
+/** What the machine begins with, where that lies in files. */
+function savedMachine({ template, checkpoint }: SandboxSpec): CloneSource | null {
+  if (checkpoint === undefined) return template;
+  const { manifest, memory: ram, state } = checkpoint;
+  return { ram, state, manifest: { ramBytes: manifest.memory.bytes, ramSum: manifest.memory.sum }, packed: true };
+}
+
+/** Where QEMU finds the template's state, or the checkpoint's. */
 export const stateDescriptor = cloneDescriptors.state;
+
+/** Where QEMU has the guest's memory. */
+export const memoryDescriptor = cloneDescriptors.memory;
 
 /** The machine, with the descriptors that `planSandbox` gives it. */
 export function planMachine(spec: SandboxSpec, contextId: number): Machine {
@@ -157,7 +172,7 @@ export function planMachine(spec: SandboxSpec, contextId: number): Machine {
     channel,
     disks,
     networkPorts: spec.networkPorts,
-    devicePorts: spec.template === null ? 0 : devicePorts,
+    devicePorts: spec.checkpoint?.manifest.devicePorts ?? (spec.template === null ? 0 : devicePorts),
     controlDescriptor: descriptors.control,
     consoleDescriptor: descriptors.console,
     translationBufferBytes: spec.translationBufferBytes,
@@ -165,13 +180,18 @@ export function planMachine(spec: SandboxSpec, contextId: number): Machine {
   };
 }
 
-function planMemory({ template, memoryBytes: bytes, shares }: SandboxSpec): Memory {
-  const folders = shares ? [{ tag: shareTag, socket: sharesSocket }] : [];
-  if (template !== null) return { kind: "file", bytes, descriptor: cloneDescriptors.memory, folders };
-  return shares ? { kind: "shared", bytes, folders } : { kind: "private", bytes };
+/** The same machine as it would be resumed from a checkpoint. */
+export function planResumed(spec: SandboxSpec): Machine {
+  return { ...planMachine(spec, 0), origin: { kind: "resume" } };
 }
 
-function planOrigin({ template, image }: SandboxSpec): Origin {
+/** In a file always: a checkpoint takes it from there. */
+function planMemory({ memoryBytes: bytes, shares }: SandboxSpec): Memory {
+  return { kind: "file", bytes, descriptor: memoryDescriptor, folders: shares ? [{ tag: shareTag, socket: sharesSocket }] : [] };
+}
+
+function planOrigin({ template, checkpoint, image }: SandboxSpec): Origin {
+  if (checkpoint !== undefined) return { kind: "resume" };
   if (template !== null) return { kind: "restore" };
   // By descriptor: nothing of the host's folders has to be in QEMU's tree for them.
   const [kernel, initramfs] = [`/proc/self/fd/${descriptors.kernel}`, `/proc/self/fd/${descriptors.initramfs}`];

@@ -9,6 +9,7 @@ import type { SandboxMount } from "../host/sandbox-plan.ts";
 import { discardTemplate } from "../template/template.ts";
 import type { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import { Launch } from "./launch.ts";
+import { Outputs } from "./outputs.ts";
 import { shortPath } from "./run-folder.ts";
 import { type SandboxSpec, sharedFolders } from "./sandbox-plan.ts";
 
@@ -37,6 +38,8 @@ const scarceMebibytes = 160;
 export class Sandbox {
   /** Settles with the reason, in words for a user, when the VM can no longer work; never rejects. */
   readonly died: Promise<string>;
+  /** What comes of its processes. */
+  readonly outputs = new Outputs();
 
   #spec: SandboxSpec;
   readonly #observer: LaunchObserver;
@@ -60,7 +63,7 @@ export class Sandbox {
     this.#observer = observer;
     this.died = this.#died.promise;
     this.#launch = new Launch(spec, observer.mark);
-    this.#running = spec.template === null ? this.#run() : this.#runClone();
+    this.#running = spec.template === null || spec.checkpoint !== undefined ? this.#run() : this.#runClone();
     this.#running.catch(() => {}); // whoever awaits it gets it
   }
 
@@ -89,7 +92,7 @@ export class Sandbox {
    * where the sandbox could not be made.
    */
   async netns(): Promise<string> {
-    await this.#running;
+    if (this.#spec.checkpoint === undefined) await this.#running; // it may be launched a second time
     return `/proc/${await this.#launch.initPid}/ns/net`;
   }
 
@@ -103,6 +106,33 @@ export class Sandbox {
   get agent(): AgentClient {
     if (this.#agent === undefined) throw new HuskError("internal", "the sandbox is not connected yet");
     return this.#agent;
+  }
+
+  /** Of what it is made: known for good once `connect` has resolved. */
+  get spec(): SandboxSpec {
+    return this.#launch.spec;
+  }
+
+  /** QEMU, paused, where it waits for `goOn`. Throws `vmm`, `host` or `deadline`. */
+  async waitingVm(): Promise<QemuVm> {
+    const died = this.died.then((reason) => Promise.reject(new HuskError("vmm", `the VM of "${this.#spec.id}" did not start: ${reason}`)));
+    // A checkpoint that cannot be restored fails the launch, and does not wait.
+    return Promise.race([this.#launch.vm, died, this.#running.then(() => Promise.reject(new HuskError("internal", "it runs already")))]);
+  }
+
+  /** Lets the machine of a checkpoint go on; `connect` waits for it. */
+  goOn(): void {
+    this.#launch.goOn();
+  }
+
+  /** The guest's memory, as a file. */
+  get memoryPath(): string {
+    return this.#launch.memoryPath;
+  }
+
+  /** Where a socket in QEMU's tree is, as the host sees it. */
+  async pathInTree(path: string): Promise<string> {
+    return `/proc/${await this.#launch.initPid}/root${path}`;
   }
 
   get vm(): QemuVm {
@@ -178,9 +208,14 @@ export class Sandbox {
 
   /** Ends the VM as one that has failed: what runs in it ends as killed, and `died` says `reason`. */
   async abort(reason: string): Promise<void> {
-    const alive = !this.#closing && !this.#launch.closing;
+    // First of all, since the end of the channel would be taken for the reason.
+    if (!this.#closing && !this.#launch.closing) this.#died.resolve(reason);
     await this.#launch.kill();
-    if (alive) this.#died.resolve(reason);
+  }
+
+  /** Ends the VM of which a checkpoint was taken. */
+  endAfterCheckpoint(): Promise<void> {
+    return this.abort("it was checkpointed");
   }
 
   async #connect(): Promise<GuestIdentity> {

@@ -78,6 +78,21 @@ export class SharedSandbox {
     return this.#network;
   }
 
+  /** Lets the machine of a checkpoint go on, as `HostedSandbox.goOn`, with its network mirrored. `before` is awaited first. */
+  goOn(links: Parameters<HostedSandbox["goOn"]>[0], before: Promise<unknown> = Promise.resolve()): Promise<void> {
+    const goOn = async (): Promise<void> => {
+      await before;
+      await (await this.hosted).goOn(links);
+    };
+    this.#network ??= goOn();
+    return this.#network;
+  }
+
+  /** Whether it has more than one member. */
+  get isShared(): boolean {
+    return this.#members.size > 1;
+  }
+
   /** `next` takes the place of `member`. */
   replace(member: object, next: object): void {
     if (this.#members.delete(member)) this.#members.add(next);

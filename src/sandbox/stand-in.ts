@@ -1,3 +1,6 @@
+/** How long a stand-in may take to get to its place before it is given up, in milliseconds: it enters namespaces and writes its PID. */
+export const placeMs = 2_000;
+
 /**
  * The supervisor's side of a stand-in: the process on the host whose PID stands for a process in the guest, and which carries the standard
  * streams that it inherited. guest-agent/helper/PROTOCOL.md has the messages.

@@ -1,6 +1,7 @@
 import { PassThrough } from "node:stream";
 import { expect, test } from "vitest";
 import { AgentClient } from "../agent/agent-client.ts";
+import { Outputs } from "./outputs.ts";
 import { pumpOutput, pumpStdin } from "./stdio.ts";
 
 const target = { containerId: "c", processId: "" };
@@ -16,6 +17,6 @@ test("once the channel is closed, an input is given up at once, and an output en
   await pumpStdin(closedClient(), target, source);
   expect(source.destroyed).toBe(true);
   const sink = new PassThrough();
-  await pumpOutput(closedClient(), target, "stdout", sink);
+  await pumpOutput(closedClient(), target, "stdout", sink, new Outputs());
   expect(sink.writableFinished).toBe(true);
 });

@@ -5,6 +5,7 @@
 import type { Readable, Writable } from "node:stream";
 import type { AgentClient } from "../agent/agent-client.ts";
 import { OutputKind, type ReadOutputRequest } from "../gen/agent/v1/agent.ts";
+import type { Outputs } from "./outputs.ts";
 
 /** The process a stream belongs to. */
 export interface ProcessTarget {
@@ -44,20 +45,33 @@ export function pumpStdin(agent: AgentClient, target: ProcessTarget, source: Rea
  * Carries one output of the process to `sink`, and ends it after the last byte. Where nobody reads it any more, which its close tells, the process's
  * writing end breaks as a pipe does (SIGPIPE). Resolves when every byte has left, or nobody wants them; never rejects.
  */
-export function pumpOutput(agent: AgentClient, target: ProcessTarget, output: "stdout" | "stderr", sink: Writable): Promise<void> {
+export function pumpOutput(
+  agent: AgentClient,
+  target: ProcessTarget,
+  output: "stdout" | "stderr",
+  sink: Writable,
+  outputs: Outputs,
+): Promise<void> {
   const kind = output === "stdout" ? OutputKind.OUTPUT_KIND_STDOUT : OutputKind.OUTPUT_KIND_STDERR;
   const request: ReadOutputRequest = { ...target, output: kind };
   if (agent.closed) return new Promise((resolve) => sink.end(resolve));
   return new Promise((resolve) => {
     const call = agent.readOutput(request);
+    const progress = outputs.begin(target, kind, () => call.resume());
     call.on("data", (data) => {
-      if (!sink.write(data)) call.pause();
+      progress.add(data.length);
+      if (!sink.write(data) && !progress.isHurried) call.pause();
     });
     sink.on("drain", () => call.resume());
-    call.on("end", () => sink.end(resolve));
-    call.on("error", () => sink.end(resolve)); // the channel's end; what came until then is kept
+    const onEnd = (): void => {
+      progress.end();
+      sink.end(resolve);
+    };
+    call.on("end", onEnd);
+    call.on("error", onEnd); // the channel's end; what came until then is kept
     sink.on("error", () => {}); // a reader that went away: `close` follows
     const onClose = (): void => {
+      progress.end();
       call.cancel();
       resolve();
     };

@@ -11,6 +11,7 @@
  * Whatever fails, everything taken so far is given back before the error is reported.
  */
 import type { Socket } from "node:net";
+import type { Manifest } from "../checkpoint/manifest.ts";
 import { exitStatus, explain, HuskError } from "../errors.ts";
 import { moveBeside } from "../host/cgroups.ts";
 import { withDeadline } from "../host/deadline.ts";
@@ -20,16 +21,19 @@ import { identify } from "../host/process-identity.ts";
 import { type SandboxCgroups, takeCgroups } from "../host/sandbox-cgroups.ts";
 import { demand } from "../oci/state.ts";
 import type { Resources } from "../oci/types.ts";
+import type { CheckpointOptions } from "./checkpoint.ts";
 import { Container, streamsOf } from "./container.ts";
 import { type ControlServer, type Params, serveControl } from "./control.ts";
 import { serveContainer } from "./control-calls.ts";
 import { giveBackLedger } from "./give-back.ts";
-import type { ProcessOutcome } from "./guest-process.ts";
+import type { JoinedProcess, ProcessOutcome } from "./guest-process.ts";
 import { HostedSandbox } from "./hosted-sandbox.ts";
-import { type ContainerRecord, type ContainerStatus, claimContainer, writeRecord } from "./record.ts";
+import { type Household, stopping } from "./household.ts";
+import { type ContainerRecord, type ContainerStatus, claimContainer, hookState, writeRecord } from "./record.ts";
 import { forwardSocket, type RunFolder, removeRunFolder } from "./run-folder.ts";
 import { foundHome, SandboxHome } from "./sandbox-home.ts";
 import { memberCgroups, SharedSandbox, withdraw } from "./shared-sandbox.ts";
+import { placeMs } from "./stand-in.ts";
 import type { ContainerInput, SupervisorInput } from "./supervisor-input.ts";
 import type { Trace } from "./trace.ts";
 
@@ -44,28 +48,6 @@ export interface Starter {
   /** Serves a session that came by the control socket: `request` is its first line. */
   readonly serveSession: (request: Params, front: Socket, supervisor: Supervisor) => void;
 }
-
-/** What the Supervisors of a sandbox have in common. */
-interface Household {
-  readonly shared: SharedSandbox;
-  readonly home: SandboxHome;
-  /** See `ContainerPlan.memory`. */
-  readonly memory: Map<string, string>;
-}
-
-/** Why nobody joins the sandbox of that container any more. */
-export function stopping(id: string): string {
-  return `config.json: linux.namespaces: container "${id}", whose network namespace is named, is stopping`;
-}
-
-/** How a hook is told of the container (runtime-spec, runtime.md, "State"). */
-function hookState(record: ContainerRecord): object {
-  const { ociVersion, id, status, pid, bundle, annotations } = record;
-  return { ociVersion, id, status, pid, bundle, annotations };
-}
-
-/** How long a stand-in may take to get to its place before it is given up, in milliseconds: it enters namespaces and writes its PID. */
-const placeMs = 2_000;
 
 const SIGKILL = 9;
 
@@ -179,7 +161,6 @@ export class Supervisor {
 
   /** Mirrors the network and runs the program. Throws `wrong-state` unless the container is created. */
   async start(): Promise<void> {
-    const { hooks } = this.#input;
     const container = this.#liveContainer();
     demand("start", this.#record.id, this.#starting ? "running" : container.status);
     this.#starting = true;
@@ -192,11 +173,23 @@ export class Supervisor {
       this.#starting = false;
     }
     try {
-      await runHooks("poststart", hooks.poststart, hookState(this.#record), this.#record.bundle);
+      await runHooks("poststart", this.#input.hooks.poststart, hookState(this.#record), this.#record.bundle);
     } catch (error) {
       await container.kill(9, false).catch(() => {}); // it may have ended; the hook's failure is what counts
       throw error;
     }
+  }
+
+  /** Takes a checkpoint, and ends the container unless it is to go on; answers what is worth a line. Throws, with the container as it was. */
+  async checkpoint(options: CheckpointOptions): Promise<readonly string[]> {
+    const container = this.#liveContainer();
+    demand("checkpoint", this.#record.id, container.status);
+    const { takeCheckpoint } = await import("./checkpoint.ts");
+    const what = { sandbox: this.#household.shared, container: this.#input.container, paused: container.status === "paused" };
+    const notes = await takeCheckpoint(what, options);
+    // After the answer: the caller's connection ends with the container.
+    if (!options.leaveRunning) setImmediate(() => void this.#hosted?.sandbox.endAfterCheckpoint());
+    return notes;
   }
 
   /** Forwards a signal to the container's init, or to all of its processes. */
@@ -270,15 +263,32 @@ export class Supervisor {
         update,
         kill: (signal, all) => this.kill(signal, all),
         discard: () => this.discard(),
+        checkpoint: (options) => this.checkpoint(options),
       }),
       session: (request, front) => this.#starter.serveSession(request, front, this),
     });
     this.#starter.attach(folder.socket, container.init.standIn.token);
     const answers = hosted.connect().then(({ done }) => this.#trace.mark(`guest's agent answers, having set ${done.join(", ")}`));
+    answers.catch(() => {}); // whoever comes to await it gets it
+    const checkpoint = this.#lead?.sandbox.checkpoint;
+    if (checkpoint !== undefined) return this.#goOn(hosted, container, checkpoint.manifest, answers);
     await Promise.all([hosted.startWith(this.#prepareHost(hosted, container)), answers]);
     if (this.#lead === undefined) await hosted.limits.admit(id, input.resources);
-    const { ended, flushed } = await container.create(container.init.standIn.streams(streamsOf(this.#input.container.terminal)));
+    this.#follow(await container.create(container.standInStreams));
     this.#trace.mark("container created");
+  }
+
+  /** The container of a checkpoint: it is in the guest already, and goes on. */
+  async #goOn(hosted: HostedSandbox, container: Container, saved: Manifest, answers: Promise<void>): Promise<void> {
+    await hosted.sandbox.whileStarting(this.#prepareHost(hosted, container));
+    await Promise.all([this.#household.shared.goOn(saved.links), answers]);
+    this.#trace.mark("network mirrored");
+    this.#follow(await container.adopt(container.standInStreams));
+    await container.goOn(saved.container.paused);
+    this.#trace.mark("container goes on");
+  }
+
+  #follow({ ended, flushed }: JoinedProcess): void {
     this.#ended = this.#afterEnd(Promise.race([flushed, this.#discarded.promise]).then(() => ended));
     this.#ended.catch(() => {}); // whoever calls `ended` gets it
   }

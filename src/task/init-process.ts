@@ -16,10 +16,14 @@ export interface InitProcessOptions {
   readonly pid: number;
   /** Done before the program runs. */
   readonly beforeStart: () => Promise<void>;
+  /** Lets the program run, or go on. */
+  readonly start: () => Promise<void>;
   /** Told before anybody else is. */
   readonly onEnd: (outcome: ProcessOutcome) => void;
   /** How long a guest that is told to kill the container may take to answer. */
   readonly killMs: number;
+  /** Ends the virtual machine of one that is not in it yet. */
+  readonly endSandbox: (reason: string) => Promise<void>;
 }
 
 const SIGKILL = 9;
@@ -58,12 +62,14 @@ export class InitProcess extends TaskProcess {
   protected override async run(): Promise<void> {
     await this.#options.beforeStart();
     this.#options.stdio.openStdin();
-    await this.#options.container.start();
+    await this.#options.start();
   }
 
   protected override async signal(signal: number, all: boolean): Promise<void> {
-    const { container, killMs } = this.#options;
-    if (signal === SIGKILL) await container.killForSure(all, killMs);
+    const { container, killMs, endSandbox } = this.#options;
+    // One that is to go on from a checkpoint is not in the guest before that.
+    if (container.status === "creating" && signal === SIGKILL) await endSandbox("it was killed before it was restored");
+    else if (signal === SIGKILL) await container.killForSure(all, killMs);
     else await container.kill(signal, all);
   }
 }

@@ -14,7 +14,7 @@ import { giveBackLedger } from "../sandbox/give-back.ts";
 import { HostedSandbox } from "../sandbox/hosted-sandbox.ts";
 import { watchMemoryKills } from "../sandbox/memory-kills.ts";
 import type { ContainerPlan } from "../sandbox/plan-container.ts";
-import { guestHostname, planVm } from "../sandbox/plan-vm.ts";
+import { guestHostname, planVm, type VmPlan } from "../sandbox/plan-vm.ts";
 import { SharedSandbox } from "../sandbox/shared-sandbox.ts";
 import type { StandIn } from "../sandbox/stand-in.ts";
 import type { Logger } from "./logger.ts";
@@ -37,6 +37,8 @@ export interface SandboxNeeds extends Pick<ContainerPlan, "netns" | "shown" | "d
   readonly id: string;
   /** Whose resources are the virtual machine's size. */
   readonly spec: Spec;
+  /** How the virtual machine is planned that goes on from a checkpoint. */
+  readonly planRestore?: () => Promise<VmPlan>;
 }
 
 /** What a task has of the sandbox. */
@@ -126,6 +128,9 @@ export class Pod {
     const shared = joined ?? new SharedSandbox(member, this.#launch(needs), (hosted) => this.#end(hosted));
     this.#shared = shared;
     try {
+      if (joined !== undefined && needs.planRestore !== undefined) {
+        throw new HuskError("unsupported", "a checkpoint is a whole sandbox's: it cannot be restored into that of other containers");
+      }
       return { hosted: await (joined?.join(member, needs) ?? shared.hosted), isLead: joined === undefined };
     } catch (error) {
       await shared.leave(member);
@@ -136,6 +141,17 @@ export class Pod {
   /** Mirrors the network into the guest, once: engines put the interfaces there between Create and Start. */
   async mirrorNetwork(): Promise<void> {
     await this.#shared?.mirrorNetwork(this.#claim);
+  }
+
+  /** Lets the machine of a checkpoint go on, with the network namespace's links behind its devices. */
+  async goOn(links: Parameters<SharedSandbox["goOn"]>[0]): Promise<void> {
+    await this.#shared?.goOn(links, this.#claim);
+  }
+
+  /** The sandbox. Throws `wrong-state` where there is none. */
+  get shared(): SharedSandbox {
+    if (this.#shared === undefined) throw new HuskError("wrong-state", "the sandbox has ended");
+    return this.#shared;
   }
 
   /** `next` takes the place of `member`. */
@@ -172,8 +188,8 @@ export class Pod {
     await giveBackLedger(this.#ledger, this.helper);
   }
 
-  async #launch({ id, spec, netns, shown, disks, cgroup }: SandboxNeeds): Promise<HostedSandbox> {
-    const { vm, accelerator, cgroupLimits, sizing, notes } = await planVm(spec, this.config);
+  async #launch({ id, spec, netns, shown, disks, cgroup, planRestore }: SandboxNeeds): Promise<HostedSandbox> {
+    const { vm, accelerator, cgroupLimits, sizing, notes } = await (planRestore === undefined ? planVm(spec, this.config) : planRestore());
     for (const note of [accelerator.reason, ...notes]) this.log.info(note);
     const hosted = HostedSandbox.launch({
       sandbox: {
@@ -181,7 +197,8 @@ export class Pod {
         id,
         hostname: isPause(spec.annotations) && spec.hostname ? spec.hostname : guestHostname,
         netns,
-        shares: true,
+        // Others that come later may show folders, but hardly beside one whose root is an image; and without, it can be checkpointed.
+        shares: shown.length > 0 || disks.length === 0,
         mounts: shown,
         disks,
         remains: [],

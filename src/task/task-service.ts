@@ -5,6 +5,7 @@
 import { GrpcCode, grpcCode, HuskError } from "../errors.ts";
 import { Metrics } from "../gen/containerd/cgroups/v2/metrics.ts";
 import {
+  TaskCheckpointed,
   TaskCreate,
   TaskDelete,
   TaskExecAdded,
@@ -15,8 +16,9 @@ import {
   TaskResumed,
   TaskStart,
 } from "../gen/containerd/events/task.ts";
-import { ProcessDetails } from "../gen/containerd/runc/v1/options.ts";
+import { CheckpointOptions, ProcessDetails } from "../gen/containerd/runc/v1/options.ts";
 import type {
+  CheckpointTaskRequest,
   CreateTaskRequest,
   DeleteRequest,
   ExecProcessRequest,
@@ -79,9 +81,7 @@ export class TaskService {
         await this.#task(id).resume();
         this.#publish("/tasks/resumed", packAny(TaskResumed, { containerId: id }));
       },
-      checkpoint: () => {
-        throw new TtrpcError(GrpcCode.unimplemented, "checkpoint");
-      },
+      checkpoint: (request) => this.#checkpoint(request),
       kill: ({ id, execId, signal, all }) => this.#task(id).process(execId).kill(signal, all),
       exec: (request) => this.#exec(request),
       resizePty: (request) => this.#resize(request),
@@ -106,7 +106,6 @@ export class TaskService {
 
   async #create(request: CreateTaskRequest): Promise<{ pid: number }> {
     const { id, bundle, rootfs, terminal, stdin, stdout, stderr, checkpoint, options } = request;
-    if (checkpoint !== "") throw new TtrpcError(GrpcCode.invalidArgument, "a checkpoint cannot be restored: it is not implemented");
     const notes = judgeOptions(options);
     if (this.#tasks.has(id)) throw new HuskError("already-exists", `container "${id}" already exists`);
     this.#tasks.set(id, undefined);
@@ -119,6 +118,7 @@ export class TaskService {
         bundle,
         rootfs,
         names: { terminal, stdin, stdout, stderr },
+        checkpoint,
         namespacesOf: (pid) => this.#namespacesOf(pid),
         onMemoryKill: () => this.#publish("/tasks/oom", packAny(TaskOOM, { containerId: id })),
       });
@@ -159,6 +159,18 @@ export class TaskService {
     await task.exec(execId, parseProcess(document(spec), "the process").value, { terminal, stdin, stdout, stderr });
     this.#publish("/tasks/exec-added", packAny(TaskExecAdded, { containerId: id, execId }));
     this.#tellExit(task, task.process(execId));
+  }
+
+  async #checkpoint({ id, path, options }: CheckpointTaskRequest): Promise<void> {
+    if (!path.startsWith("/")) throw new HuskError("invalid-argument", "a checkpoint needs the absolute path of a folder");
+    // Whoever asks another runtime than runc for one cannot say that the container shall end.
+    const exit = options?.typeUrl.endsWith(CheckpointOptions.$type) === true && CheckpointOptions.decode(options.value).exit;
+    try {
+      await this.#task(id).checkpoint(path, exit);
+    } catch (error) {
+      throw forEngines(error);
+    }
+    this.#publish("/tasks/checkpointed", packAny(TaskCheckpointed, { containerId: id, checkpoint: path }));
   }
 
   #state(id: string, execId: string): Partial<StateResponse> {

@@ -1,24 +1,29 @@
 /** A task: one container of a sandbox, with its further processes, from Create to Delete. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import type { Image } from "../checkpoint/image.ts";
 import { HuskError } from "../errors.ts";
 import type { StatsContainerResponse } from "../gen/agent/v1/agent.ts";
+import { deferred } from "../host/deferred.ts";
 import { runHooks } from "../host/hooks.ts";
 import { noteInLedger } from "../host/ledger.ts";
 import { type HostMount, mountAll } from "../host/mounts.ts";
 import { startStandIn } from "../host/stand-in-process.ts";
 import { type Bundle, loadBundle } from "../oci/bundle.ts";
 import { encodeForAgent, guestProcess } from "../oci/guest-spec.ts";
+import { demand } from "../oci/state.ts";
 import { type GuestNamespace, judgeProcess, judgeUpdate, refuseUnsupported, sharedTypes } from "../oci/support.ts";
 import type { Namespace, Process, Resources } from "../oci/types.ts";
 import { Container } from "../sandbox/container.ts";
 import { settleLedger } from "../sandbox/give-back.ts";
+import type { JoinedProcess, ProcessOutcome } from "../sandbox/guest-process.ts";
 import type { HostedSandbox } from "../sandbox/hosted-sandbox.ts";
 import { type ContainerPlan, planContainer } from "../sandbox/plan-container.ts";
+import type { VmPlan } from "../sandbox/plan-vm.ts";
 import { memberCgroups, withdraw } from "../sandbox/shared-sandbox.ts";
 import type { StandIn } from "../sandbox/stand-in.ts";
 import { ExecProcess } from "./exec-process.ts";
-import { InitProcess } from "./init-process.ts";
+import { InitProcess, type InitProcessOptions } from "./init-process.ts";
 import { PauseProcess } from "./pause-process.ts";
 import type { Membership, Pod } from "./pod.ts";
 import { isPause, podSpec } from "./pod-annotations.ts";
@@ -32,11 +37,16 @@ export interface TaskOptions {
   /** To be stacked on the bundle's root file system; none where the engine has done that. */
   readonly rootfs: readonly HostMount[];
   readonly names: StdioNames;
+  /** The folder of the checkpoint that it goes on from; "": it begins. */
+  readonly checkpoint: string;
   /** Whose namespaces those of a stand-in of this PID are in the guest, where it is one of the sandbox's. */
   readonly namespacesOf: (pid: number) => GuestNamespace | undefined;
   /** Told when a process of the container was killed for want of memory; before its end where it is the init. */
   readonly onMemoryKill: () => void;
 }
+
+/** How a container gets to run. */
+type WayToRun = Pick<InitProcessOptions, "joined" | "beforeStart" | "start">;
 
 export class Task {
   readonly id: string;
@@ -45,6 +55,7 @@ export class Task {
   readonly #options: TaskOptions;
   readonly #plan: ContainerPlan;
   readonly #stdio: TaskStdio;
+  readonly #image: Image | undefined;
   readonly #execs = new Map<string, ExecProcess>();
   #membership: Membership | undefined;
   #container: Container | undefined;
@@ -72,13 +83,15 @@ export class Task {
         const found = pid === undefined ? undefined : options.namespacesOf(Number(pid));
         return found === "sandbox" || sharedTypes.includes(type) ? found : undefined;
       };
+      const image = options.checkpoint === "" ? undefined : (await import("../checkpoint/image.ts")).openImage(options.checkpoint);
+      const guestId = image?.manifest.container.guestId ?? options.id;
       // A pause container is nothing in the guest: it has no memory there that others could share.
       const memory = isPause(bundle.spec.annotations) ? {} : { memory: pod.memory };
-      const plan = await planContainer(bundle, { id: options.id, size: null, guestNamespace, ...memory }, pod.config.allow);
+      const plan = await planContainer(bundle, { id: options.id, guestId, size: null, guestNamespace, ...memory }, pod.config.allow);
       for (const [host, guest] of plan.memory) pod.memory.set(host, guest);
       for (const note of plan.notes) pod.log.info(note);
       const stdio = await TaskStdio.open(options.names, options);
-      task = new Task(pod, options, bundle, plan, stdio);
+      task = new Task(pod, options, bundle, plan, stdio, image);
       await task.#create();
       return task;
     } catch (error) {
@@ -88,7 +101,8 @@ export class Task {
     }
   }
 
-  private constructor(pod: Pod, options: TaskOptions, bundle: Bundle, plan: ContainerPlan, stdio: TaskStdio) {
+  private constructor(pod: Pod, options: TaskOptions, bundle: Bundle, plan: ContainerPlan, stdio: TaskStdio, image: Image | undefined) {
+    this.#image = image;
     this.id = options.id;
     this.bundle = bundle;
     this.#pod = pod;
@@ -125,7 +139,8 @@ export class Task {
   /** Runs init, or an exec. */
   async start(execId: string): Promise<void> {
     await this.process(execId).start();
-    if (execId === "") await runHooks("poststart", this.#plan.hooks.poststart, this.#hookState("running"), this.bundle.path);
+    if (execId === "" && this.#image === undefined)
+      await runHooks("poststart", this.#plan.hooks.poststart, this.#hookState("running"), this.bundle.path);
   }
 
   /** Makes an exec known; it is made in the guest when it starts. Throws `already-exists`, `wrong-state`, `unsupported`. */
@@ -161,6 +176,19 @@ export class Task {
     await this.#guest("resume").resume();
   }
 
+  /** Takes a checkpoint of the whole sandbox into `folder`; `exit`: the container ends then. Throws, with the container as it was. */
+  async checkpoint(folder: string, exit: boolean): Promise<void> {
+    const container = this.#guest("checkpoint");
+    demand("checkpoint", this.id, this.init.status === "running" ? container.status : this.init.status);
+    const { takeCheckpoint } = await import("../sandbox/checkpoint.ts");
+    const { shared } = this.#pod;
+    const what = { sandbox: shared, container: this.#plan.container, paused: container.status === "paused" };
+    for (const note of await takeCheckpoint(what, { folder, leaveRunning: !exit })) this.#pod.log.warn(note);
+    if (!exit) return;
+    await (await shared.hosted).sandbox.endAfterCheckpoint();
+    await this.init.exited;
+  }
+
   async update(resources: Resources): Promise<void> {
     for (const note of refuseUnsupported(judgeUpdate(resources), "the resources")) this.#pod.log.info(note);
     // A pause container has no limits of its own: the pod's are the sum of the others'.
@@ -186,7 +214,11 @@ export class Task {
   async #create(): Promise<void> {
     const { pod, plan } = { pod: this.#pod, plan: this.#plan };
     const { spec } = this.bundle;
-    const membership = await pod.join(this, { ...plan, id: this.id, spec: isPause(spec.annotations) ? podSpec(spec) : spec });
+    const needs = { ...plan, id: this.id, spec: isPause(spec.annotations) ? podSpec(spec) : spec };
+    const membership = await pod.join(
+      this,
+      this.#image === undefined ? needs : { ...needs, planRestore: await this.#planRestore(this.#image) },
+    );
     this.#membership = membership;
     const { hosted } = membership;
     const place = { hierarchies: pod.hierarchies, at: plan.cgroup };
@@ -219,16 +251,19 @@ export class Task {
       await this.#runCreateHooks(pid);
       return pid;
     };
-    const pid = await hosted.startWith(Promise.race([prepare(), failed]));
+    const prepared = Promise.race([prepare(), failed]);
+    const image = this.#image;
+    const pid = await (image === undefined ? hosted.startWith(prepared) : hosted.sandbox.whileStarting(prepared));
     if (!membership.isLead) await this.#admit(hosted);
-    const joined = await container.create(this.#stdio.streams);
+    const { joined, ...way } = image === undefined ? await this.#begin(container) : this.#continue(hosted, container, image);
     this.#init = new InitProcess({
       container,
       joined,
       names: this.#options.names,
       stdio: this.#stdio,
       pid,
-      beforeStart: () => pod.mirrorNetwork(),
+      ...way,
+      endSandbox: (reason) => hosted.sandbox.abort(reason),
       onEnd: ({ reason, oomKilled }) => {
         if (reason !== undefined) pod.log.warn(`container "${this.id}" ended: ${reason}`);
         if (oomKilled === true) this.#tellMemoryKills(Math.max(this.#memoryKills, 1));
@@ -250,6 +285,33 @@ export class Task {
       );
     }
     await hosted.limits.admit(this.id, this.#resources);
+  }
+
+  /** Makes the container in the guest, to be started. */
+  async #begin(container: Container): Promise<WayToRun> {
+    const joined = await container.create(this.#stdio.streams);
+    return { joined, beforeStart: () => this.#pod.mirrorNetwork(), start: () => container.start() };
+  }
+
+  /** The machine waits until the start, since engines bring the network in between; the container is in its memory. */
+  #continue(hosted: HostedSandbox, container: Container, { manifest }: Image): WayToRun {
+    const joining = deferred<JoinedProcess>();
+    const died = hosted.sandbox.died.then((reason): ProcessOutcome => ({ end: { signal: 9 }, at: new Date(), reason }));
+    const ended = Promise.race([joining.promise.then((joined) => joined.ended), died]);
+    const flushed = Promise.race([joining.promise.then((joined) => joined.flushed), died.then(() => {})]);
+    return {
+      joined: { ended, flushed },
+      beforeStart: async () => {
+        await this.#pod.goOn(manifest.links);
+        joining.resolve(await container.adopt(this.#stdio.streams));
+      },
+      start: () => container.goOn(manifest.container.paused),
+    };
+  }
+
+  async #planRestore(image: Image): Promise<() => Promise<VmPlan>> {
+    const { planRestore } = await import("../sandbox/restore.ts");
+    return () => planRestore(this.bundle, this.#plan, this.#pod.config, image, this.#options.checkpoint);
   }
 
   /** `kills`: since the container began. They are told by two ways, of which either may be the first. */

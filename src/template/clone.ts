@@ -1,6 +1,14 @@
 /** What a sandbox that is cloned from a template needs on the host, as parts of its plan. */
 import type { SandboxPlan, SandboxProgram } from "../host/sandbox-plan.ts";
-import type { Template } from "./store.ts";
+
+/** A machine that lies in files: a template, or a checkpoint. */
+export interface CloneSource {
+  readonly ram: string;
+  readonly state: string;
+  readonly manifest: { readonly ramBytes: number; readonly ramSum: string };
+  /** Whether its RAM's file is packed, and not as long as the RAM. */
+  readonly packed?: boolean;
+}
 
 /** The descriptors of a clone's own. */
 export interface CloneDescriptors {
@@ -16,22 +24,22 @@ export const copier = "memory-copy";
 
 /** The copy is made while QEMU starts, which takes longer. */
 export function cloneParts(
-  template: Template,
+  source: CloneSource,
   helper: string,
   descriptors: CloneDescriptors,
 ): Pick<SandboxPlan, "open" | "memory"> & { readonly program: SandboxProgram } {
-  const { source, memory, state } = descriptors;
-  const { ramSum, ramBytes } = template.manifest;
+  const { source: from, memory, state } = descriptors;
+  const { ramSum, ramBytes } = source.manifest;
   const program: SandboxProgram = {
     name: copier,
-    argv: [helper, "template", "copy", "--from", String(source), "--to", String(memory), "--sum", ramSum],
+    argv: [helper, "template", source.packed === true ? "unpack" : "copy", "--from", String(from), "--to", String(memory), "--sum", ramSum],
     user: "user",
-    fds: [source, memory],
+    fds: [from, memory],
   };
   return {
     open: [
-      { fd: source, path: template.ram, write: false },
-      { fd: state, path: template.state, write: false },
+      { fd: from, path: source.ram, write: false },
+      { fd: state, path: source.state, write: false },
     ],
     memory: [{ fd: memory, bytes: ramBytes }],
     program,

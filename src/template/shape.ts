@@ -70,6 +70,11 @@ export function templateKey(shape: TemplateShape, sources: ShapeSources = hostSo
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
 }
 
+/** What the guest can tell of the host's processor, in a few letters; "" where its own is emulated. */
+export function processorDigest(accelerator: Accelerator): string {
+  return accelerator === "tcg" ? "" : createHash("sha256").update(hostSources.processor()).digest("hex").slice(0, 32);
+}
+
 /** What of /proc/cpuinfo a guest can tell: the first processor's model and flags. Frequencies and the like change by the second. */
 export function describeProcessor(cpuinfo: string): string {
   const [first = ""] = cpuinfo.split("\n\n");

@@ -17,9 +17,9 @@ export interface SharedFolder {
 
 /**
  * Where a machine's life begins. One that is restored has been booted before, as the template's: it waits, paused, for the template's state, and
- * its folders and disks are plugged in after that, into its device ports.
+ * its folders and disks are plugged in after that, into its device ports. One that is resumed goes on as the machine of a checkpoint, whose disks were in use.
  */
-export type Origin = { readonly kind: "boot"; readonly image: GuestImage } | { readonly kind: "restore" };
+export type Origin = { readonly kind: "boot"; readonly image: GuestImage } | { readonly kind: "restore" } | { readonly kind: "resume" };
 
 /**
  * The guest's RAM. A shared folder needs RAM that its daemon can map: over private RAM the mount succeeds and the first access hangs, so

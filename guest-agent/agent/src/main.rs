@@ -8,6 +8,7 @@
 mod api;
 mod cgroup;
 mod channel;
+mod checkpoint;
 mod child;
 mod clock;
 mod console;

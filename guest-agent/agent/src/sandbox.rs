@@ -31,6 +31,8 @@ pub struct Sandbox {
     pub network: crate::network::Applied,
     /// Held by the call that brings the guest its name server.
     pub names: crate::service::Busy,
+    /// What stands still for a checkpoint.
+    pub checkpoint: crate::checkpoint::Standstill,
     containers: Mutex<HashMap<String, Place>>,
     /// The first process of the PID namespace of containers that have none of their own; made when the first of them is.
     first_process: tokio::sync::OnceCell<Launched>,
@@ -46,6 +48,7 @@ impl Sandbox {
             began_ns,
             network: Default::default(),
             names: Default::default(),
+            checkpoint: Default::default(),
             containers: Mutex::default(),
             first_process: tokio::sync::OnceCell::new(),
         })
@@ -78,6 +81,15 @@ impl Sandbox {
                 format!("no container {id:?}"),
             )),
         }
+    }
+
+    /// All containers that are made.
+    pub fn all_containers(&self) -> Vec<Arc<Container>> {
+        let there = |place: &Place| match place {
+            Place::There(container) => Some(container.clone()),
+            Place::BeingMade => None,
+        };
+        self.lock().values().filter_map(there).collect()
     }
 
     /// Reserves an id; the guard frees it again unless the container is put in its place.

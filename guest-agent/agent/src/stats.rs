@@ -43,7 +43,7 @@ pub fn of(cgroup: &Path) -> Result<StatsContainerResponse> {
 }
 
 /// The number of a line "KEY 123 kB", in bytes; 0 where there is none.
-fn bytes(text: &str, key: &str) -> u64 {
+pub fn bytes(text: &str, key: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(key));
     let number = line
         .and_then(|line| line.trim().strip_suffix(" kB"))

@@ -3,6 +3,8 @@
 //!
 //! - `copy`: into the memory of a clone, page by page, holes and zeroes left out; the copy is checked by the way.
 //! - `sum`: what `copy` checks.
+//! - `save`: the memory of a paused machine, or its disk, into a file, for a checkpoint; `--packed`: what is in use alone, one piece after the other.
+//! - `unpack`: what was saved packed, back into memory; checked by the way.
 //! - `receive`: what a hypervisor writes to a socket, into a file: QEMU 7.2 can save its state nowhere else under confinement.
 
 use std::ffi::OsString;
@@ -17,6 +19,7 @@ use std::ptr::NonNull;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::socket::accept;
 use nix::unistd::{Whence, lseek64};
@@ -28,7 +31,8 @@ const ZEROES: [u8; PAGE] = [0; PAGE];
 /// Pages that are summed and written in one go: they stay in the processor's cache in between.
 const RUN: usize = 64;
 
-const USAGE: &str = "usage: husk-helper template copy --from FD --to FD --sum HEX | sum --from FD | receive --from FD --to FD";
+const USAGE: &str = "usage: husk-helper template copy --from FD --to FD --sum HEX | sum --from FD | save --from FD --to FD [--packed] [--give-back] | \
+     unpack --from FD --to FD --sum HEX | receive --from FD --to FD";
 
 /// Does what the first word says. Ends with 1 and a line on standard error where it cannot.
 pub fn main(words: &[OsString]) -> Result<ExitCode> {
@@ -36,15 +40,26 @@ pub fn main(words: &[OsString]) -> Result<ExitCode> {
     match verb.to_str() {
         Some("copy") => {
             let flags = Flags::parse(rest, &["--from", "--to", "--sum"], &[])?;
-            let to = descriptor(&flags, "--to")?;
-            let sum = walk(&descriptor(&flags, "--from")?, |offset, bytes| Ok(to.write_all_at(bytes, offset)?))?;
-            let expected = flags.text("--sum")?;
-            ensure!(format!("{sum:08x}") == expected, "the template's memory is damaged: its sum is {sum:08x}, not {expected}");
+            let (from, to) = (descriptor(&flags, "--from")?, descriptor(&flags, "--to")?);
+            let length = from.metadata().context("cannot look at the template's memory")?.len();
+            ensure!(length > 0 && length % PAGE as u64 == 0, "the template's memory has {length} bytes, which is no number of pages");
+            let sum = walk(&from, |offset, bytes| Ok(to.write_all_at(bytes, offset)?), |_, _| Ok(()))?;
+            check_sum(sum, &flags)?;
+        }
+        Some("unpack") => {
+            let flags = Flags::parse(rest, &["--from", "--to", "--sum"], &[])?;
+            check_sum(unpack(&descriptor(&flags, "--from")?, &descriptor(&flags, "--to")?)?, &flags)?;
         }
         Some("sum") => {
             let flags = Flags::parse(rest, &["--from"], &[])?;
-            let sum = walk(&descriptor(&flags, "--from")?, |_, _| Ok(()))?;
+            let sum = walk(&descriptor(&flags, "--from")?, |_, _| Ok(()), |_, _| Ok(()))?;
             writeln!(stdout(), "{sum:08x}").context("cannot print the sum")?;
+        }
+        Some("save") => {
+            let flags = Flags::parse(rest, &["--from", "--to"], &["--packed", "--give-back"])?;
+            let (packed, give_back) = (flags.is_set("--packed"), flags.is_set("--give-back"));
+            let (sum, bytes) = save(&descriptor(&flags, "--from")?, &descriptor(&flags, "--to")?, packed, give_back)?;
+            writeln!(stdout(), "{sum:08x} {bytes}").context("cannot print the sum")?;
         }
         Some("receive") => {
             let flags = Flags::parse(rest, &["--from", "--to"], &[])?;
@@ -62,10 +77,46 @@ fn descriptor(flags: &Flags, name: &str) -> Result<File> {
     Ok(unsafe { File::from_raw_fd(number) })
 }
 
-/// Calls `take` with the pages of the file that are not all zeroes, in order, in runs, and answers the sum of them and of where they are.
-fn walk(file: &File, mut take: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<u32> {
+fn check_sum(sum: u32, flags: &Flags) -> Result<()> {
+    let expected = flags.text("--sum")?;
+    ensure!(format!("{sum:08x}") == expected, "the template's memory is damaged: its sum is {sum:08x}, not {expected}");
+    Ok(())
+}
+
+/// What stands before each piece of a packed file: where it belongs, and how long it is, both little-endian.
+const PIECE_HEADER: usize = 16;
+
+/// Copies what is not all zeroes, and answers its sum and how many bytes were written. `packed`: without the holes between; `give_back`: by the way, the
+/// source's own zeroes become holes.
+fn save(from: &File, mut to: &File, packed: bool, give_back: bool) -> Result<(u32, u64)> {
+    let length = from.metadata().context("cannot look at what is to be saved")?.len();
+    if !packed {
+        to.set_len(length).context("cannot make the file as large")?;
+    }
+    let mut written = 0;
+    let sum = walk(
+        from,
+        |offset, bytes| {
+            written += bytes.len() as u64;
+            if !packed {
+                return Ok(to.write_all_at(bytes, offset)?);
+            }
+            written += PIECE_HEADER as u64;
+            to.write_all(&[offset.to_le_bytes(), (bytes.len() as u64).to_le_bytes()].concat())?;
+            Ok(to.write_all(bytes)?)
+        },
+        |offset, length| {
+            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            if give_back { Ok(fallocate(from, hole, offset as i64, length as i64)?) } else { Ok(()) }
+        },
+    )?;
+    Ok((sum, written))
+}
+
+/// Calls `take` with the pages of the file that are not all zeroes, in order, in runs, and answers the sum of them and of where they are; `skip` with
+/// where pages of zeroes are that are no hole. The last page of a file may be shorter than the others.
+fn walk(file: &File, mut take: impl FnMut(u64, &[u8]) -> Result<()>, mut skip: impl FnMut(u64, u64) -> Result<()>) -> Result<u32> {
     let length = file.metadata().context("cannot look at the template's memory")?.len();
-    ensure!(length > 0 && length % PAGE as u64 == 0, "the template's memory has {length} bytes, which is no number of pages");
     let memory = Mapping::of(file, length)?;
     let mut sum = crc32fast::Hasher::new();
     let mut end = 0;
@@ -74,21 +125,53 @@ fn walk(file: &File, mut take: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<u
         let pages = memory.bytes().get(start as usize..end as usize).context("the template's memory has changed its size")?;
         let mut first = 0;
         while first < pages.len() {
-            let used = pages[first..].chunks_exact(PAGE).take(RUN).take_while(|page| **page != ZEROES).count();
-            let run = &pages[first..first + used * PAGE];
-            if !run.is_empty() {
-                let offset = start + first as u64;
-                // Page by page, since a file system may tell of the same data in other pieces another time.
-                for (index, page) in run.chunks_exact(PAGE).enumerate() {
-                    sum.update(&(offset + (index * PAGE) as u64).to_le_bytes());
-                    sum.update(page);
-                }
+            let offset = start + first as u64;
+            let rest = &pages[first..];
+            let count = |zeroes: bool| rest.chunks(PAGE).take(RUN).take_while(|page| is_zero(page) == zeroes).count() * PAGE;
+            let run = &rest[..count(false).min(rest.len())];
+            let mut step = run.len();
+            if run.is_empty() {
+                step = count(true).min(rest.len());
+                skip(offset, step as u64).context("cannot give memory back")?;
+            } else {
+                add_to_sum(&mut sum, offset, run);
                 take(offset, run).context("cannot write the copy")?;
             }
-            first += run.len().max(PAGE);
+            first += step;
         }
     }
     Ok(sum.finalize())
+}
+
+/// Writes the pieces of a packed file to where they belong, and answers the sum that they had as `walk` has it. The file comes from anybody.
+fn unpack(from: &File, to: &File) -> Result<u32> {
+    let (length, size) = (from.metadata()?.len(), to.metadata()?.len());
+    let packed = Mapping::of(from, length)?;
+    let mut rest = packed.bytes();
+    let mut sum = crc32fast::Hasher::new();
+    while let Some((header, behind)) = rest.split_first_chunk::<PIECE_HEADER>() {
+        let [offset, count] = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|index| header[at + index])));
+        let fits = offset % PAGE as u64 == 0 && offset.checked_add(count).is_some_and(|end| end <= size) && count <= behind.len() as u64;
+        ensure!(fits && count > 0, "the saved memory is damaged: {count} bytes at {offset} are not possible");
+        let (bytes, next) = behind.split_at(count as usize);
+        add_to_sum(&mut sum, offset, bytes);
+        to.write_all_at(bytes, offset).context("cannot write the copy")?;
+        rest = next;
+    }
+    ensure!(rest.is_empty(), "the saved memory is damaged: it is cut off");
+    Ok(sum.finalize())
+}
+
+/// Page by page, since a file system may tell of the same data in other pieces another time.
+fn add_to_sum(sum: &mut crc32fast::Hasher, offset: u64, bytes: &[u8]) {
+    for (index, page) in bytes.chunks(PAGE).enumerate() {
+        sum.update(&(offset + (index * PAGE) as u64).to_le_bytes());
+        sum.update(page);
+    }
+}
+
+fn is_zero(page: &[u8]) -> bool {
+    *page == ZEROES[..page.len()]
 }
 
 /// The next place of that kind; None: there is none up to the end of the file.

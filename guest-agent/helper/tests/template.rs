@@ -95,6 +95,70 @@ fn a_memory_that_is_not_what_it_was_is_no_success() {
 }
 
 #[test]
+fn what_is_saved_can_be_copied_back_and_its_zeroes_are_nowhere() {
+    let folder = Folder::new();
+    let (from, to) = (memory(&folder.0, "from"), empty(&folder.0, "to"));
+    let original = fs::read(folder.0.join("from")).expect("read");
+    let before = from.metadata().expect("look").blocks();
+    let save = |switches: &[&str]| {
+        let output = run(&[&["save", "--from", &pass_on(&from), "--to", &pass_on(&to)], switches].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    };
+    let said = save(&[]);
+    assert_eq!(said, format!("{} {}", sum(&from), 3 * PAGE));
+    assert_eq!(from.metadata().expect("look").blocks(), before);
+    assert_eq!(save(&["--give-back"]), said);
+    assert!(from.metadata().expect("look").blocks() <= 3 * PAGE / 512);
+    assert!(to.metadata().expect("look").blocks() <= 3 * PAGE / 512);
+    for name in ["from", "to"] {
+        assert_eq!(fs::read(folder.0.join(name)).expect("read"), original);
+    }
+    // A disk is no number of pages.
+    from.set_len(64 * PAGE + 100).expect("make it longer");
+    from.write_all_at(&[3; 100], 64 * PAGE).expect("fill the rest");
+    assert_eq!(save(&[]), format!("{} {}", sum(&from), 3 * PAGE + 100));
+    assert_eq!(fs::read(folder.0.join("to")).expect("read"), fs::read(folder.0.join("from")).expect("read"));
+}
+
+#[test]
+fn what_is_saved_packed_has_no_holes_and_can_be_unpacked_as_long_as_it_is_whole() {
+    let folder = Folder::new();
+    let (from, packed, to) = (memory(&folder.0, "from"), empty(&folder.0, "packed"), empty(&folder.0, "to"));
+    packed.set_len(0).expect("empty the file");
+    let output = run(&["save", "--packed", "--from", &pass_on(&from), "--to", &pass_on(&packed)]);
+    assert!(output.status.success(), "{output:?}");
+    let expected = sum(&from);
+    // Two pages beside each other are one piece.
+    let length = 3 * PAGE + 2 * 16;
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), format!("{expected} {length}"));
+    assert_eq!(packed.metadata().expect("look").len(), length);
+    let unpack = || {
+        let output = run(&["unpack", "--from", &pass_on(&packed), "--to", &pass_on(&to), "--sum", &expected]);
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(unpack(), (true, String::new()));
+    assert_eq!(fs::read(folder.0.join("to")).expect("read"), fs::read(folder.0.join("from")).expect("read"));
+    let refused = |at: u64, bytes: &[u8], why: &str| {
+        let before = fs::read(folder.0.join("packed")).expect("read");
+        packed.write_all_at(bytes, at).expect("damage it");
+        let (succeeded, said) = unpack();
+        assert!(!succeeded && said.contains(why), "{said}");
+        fs::write(folder.0.join("packed"), before).expect("mend it");
+    };
+    refused(16, &[1], "is damaged: its sum is");
+    refused(0, &(64 * PAGE).to_le_bytes(), "8192 bytes at 262144 are not possible");
+    refused(0, &u64::MAX.to_le_bytes(), "are not possible");
+    refused(0, &1_u64.to_le_bytes(), "8192 bytes at 1 are not possible");
+    refused(8, &u64::MAX.to_le_bytes(), "are not possible");
+    refused(8, &0_u64.to_le_bytes(), "0 bytes at 12288 are not possible");
+    packed.set_len(length - 1).expect("cut it off");
+    assert!(unpack().1.contains("are not possible"));
+    packed.set_len(length - PAGE - 8).expect("cut it off");
+    assert!(unpack().1.contains("it is cut off"));
+}
+
+#[test]
 fn what_comes_on_the_first_connection_is_in_the_file() {
     let folder = Folder::new();
     let socket = folder.0.join("socket");

@@ -114,6 +114,19 @@ test("a restored machine needs nothing that it was booted from, and gets its dev
   expect(() => pluggedDevices({ ...restored, devicePorts: 1 })).toThrow("2 devices were to be plugged into 1 ports");
 });
 
+test("a machine that goes on from a checkpoint has its devices from the beginning, where they were", () => {
+  const disks = [{ serial: "root", descriptor: 8, isDevice: false, readonly: true }];
+  const device = "virtio-blk-pci,drive=disk0,serial=root";
+  const cloned = qemuArguments({ ...machine, origin: { kind: "resume" }, disks, devicePorts: 2 });
+  expect(cloned.join(" ")).not.toMatch(/-kernel|-initrd|-append/);
+  expect(values(cloned, "-incoming")).toEqual(["defer"]);
+  expect(values(cloned, "-device").at(-1)).toBe(`${device},bus=device-port0`);
+  const booted = { ...machine, disks };
+  const fixed = values(qemuArguments(booted), "-device");
+  expect(fixed).toContain(device);
+  expect(values(qemuArguments({ ...booted, origin: { kind: "resume" } }), "-device")).toEqual(fixed);
+});
+
 test("a template's own devices are in the same places as its clones'", () => {
   const fixed = (args: readonly string[]): string[] => values(args, "-device");
   const template: Machine = {

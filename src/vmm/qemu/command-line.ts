@@ -24,10 +24,20 @@ export function qemuArguments(machine: Machine): string[] {
     ["-chardev", `socket,id=console,fd=${machine.consoleDescriptor}`, "-serial", "chardev:console"],
     channelArguments(machine.channel),
     ...machine.disks.map(diskBackend),
-    // A restored machine's are plugged in once it is.
-    ...(machine.origin.kind === "boot" ? devices(machine) : []).map((device) => ["-device", deviceArgument(device)]),
+    ...fixedDevices(machine).map((device) => ["-device", deviceArgument(device)]),
     ...ports(machine).map((id, index) => ["-device", `pcie-root-port,id=${id},chassis=${index + 1}`]),
+    ...(wasPlugged(machine) ? pluggedDevices(machine) : []).map((device) => ["-device", deviceArgument(device)]),
   ].flat();
+}
+
+/** Those beside the ports. A restored machine's are plugged in once it is. */
+function fixedDevices(machine: Machine): Device[] {
+  return machine.origin.kind === "restore" || wasPlugged(machine) ? [] : devices(machine);
+}
+
+/** Whether it is the checkpoint's of a machine whose devices were plugged into ports. */
+function wasPlugged({ origin, devicePorts }: Machine): boolean {
+  return origin.kind === "resume" && devicePorts > 0;
 }
 
 /** The id of the bus on which the network device number `index` is plugged. */
@@ -84,7 +94,7 @@ function devicePort(index: number): string {
 /** Of what a restored machine was booted from, nothing is needed again: all is in its memory. */
 function originArguments(machine: Machine): string[] {
   const { origin } = machine;
-  if (origin.kind === "restore") return ["-S", "-incoming", "defer"];
+  if (origin.kind !== "boot") return ["-S", "-incoming", "defer"];
   return ["-kernel", origin.image.kernel, "-initrd", origin.image.initramfs, "-append", kernelCommandLine(machine)];
 }
 

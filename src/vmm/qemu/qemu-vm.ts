@@ -47,6 +47,12 @@ export class QemuVm {
     return new QemuVm(await QmpClient.open(stream, { deadlineMs }), networkPorts);
   }
 
+  /** Which QEMU it is, in its own words. */
+  get version(): string {
+    const { qemu, package: packaged } = this.#qmp.greeting.version;
+    return `${qemu.major}.${qemu.minor}.${qemu.micro}${packaged === "" ? "" : ` (${printable(packaged)})`}`;
+  }
+
   /** Waits until the guest has opened the virtio-serial port whose device id is `id`. Throws `vmm` or `deadline`. */
   async portOpened(id: string, deadlineMs: number): Promise<void> {
     const opened = this.#qmp.waitFor("VSERPORT_CHANGE", (change) => change.id === id && change.open, { deadlineMs });
@@ -78,8 +84,23 @@ export class QemuVm {
     await this.#qmp.execute("stop");
   }
 
+  /** Lets a machine go on that `pause` or `save` has stopped. Throws `vmm`. */
   async resume(): Promise<void> {
     await this.#qmp.execute("cont");
+  }
+
+  /**
+   * Gives a machine that waits for it, with all of its devices in place, the state of a checkpoint, and lets it go on. Resolves once the guest has seen that
+   * the port `id` has another host behind it: it closes the port, which somebody used when the checkpoint was made, and opens it again. Throws `vmm` or `deadline`.
+   */
+  async goOn(descriptor: number, id: string, deadlineMs: number): Promise<void> {
+    // The first event is of the state that is loaded. QEMU sends one a second at most, the last one: the closing may be left out.
+    let events = 0;
+    const isReopened = (change: { readonly id: string; readonly open: boolean }): boolean =>
+      change.id === id && ++events > 1 && change.open;
+    const reopened = this.#qmp.waitFor("VSERPORT_CHANGE", isReopened, { deadlineMs });
+    await this.restore(descriptor, [], deadlineMs);
+    await reopened;
   }
 
   async #migrate(command: "migrate" | "migrate-incoming", args: { readonly uri: string }, deadlineMs: number): Promise<void> {

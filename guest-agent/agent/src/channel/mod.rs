@@ -42,7 +42,7 @@ impl Channel {
 /// A channel that waits for sessions, one after another.
 pub struct Listener {
     channel: Channel,
-    /// A stream that no session has been on yet, or the serial port, which outlives them.
+    /// A stream that no session has been on yet.
     stream: Option<DeviceStream>,
 }
 
@@ -75,11 +75,6 @@ impl Listener {
                 }
             };
         }
-    }
-
-    /// Takes the stream of a session that has ended. The serial port goes on; a vsock connection is closed.
-    pub fn done(&mut self, connection: Connection) {
-        self.stream = (self.channel == Channel::Serial).then_some(connection.stream);
     }
 }
 

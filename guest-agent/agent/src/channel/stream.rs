@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -110,6 +111,21 @@ impl AsyncRead for DeviceStream {
     }
 }
 
+/// write(2), but for a serial port that takes nothing because nobody is at its other end: who waits for room there waits for ever.
+fn write_unless_hung_up(fd: &OwnedFd, bytes: &[u8]) -> nix::Result<usize> {
+    match nix::unistd::write(fd, bytes) {
+        Err(Errno::EAGAIN) if is_hung_up(fd) => Err(Errno::EPIPE),
+        result => result,
+    }
+}
+
+fn is_hung_up(fd: &OwnedFd) -> bool {
+    let mut watched = [PollFd::new(fd.as_fd(), PollFlags::empty())];
+    let found = poll(&mut watched, PollTimeout::ZERO);
+    let hung_up = |events: PollFlags| events.contains(PollFlags::POLLHUP);
+    found.is_ok() && watched[0].revents().is_some_and(hung_up)
+}
+
 impl AsyncWrite for DeviceStream {
     fn poll_write(
         self: Pin<&mut Self>,
@@ -117,7 +133,7 @@ impl AsyncWrite for DeviceStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.writable
-            .poll(context, || nix::unistd::write(self.fd.as_fd(), bytes))
+            .poll(context, || write_unless_hung_up(&self.fd, bytes))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -138,14 +154,14 @@ impl AsyncWrite for DeviceStream {
         let mut slices = slices.iter().filter(|slice| !slice.is_empty());
         let first = slices.next().map_or(&[][..], |slice| slice);
         if first.len() >= PORT_WRITE {
-            return writable.poll(context, || nix::unistd::write(fd.as_fd(), first));
+            return writable.poll(context, || write_unless_hung_up(fd, first));
         }
         gathered.clear();
         for piece in std::iter::once(first).chain(slices.map(|slice| &**slice)) {
             let space = PORT_WRITE - gathered.len();
             gathered.extend_from_slice(&piece[..piece.len().min(space)]);
         }
-        writable.poll(context, || nix::unistd::write(fd.as_fd(), gathered))
+        writable.poll(context, || write_unless_hung_up(fd, gathered))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

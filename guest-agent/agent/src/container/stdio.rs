@@ -103,7 +103,7 @@ impl Stdio {
         *self.stdin.lock().unwrap_or_else(PoisonError::into_inner) = Some(sink);
     }
 
-    /// Takes an output, for one call in all.
+    /// Takes an output, for one call in all, unless it is put back.
     pub fn take_output(&self, kind: OutputKind) -> Result<Output> {
         let slot = match kind {
             OutputKind::Stdout => &self.stdout,
@@ -122,6 +122,15 @@ impl Stdio {
                 ),
             )
         })
+    }
+
+    /// Puts an output back, when the session that read it was lost: whoever reads it next goes on where that stopped.
+    pub fn put_output_back(&self, kind: OutputKind, output: Output) {
+        let slot = match kind {
+            OutputKind::Stderr => &self.stderr,
+            OutputKind::Stdout | OutputKind::Unspecified => &self.stdout,
+        };
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(output);
     }
 
     /// Sets the window size of the terminal.

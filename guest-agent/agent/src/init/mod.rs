@@ -64,7 +64,8 @@ fn serve(channel: Channel, began_ns: u64) -> Result<()> {
         loop {
             let mut connection = listener.accept().await?;
             service::serve(&mut connection, sandbox.clone()).await;
-            listener.done(connection);
+            // Closed, and opened anew for the next one: the host sees that this one is over (QMP's VSERPORT_CHANGE), and dials no sooner.
+            drop(connection);
         }
     })
 }

@@ -96,6 +96,13 @@ pub fn rename(route: &mut Route, index: u32, name: &str) -> Result<()> {
     route.change(message).context(|| format!("name it {name}"))
 }
 
+/// Sets the MAC address of a link that is down.
+pub fn set_mac(route: &mut Route, index: u32, mac: &[u8]) -> Result<()> {
+    let message = Message::new(RTM_NEWLINK, libc::NLM_F_ACK as u16, &info(index, 0, 0))
+        .attribute(IFLA_ADDRESS, mac);
+    route.change(message).context(|| "set the MAC address")
+}
+
 /// Sets a link's largest packet.
 pub fn set_mtu(route: &mut Route, index: u32, mtu: u32) -> Result<()> {
     let message =

@@ -66,8 +66,18 @@ pub async fn configure(applied: &Applied, request: ConfigureNetworkRequest) -> R
     for neighbour in &request.neighbours {
         set_neighbour(&mut socket, index(&neighbour.interface)?, neighbour, true)?;
     }
-    *previous = request;
+    *previous = as_it_is_now(request);
     Ok(())
+}
+
+/// The request, with the devices known by the addresses that they have now.
+fn as_it_is_now(mut request: ConfigureNetworkRequest) -> ConfigureNetworkRequest {
+    for interface in &mut request.interfaces {
+        if !interface.new_mac.is_empty() {
+            interface.mac = std::mem::take(&mut interface.new_mac);
+        }
+    }
+    request
 }
 
 /// The guest's device of each interface, by its MAC address, once all are there.
@@ -126,6 +136,12 @@ fn set_up_interface(socket: &mut Socket, interface: &Interface, link: &Link) -> 
     }
     if interface.no_arp != link.no_arp {
         links::set_no_arp(socket, link.index, interface.no_arp)?;
+    }
+    if !interface.new_mac.is_empty() {
+        // Down meanwhile: what it has of the old address, such as its link-local one, goes with that.
+        let mac = links::parse_mac(&interface.new_mac)?;
+        links::set_up(socket, link.index, false)?;
+        links::set_mac(socket, link.index, &mac)?;
     }
     links::set_up(socket, link.index, true)?;
     for address in &interface.addresses {

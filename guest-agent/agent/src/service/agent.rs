@@ -5,20 +5,24 @@ use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use super::io::Lost;
+use super::reading::Reading;
 use super::{events, loopback, names};
 use crate::api::agent_service_server::AgentService;
 use crate::api::*;
-use crate::container::output::Output;
 use crate::container::process::Process;
 use crate::container::stdin::{Sink, Written};
 use crate::container::{Container, INIT, create, spawn};
 use crate::error::{Failure, Result};
 use crate::sandbox::Sandbox;
-use crate::{child, clock, init, inventory, network, processes, size, spec, stats, storage};
+use crate::{
+    checkpoint, child, clock, init, inventory, network, processes, size, spec, stats, storage,
+};
 
 /// The service, for as long as a session lasts.
 pub struct Agent {
     sandbox: Arc<Sandbox>,
+    lost: Lost,
 }
 
 /// More than the answer's headers, message and trailers need on their way through the HTTP/2 connection.
@@ -27,9 +31,9 @@ const TURNS_OF_AN_ANSWER: u32 = 64;
 type Answer<T> = std::result::Result<Response<T>, Status>;
 
 impl Agent {
-    /// Serves a sandbox.
-    pub fn new(sandbox: Arc<Sandbox>) -> Self {
-        Agent { sandbox }
+    /// Serves a sandbox, in a session that may get lost.
+    pub fn new(sandbox: Arc<Sandbox>, lost: Lost) -> Self {
+        Agent { sandbox, lost }
     }
 
     fn container(&self, id: &str) -> Result<Arc<Container>> {
@@ -64,7 +68,7 @@ fn signal_number(signal: u32) -> Result<i32> {
 
 #[async_trait]
 impl AgentService for Agent {
-    type ReadOutputStream = Output;
+    type ReadOutputStream = Reading;
     type EventsStream = events::EventStream;
     type ResolveNamesStream = ReceiverStream<std::result::Result<NameQuery, Status>>;
     type ConnectLoopbackStream =
@@ -239,10 +243,15 @@ impl AgentService for Agent {
         answer(WriteStdinResponse {})
     }
 
-    async fn read_output(&self, request: Request<ReadOutputRequest>) -> Answer<Output> {
+    async fn read_output(&self, request: Request<ReadOutputRequest>) -> Answer<Reading> {
         let request = request.into_inner();
         let process = self.process(&request.container_id, &request.process_id)?;
-        answer(process.stdio.take_output(request.output())?)
+        answer(Reading::begin(
+            &self.sandbox,
+            process,
+            request,
+            self.lost.clone(),
+        )?)
     }
 
     async fn resize_pty(&self, request: Request<ResizePtyRequest>) -> Answer<ResizePtyResponse> {
@@ -317,6 +326,23 @@ impl AgentService for Agent {
         request: Request<Streaming<ConnectLoopbackRequest>>,
     ) -> Answer<Self::ConnectLoopbackStream> {
         answer(loopback::connect(request.into_inner()).await?)
+    }
+
+    async fn prepare_checkpoint(
+        &self,
+        request: Request<PrepareCheckpointRequest>,
+    ) -> Answer<PrepareCheckpointResponse> {
+        let (sandbox, resident) = (self.sandbox.clone(), request.into_inner().resident_bytes);
+        answer(to_the_end(async move { checkpoint::prepare(&sandbox, resident).await }).await?)
+    }
+
+    async fn finish_checkpoint(
+        &self,
+        _: Request<FinishCheckpointRequest>,
+    ) -> Answer<FinishCheckpointResponse> {
+        let sandbox = self.sandbox.clone();
+        to_the_end(async move { checkpoint::finish(&sandbox).await }).await?;
+        answer(FinishCheckpointResponse {})
     }
 
     async fn events(&self, _: Request<EventsRequest>) -> Answer<events::EventStream> {

@@ -2,6 +2,8 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -13,22 +15,39 @@ pub struct Session<'a> {
     stream: &'a mut DeviceStream,
     early: &'a mut Vec<u8>,
     /// The host has hung up. A serial port then takes nothing until the next one dials, which is not for us to wait for.
-    ended: bool,
+    ended: Lost,
+}
+
+/// Whether a session's host has hung up, for those whose calls end by that.
+#[derive(Clone, Default)]
+pub struct Lost(Arc<AtomicBool>);
+
+impl Lost {
+    /// Whether it has.
+    pub fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl<'a> Session<'a> {
     /// The bytes of a connection that was just accepted.
-    pub fn new(connection: &'a mut Connection) -> Self {
+    pub fn new(connection: &'a mut Connection, ended: Lost) -> Self {
         Session {
             stream: &mut connection.stream,
             early: &mut connection.early,
-            ended: false,
+            ended,
+        }
+    }
+
+    fn note_loss<T>(&self, result: &Poll<io::Result<T>>) {
+        if matches!(result, Poll::Ready(Err(_))) {
+            self.ended.0.store(true, Ordering::Relaxed);
         }
     }
 
     /// The stream to write to, while there is somebody who reads.
     fn writer(&mut self) -> io::Result<Pin<&mut DeviceStream>> {
-        if self.ended {
+        if self.ended.is_so() {
             return Err(ErrorKind::BrokenPipe.into());
         }
         Ok(Pin::new(&mut *self.stream))
@@ -49,7 +68,9 @@ impl AsyncRead for Session<'_> {
         }
         let before = buffer.filled().len();
         let result = ready!(Pin::new(&mut *self.stream).poll_read(context, buffer));
-        self.ended = result.is_err() || buffer.filled().len() == before;
+        if result.is_err() || buffer.filled().len() == before {
+            self.ended.0.store(true, Ordering::Relaxed);
+        }
         Poll::Ready(result)
     }
 }
@@ -60,7 +81,9 @@ impl AsyncWrite for Session<'_> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.writer()?.poll_write(context, bytes)
+        let result = self.writer()?.poll_write(context, bytes);
+        self.note_loss(&result);
+        result
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -72,7 +95,9 @@ impl AsyncWrite for Session<'_> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.writer()?.poll_write_vectored(context, slices)
+        let result = self.writer()?.poll_write_vectored(context, slices);
+        self.note_loss(&result);
+        result
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -5,6 +5,7 @@ mod events;
 mod io;
 mod loopback;
 mod names;
+mod reading;
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::channel::Connection;
 use crate::console;
 use crate::sandbox::Sandbox;
 use agent::Agent;
-use io::Session;
+use io::{Lost, Session};
 pub use names::Busy;
 
 /// What one stalled stream may hold back.
@@ -34,8 +35,9 @@ const MAX_STREAMS: u32 = 4096;
 
 /// Serves a session until its stream ends. The state outlives it.
 pub async fn serve(connection: &mut Connection, sandbox: Arc<Sandbox>) {
-    let service =
-        AgentServiceServer::new(Agent::new(sandbox)).max_decoding_message_size(MAX_MESSAGE);
+    let lost = Lost::default();
+    let service = AgentServiceServer::new(Agent::new(sandbox, lost.clone()))
+        .max_decoding_message_size(MAX_MESSAGE);
     let result = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -43,7 +45,7 @@ pub async fn serve(connection: &mut Connection, sandbox: Arc<Sandbox>) {
         .max_send_buf_size(SEND_BUFFER)
         .max_concurrent_streams(MAX_STREAMS)
         .serve_connection(
-            TokioIo::new(Session::new(connection)),
+            TokioIo::new(Session::new(connection, lost)),
             TowerToHyperService::new(service),
         )
         .await;
