@@ -2,7 +2,7 @@
  * The sandbox that a shim's tasks share: launched with the first of them, and ended once all of them have ended. Most have one task; a pod's has its pause
  * container and all others.
  */
-import { mkdirSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Config } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
@@ -191,6 +191,7 @@ export class Pod {
   async #launch({ id, spec, netns, shown, disks, cgroup, planRestore }: SandboxNeeds): Promise<HostedSandbox> {
     const { vm, accelerator, cgroupLimits, sizing, notes } = await (planRestore === undefined ? planVm(spec, this.config) : planRestore());
     for (const note of [accelerator.reason, ...notes]) this.log.info(note);
+    rmSync(join(this.#folder, "agent.sock"), { force: true }); // of the sandbox before
     const hosted = HostedSandbox.launch({
       sandbox: {
         ...vm,

@@ -173,8 +173,8 @@ test.runIf(isHusk)("a checkpoint of a task whose root is an image, from which it
   execFileSync("sh", ["-c", `truncate -s 32M ${image} && mkfs.ext4 -q -F -d ${root} ${image}`], { stdio: "pipe" });
   const numbers = (): number[] => readFileSync(String(log), "utf8").trim().split("\n").map(Number);
   const flags = ["--detach", "--rootfs", "--log-uri", `file://${log}`, "--runtime", containerd.runtime];
-  const script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done";
-  await containerd.ctr.ok("run", ...flags, String(image), id, "sh", "-c", script);
+  const script = "i=0; while :; do i=$((i+1)); echo $i; /bin/sleep 0.1; done";
+  await containerd.ctr.ok("run", ...flags, String(image), id, "/bin/sh", "-c", script);
   try {
     await expect.poll(() => existsSync(String(log)) && numbers().length, { timeout: 60_000 }).toBeGreaterThan(3);
     await containerd.shim(id, async (call) => {
