@@ -7,11 +7,12 @@ use super::link::Link;
 /// The links that a guest gets of those that there are, each with its addresses: what is a part of a bridge or a bond is behind that one. An error where the
 /// guest cannot have a link as it is, since packets must not take another way than they were meant to.
 pub fn choose<A>(links: Vec<(Link, Vec<A>)>) -> Result<Vec<(Link, Vec<A>)>> {
+    // First, since its parts are well as they are.
+    if let Some((vrf, _)) = links.iter().find(|(link, _)| link.kind == "vrf") {
+        bail!("{} is a VRF, which a guest cannot have", vrf.name);
+    }
     for (link, addresses) in &links {
         let name = &link.name;
-        if link.kind == "vrf" {
-            bail!("{name} is a VRF, which a guest cannot have");
-        }
         if link.stacked {
             bail!("{name} is a {} on top of the same network namespace, which a guest cannot have (from outside of it, it can)", link.kind);
         }
