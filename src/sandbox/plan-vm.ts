@@ -12,6 +12,7 @@ import { templateKey } from "../template/shape.ts";
 import { TemplateStore } from "../template/store.ts";
 import { obtainTemplate, templateFolder } from "../template/template.ts";
 import { type AcceleratorChoice, chooseAccelerator, probeAccelerator } from "../vmm/accelerator.ts";
+import { clockParameters } from "../vmm/clock-rate.ts";
 import { findGuestImage, findQemu, findVirtiofsd, guestImageFolders } from "../vmm/host-programs.ts";
 import type { GuestImage, MachineSize } from "../vmm/machine.ts";
 import { identifyVirtiofsd } from "../vmm/virtiofsd.ts";
@@ -85,6 +86,8 @@ export async function planVm(spec: Spec, config: Config): Promise<VmPlan> {
   const { template, notes } = mayClone
     ? await obtainTemplate(shape, { store: templateStore(config), most: config.template.most, deadlineMs: deadlines.bootMs })
     : { template: null, notes: [] };
+  // A clone has been told when its template was booted.
+  const clock = template === null ? await clockParameters(shape.programs.helper, shape.accelerator) : [];
   return {
     accelerator,
     cgroupLimits: size.host,
@@ -92,6 +95,7 @@ export async function planVm(spec: Spec, config: Config): Promise<VmPlan> {
     notes,
     vm: {
       ...shape,
+      kernelParameters: [...shape.kernelParameters, ...clock],
       // A vsock device cannot come from a template: each sandbox has a number of its own.
       channel: template === null ? chooseChannel(config.vm.channel) : "serial",
       template,

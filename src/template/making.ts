@@ -11,6 +11,7 @@ import { text } from "node:stream/consumers";
 import { HuskError } from "../errors.ts";
 import type { SandboxPlan } from "../host/sandbox-plan.ts";
 import { firstExtraDescriptor, SandboxProcess } from "../host/sandbox-process.ts";
+import { clockParameters } from "../vmm/clock-rate.ts";
 import { hypervisorTree, hypervisorUser } from "../vmm/confinement.ts";
 import { GuestConsole } from "../vmm/guest-console.ts";
 import { agentPortId, type Machine } from "../vmm/machine.ts";
@@ -58,7 +59,9 @@ export async function makeTemplate(shape: TemplateShape, draft: string, deadline
 /** Boots the machine with its RAM in the file `ram`, and has its state written to the file `state`. */
 async function boot(shape: TemplateShape, draft: string, ram: string, state: string, deadlineMs: number): Promise<void> {
   const { control, console, agent, memory, kernel, initramfs, receiver } = descriptors;
-  const machine = templateMachine(shape, {
+  const parameters = await clockParameters(shape.programs.helper, shape.accelerator);
+  const booted = { ...shape, kernelParameters: [...shape.kernelParameters, ...parameters] };
+  const machine = templateMachine(booted, {
     origin: {
       kind: "boot",
       image: { ...shape.image, kernel: `/proc/self/fd/${kernel}`, initramfs: `/proc/self/fd/${initramfs}` },

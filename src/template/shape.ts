@@ -19,7 +19,7 @@ export interface TemplateShape {
 }
 
 /** Goes up whenever a template of an older husk could not be restored by this one, or would hold another guest. */
-const formatVersion = 1;
+const formatVersion = 2;
 
 /** How many folders and disks a clone can get: the shared folder, and the root file system of each of a few containers. */
 export const devicePorts = 4;

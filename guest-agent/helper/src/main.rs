@@ -10,6 +10,7 @@
 //! - `rehearsal`: the program of the container with which a sandbox of the pool rehearses.
 //! - `template`: copies of a template's memory, for the machines that are cloned from it.
 //! - `seccomp`: compiles a seccomp profile.
+//! - `tsc`: how fast the processor's counter counts.
 //! - `vsock`: joins a guest's vsock connection with a unix socket.
 //! - `network`: looks at a network namespace, and joins its links with taps.
 //!
@@ -36,6 +37,7 @@ mod shim;
 mod signals;
 mod stand_in;
 mod template;
+mod tsc;
 mod unix_socket;
 mod vsock;
 mod window;
@@ -43,7 +45,7 @@ mod words;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: husk-helper front|shim|stand-in|sandbox|template|mount|unmount|seccomp|vsock|network|rehearsal ...; it is started by husk, see PROTOCOL.md";
+const USAGE: &str = "usage: husk-helper front|shim|stand-in|sandbox|template|mount|unmount|seccomp|tsc|vsock|network|rehearsal ...; it is started by husk, see PROTOCOL.md";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Some("sandbox") => sandbox::main(),
         Some("template") => template::main(&rest),
         Some("seccomp") => seccomp::main(),
+        Some("tsc") => tsc::main(),
         Some("vsock") => vsock::main(&rest),
         Some("network") => network::main(&rest),
         Some("rehearsal") => rehearsal::main(),
