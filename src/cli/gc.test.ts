@@ -47,9 +47,9 @@ function claim(id: string, change: Partial<ContainerRecord>): void {
   });
 }
 
-function run(dryRun = false): Promise<number> {
+function run(dryRun = false, container?: string): Promise<number> {
   const globals = { root, log: undefined, logFormat: "text", debug: false, systemdCgroup: false } as const;
-  return gc({ verb: "gc", globals, flags: { "dry-run": dryRun }, operands: [] }, log);
+  return gc({ verb: "gc", globals, flags: { "dry-run": dryRun, container }, operands: [] }, log);
 }
 
 /** One of each kind. */
@@ -104,4 +104,13 @@ it("tells of what it could not remove, and goes on", async () => {
     expect.stringContaining(`the state of container "c" in ${root}/c/state.json cannot be read`),
     `container "a" was not removed: the ledger ${root}/a/ledger.jsonl is damaged at line 1`,
   ]);
+});
+
+it("looks at one container alone where that is asked for", async () => {
+  populate();
+  for (const id of ["ended", "absent"]) expect(await run(false, id)).toBe(0);
+  expect(printed).toEqual([]);
+  expect(await run(false, "killed")).toBe(0);
+  expect(printed.join("")).toBe(`removed the file ${root}/socket\nremoved the container killed: ${root}/killed\n`);
+  expect(readdirSync(root)).toContain("known-to-be-killed");
 });

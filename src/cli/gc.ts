@@ -8,8 +8,8 @@ import { isAlive } from "../host/process-identity.ts";
 import { removeDeadPool } from "../pool/pool.ts";
 import { listPools, poolLeftovers, poolRoot } from "../pool/pool-folder.ts";
 import { templateStore } from "../sandbox/plan-vm.ts";
-import { type ContainerRecord, listRecords, supervisorDied } from "../sandbox/record.ts";
-import { readLedgers, removeRemains } from "../sandbox/removal.ts";
+import { type ContainerRecord, listRecords, readRecord, supervisorDied } from "../sandbox/record.ts";
+import { readLedgers, removeRemains, vanishes } from "../sandbox/removal.ts";
 import { listLeftovers, runFolder } from "../sandbox/run-folder.ts";
 import type { Invocation } from "./command-line.ts";
 import { removalOptions } from "./delete.ts";
@@ -21,9 +21,11 @@ const leftoverAfterMs = 60_000;
 
 /** Answers 1 where something could not be removed. */
 export async function gc({ globals, flags }: Invocation<"gc">, log: Log): Promise<number> {
-  const dryRun = flags["dry-run"];
+  const { "dry-run": dryRun, container: only } = flags;
   const [verb, failures] = [dryRun ? "would remove" : "removed", [] as string[]];
-  const { records, errors } = listRecords(globals.root);
+  const listed = listRecords(globals.root);
+  const errors = only === undefined ? listed.errors : [];
+  const records = only === undefined ? listed.records : await ofTheDead(globals.root, only);
   for (const record of records.filter(isAbandoned)) {
     const folder = runFolder(globals.root, record.id);
     try {
@@ -36,19 +38,37 @@ export async function gc({ globals, flags }: Invocation<"gc">, log: Log): Promis
       failures.push(`container "${record.id}" was not removed: ${explain(error)}`);
     }
   }
+  if (only === undefined) await collectShared(globals.root, dryRun);
+  for (const message of [...errors.map(explain), ...failures]) log.warning(message);
+  return failures.length + errors.length === 0 ? 0 : 1;
+}
+
+/** The record of that container, if there is one, once its supervisor has vanished: it may be on its way out. */
+async function ofTheDead(root: string, id: string): Promise<readonly ContainerRecord[]> {
+  try {
+    const { supervisor } = readRecord(root, id);
+    if (supervisor !== null) await vanishes(supervisor);
+    return [readRecord(root, id)];
+  } catch (error) {
+    if (error instanceof HuskError && error.code === "not-found") return [];
+    throw error;
+  }
+}
+
+/** Removes what is no container's: dead pools, drafts of templates, and folders that somebody died over. */
+async function collectShared(root: string, dryRun: boolean): Promise<void> {
+  const verb = dryRun ? "would remove" : "removed";
   const { config } = await loadConfig({ env: process.env });
   const pools = poolRoot(process.env);
   for (const { folder } of pools === undefined ? [] : listPools(pools).filter(({ alive }) => !alive)) {
     if (!dryRun) await removeDeadPool(folder, helperPath());
     print(`${verb} ${folder.path}\n`);
   }
-  const passing = [...listLeftovers(globals.root), ...(pools === undefined ? [] : poolLeftovers(pools))];
+  const passing = [...listLeftovers(root), ...(pools === undefined ? [] : poolLeftovers(pools))];
   for (const path of [...passing.filter(isOld), ...templateStore(config).leftovers()]) {
     if (!dryRun) rmSync(path, { recursive: true, force: true });
     print(`${verb} ${path}\n`);
   }
-  for (const message of [...errors.map(explain), ...failures]) log.warning(message);
-  return failures.length + errors.length === 0 ? 0 : 1;
 }
 
 /** Whether the one who should delete it is dead: its supervisor before it could say how it ended, or the `husk run` in whose foreground it was. */

@@ -150,6 +150,8 @@ async function serve(member: Member, { supervision, planned }: Taking, work: Wor
     const joined = joinCaller(session.hello.pid, member, input.cgroups.hierarchies);
     joined.catch(() => {}); // whoever awaits it gets it
     const launch = (spec: SandboxSpec): Sandbox => member.adopt(spec, joined);
+    // Before there is anything that could remain.
+    await member.sandbox.setRemains(input.sandbox.remains);
     await work.carryOut(supervision, { ...planned, prepared: { ...planned.prepared, input: { ...input, launch } } }, onStarted);
   } catch (error) {
     const message = explain(error);

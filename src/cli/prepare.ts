@@ -152,7 +152,7 @@ function firstRecord(options: PrepareOptions, bundle: Bundle): SupervisorInput["
   };
 }
 
-/** The command that deletes the container without its supervisor. */
+/** The command that deletes the container once its supervisor is dead. Another one of that id, which has another supervisor, it leaves alone. */
 function deletion({ root, id }: PrepareOptions): string[] {
-  return [process.execPath, join(installationFolder(), "dist/husk.js"), "--root", root, "delete", "--force", id];
+  return [process.execPath, join(installationFolder(), "dist/husk.js"), "--root", root, "gc", "--container", id];
 }

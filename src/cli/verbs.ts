@@ -156,7 +156,10 @@ The sandboxes of containerd's shims are told of as well, as NAMESPACE/ID.`,
     summary: "remove what dead sandboxes left behind",
     operands: "",
     count: [0, 0],
-    flags: { "dry-run": { kind: "switch", help: "only say what would be removed" } },
+    flags: {
+      "dry-run": { kind: "switch", help: "only say what would be removed" },
+      container: { kind: "text", value: "ID", help: "that container alone, if it is to be removed at all" },
+    },
     description: `A container is removed where its supervisor died, or where the foreground \`husk run\` that owned
 it is gone. One that has ended in an orderly way is its owner's to delete.`,
     examples: [["Look first", "husk gc --dry-run"]],

@@ -97,10 +97,15 @@ export class Launch {
   }
 
   /** Makes what waited for nobody the sandbox of `spec`, as far as its processes on the host go. */
-  async adopt({ cgroups, mounts, remains, consoleLog }: SandboxSpec): Promise<void> {
+  async adopt({ cgroups, mounts, consoleLog }: SandboxSpec): Promise<void> {
     this.#console.moveTo(consoleLog);
     const joined = this.#process.pids().then((pids) => joinCgroups(cgroups, pids));
-    await Promise.all([joined, this.#process.setRemains(remains), ...mounts.map((mount) => this.#process.mount(mount))]);
+    await Promise.all([joined, ...mounts.map((mount) => this.#process.mount(mount))]);
+  }
+
+  /** Changes the plan's `remains`. */
+  setRemains(program: readonly string[]): Promise<void> {
+    return this.#process.setRemains(program);
   }
 
   /** The PID of the process that ends the sandbox with its supervisor. */

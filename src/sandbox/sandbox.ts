@@ -67,6 +67,11 @@ export class Sandbox {
     this.#running.catch(() => {}); // whoever awaits it gets it
   }
 
+  /** What is run once the sandbox is dead with its supervisor, from now on. */
+  setRemains(program: readonly string[]): Promise<void> {
+    return this.#launch.setRemains(program);
+  }
+
   /**
    * Makes a sandbox of a pool, which is connected and paused, the one of `spec`, whose machine must be the same, and returns at once; `connect` waits for
    * it, and for `work` that is done for it meanwhile, and introduces it anew.
