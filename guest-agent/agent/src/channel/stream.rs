@@ -66,6 +66,8 @@ pub struct DeviceStream {
     fd: OwnedFd,
     /// Where short pieces are put together before they are written.
     gathered: Vec<u8>,
+    /// Whether the other end has taken anything; a session's first words are the answer to its dial.
+    has_taken: bool,
 }
 
 /// A virtio-serial port takes at most this at once, and tells the host of each write: many small ones are slow.
@@ -81,6 +83,7 @@ impl DeviceStream {
             writable,
             fd,
             gathered: Vec::new(),
+            has_taken: false,
         })
     }
 
@@ -111,10 +114,11 @@ impl AsyncRead for DeviceStream {
     }
 }
 
-/// write(2), but for a serial port that takes nothing because nobody is at its other end: who waits for room there waits for ever.
-fn write_unless_hung_up(fd: &OwnedFd, bytes: &[u8]) -> nix::Result<usize> {
+/// write(2), but for a serial port that takes nothing because nobody is at its other end any more: who waits for room there waits for ever. Before the
+/// other end has taken anything it may be that the kernel has passed on its first words, and does not know yet that it is there.
+fn write_unless_hung_up(fd: &OwnedFd, bytes: &[u8], has_taken: bool) -> nix::Result<usize> {
     match nix::unistd::write(fd, bytes) {
-        Err(Errno::EAGAIN) if is_hung_up(fd) => Err(Errno::EPIPE),
+        Err(Errno::EAGAIN) if has_taken && is_hung_up(fd) => Err(Errno::EPIPE),
         result => result,
     }
 }
@@ -132,8 +136,14 @@ impl AsyncWrite for DeviceStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.writable
-            .poll(context, || write_unless_hung_up(&self.fd, bytes))
+        let this = self.get_mut();
+        let (fd, has_taken) = (&this.fd, this.has_taken);
+        let written = ready!(
+            this.writable
+                .poll(context, || write_unless_hung_up(fd, bytes, has_taken))
+        );
+        this.has_taken |= written.is_ok();
+        Poll::Ready(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -149,19 +159,21 @@ impl AsyncWrite for DeviceStream {
             writable,
             fd,
             gathered,
+            has_taken,
             ..
         } = self.get_mut();
+        let has_taken = *has_taken;
         let mut slices = slices.iter().filter(|slice| !slice.is_empty());
         let first = slices.next().map_or(&[][..], |slice| slice);
         if first.len() >= PORT_WRITE {
-            return writable.poll(context, || write_unless_hung_up(fd, first));
+            return writable.poll(context, || write_unless_hung_up(fd, first, has_taken));
         }
         gathered.clear();
         for piece in std::iter::once(first).chain(slices.map(|slice| &**slice)) {
             let space = PORT_WRITE - gathered.len();
             gathered.extend_from_slice(&piece[..piece.len().min(space)]);
         }
-        writable.poll(context, || write_unless_hung_up(fd, gathered))
+        writable.poll(context, || write_unless_hung_up(fd, gathered, has_taken))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
