@@ -38,7 +38,7 @@ test("what has no sandbox takes nothing, and who asks for it is told", async ({ 
   await host.ok("start", id);
   await program.ended();
   await host.until(async () => (await host.state(id)).status === "stopped");
-  expect(await memory(host)).toEqual([]);
+  expect((await memory(host)).map((sandbox) => sandbox.id)).not.toContain(id);
   expect((await host.runtime("stats", "--host", id)).stderr).toContain(`container "${id}" is stopped, and has no sandbox`);
   expect((await host.runtime("stats", "--host", "nobody")).stderr).toContain('container "nobody" does not exist');
   expect((await host.runtime("stats", id)).stderr).toContain("stats: expected --host");
