@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use nix::errno::Errno;
 
@@ -136,10 +137,23 @@ struct AttachAttributes {
 /// How often a program is loaded at most, as often as Go's library of eBPF does.
 const LOAD_ATTEMPTS: usize = 30;
 
+/// The rules that most containers have, as a program that is loaded already.
+static KEPT: OnceLock<(Vec<Rule>, Arc<OwnedFd>)> = OnceLock::new();
+
+/// Loads the program of rules that will be asked for: a machine that is cloned from a template has it, and need not have the kernel verify it.
+pub fn keep(rules: Vec<Rule>) -> Result<()> {
+    let program = Arc::new(load(&compile(&rules))?);
+    // Where there is one already, it is as good.
+    let _ = KEPT.set((rules, program));
+    Ok(())
+}
+
 /// Puts the rules in force on the cgroup, in the place of the program that held before.
-pub fn attach(cgroup: &Path, rules: &[Rule], previous: Option<&OwnedFd>) -> Result<OwnedFd> {
-    let program = load(&compile(rules))
-        .context(|| "load the device rules (does the guest's kernel have CONFIG_CGROUP_BPF?)")?;
+pub fn attach(cgroup: &Path, rules: &[Rule], previous: Option<&OwnedFd>) -> Result<Arc<OwnedFd>> {
+    let program = match KEPT.get() {
+        Some((kept, program)) if kept == rules => program.clone(),
+        _ => Arc::new(load(&compile(rules))?),
+    };
     let folder = File::open(cgroup).context(|| format!("open {}", cgroup.display()))?;
     let attributes = AttachAttributes {
         target: folder.as_raw_fd() as u32,
@@ -162,11 +176,12 @@ pub fn attach(cgroup: &Path, rules: &[Rule], previous: Option<&OwnedFd>) -> Resu
 }
 
 /// Loads a program. The kernel's verifier gives up where a signal is waiting for the thread, which happens on a busy guest: then it is asked again.
-fn load(program: &[Instruction]) -> nix::Result<OwnedFd> {
+fn load(program: &[Instruction]) -> Result<OwnedFd> {
     (1..LOAD_ATTEMPTS)
         .map(|_| load_once(program))
         .find(|result| !matches!(result, Err(Errno::EAGAIN)))
         .unwrap_or_else(|| load_once(program))
+        .context(|| "load the device rules (does the guest's kernel have CONFIG_CGROUP_BPF?)")
 }
 
 fn load_once(program: &[Instruction]) -> nix::Result<OwnedFd> {

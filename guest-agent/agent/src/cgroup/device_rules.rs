@@ -30,7 +30,19 @@ pub struct Rule {
     pub allow: bool,
 }
 
+impl Rule {
+    /// Whether it fits every access that the other one fits.
+    fn covers(&self, other: &Rule) -> bool {
+        let number = |own: Option<u32>, other| own.is_none() || own == other;
+        (self.kind == Kind::All || self.kind == other.kind)
+            && number(self.major, other.major)
+            && number(self.minor, other.minor)
+            && other.access & !self.access == 0
+    }
+}
+
 const ALL: u32 = MAKE | READ | WRITE;
+const EVERYTHING: Rule = allow(Kind::All, None, None, ALL);
 const PTY_SLAVES: u32 = 136;
 
 const fn allow(kind: Kind, major: Option<u32>, minor: Option<u32>, access: u32) -> Rule {
@@ -60,16 +72,8 @@ const DEFAULT: [Rule; 11] = [
 
 /// The spec's rules between the beginning (nothing is allowed) and the end (the defaults are; the agent's own devices never are).
 pub fn complete(rules: &[DeviceRule]) -> Result<Vec<Rule>> {
-    let mut complete = vec![Rule {
-        kind: Kind::All,
-        major: None,
-        minor: None,
-        access: ALL,
-        allow: false,
-    }];
-    for rule in rules {
-        complete.push(convert(rule)?);
-    }
+    let rules = rules.iter().map(convert).collect::<Result<Vec<_>>>()?;
+    let mut complete = essence(&rules);
     complete.extend(DEFAULT);
     let devices = fs::read_to_string("/proc/devices").unwrap_or_default();
     complete.extend(own_majors(&devices).into_iter().map(|major| Rule {
@@ -80,6 +84,22 @@ pub fn complete(rules: &[DeviceRule]) -> Result<Vec<Rule>> {
         allow: false,
     }));
     Ok(complete)
+}
+
+/// The rules without those that make no difference between the beginning and the end: what comes before one that fits every access, which itself says
+/// nothing where it denies, and what the defaults allow anyway. Most containers are left with none.
+fn essence(rules: &[Rule]) -> Vec<Rule> {
+    let fits_all = |rule: &Rule| rule.covers(&EVERYTHING);
+    let begin = rules
+        .iter()
+        .rposition(fits_all)
+        .map_or(0, |last| if rules[last].allow { last } else { last + 1 });
+    let is_default = |rule: &Rule| rule.allow && DEFAULT.iter().any(|other| other.covers(rule));
+    rules[begin..]
+        .iter()
+        .filter(|rule| !is_default(rule))
+        .copied()
+        .collect()
 }
 
 /// The majors of the ports to the host: virtio-serial ports, of which one is the agent's channel, and the consoles of the same driver.
@@ -163,6 +183,41 @@ mod tests {
                 allow: true
             })
         );
+    }
+
+    const NULL: Rule = allow(Kind::Character, Some(1), Some(3), READ | WRITE);
+    const DISK: Rule = allow(Kind::Block, Some(8), Some(0), READ);
+    const NOTHING: Rule = Rule {
+        allow: false,
+        ..EVERYTHING
+    };
+
+    #[test]
+    fn what_the_defaults_say_need_not_be_said() {
+        assert_eq!(essence(&[]), []);
+        assert_eq!(essence(&[NOTHING]), []);
+        assert_eq!(essence(&[NOTHING, NULL, DISK]), [DISK]);
+        assert_eq!(essence(&[DISK, NOTHING, NULL]), []);
+    }
+
+    #[test]
+    fn what_makes_a_difference_stays() {
+        let forbidden = Rule {
+            allow: false,
+            ..NULL
+        };
+        let null_and_more = Rule {
+            minor: None,
+            ..NULL
+        };
+        for rules in [
+            vec![EVERYTHING, forbidden],
+            vec![forbidden],
+            vec![null_and_more],
+        ] {
+            assert_eq!(essence(&rules), rules);
+        }
+        assert_eq!(essence(&[DISK, EVERYTHING]), [EVERYTHING]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use events::CgroupEvents;
 
@@ -24,6 +25,11 @@ pub fn prepare() -> Result<()> {
     enable_controllers(Path::new(ROOT))?;
     fs::create_dir(PARENT).context(|| format!("make the cgroup {PARENT}"))?;
     enable_controllers(Path::new(PARENT))
+}
+
+/// Gets ready what most containers' cgroups will have: once the devices of the machine have their drivers.
+pub fn anticipate() -> Result<()> {
+    device_filter::keep(device_rules::complete(&[])?)
 }
 
 /// Hands all controllers of a cgroup down to the cgroups in it.
@@ -45,7 +51,7 @@ fn enable_controllers(folder: &Path) -> Result<()> {
 pub struct Cgroup {
     folder: PathBuf,
     /// The program that says which devices may be used; replaced as a whole by an update.
-    devices: std::sync::Mutex<Option<OwnedFd>>,
+    devices: std::sync::Mutex<Option<Arc<OwnedFd>>>,
 }
 
 impl Cgroup {
@@ -102,7 +108,7 @@ impl Cgroup {
         *current = Some(device_filter::attach(
             &self.folder,
             &rules,
-            current.as_ref(),
+            current.as_deref(),
         )?);
         Ok(())
     }

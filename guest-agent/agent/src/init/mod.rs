@@ -39,6 +39,9 @@ fn prepare() -> Result<Channel> {
     crate::child::set_own_rlimits()?;
     modules::install_helper();
     modules::load_listed(Path::new(MODULES_LIST));
+    if let Err(failure) = crate::cgroup::anticipate() {
+        console::log(failure); // the first container is told, in its own words
+    }
     // A container that is given no network has this much of one.
     network::set_loopback_up()?;
     let command_line = std::fs::read_to_string("/proc/cmdline").context(|| "read /proc/cmdline")?;
