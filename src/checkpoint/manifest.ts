@@ -61,7 +61,7 @@ export interface Manifest {
 
 const format = "husk-checkpoint";
 /** Goes up whenever a checkpoint of an older husk could not be restored by this one. */
-const formatVersion = 1;
+const formatVersion = 2;
 
 /** The name of a file beside the manifest: nothing that leads elsewhere. */
 const plainName = checked(string, (name) =>

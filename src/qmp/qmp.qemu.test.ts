@@ -1,34 +1,9 @@
 /** The client against a real QEMU that emulates no machine: it needs no root, no kernel and no accelerator, and starts in some 30 ms. */
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
-import { Duplex } from "node:stream";
-import { text } from "node:stream/consumers";
 import { afterEach, describe, expect, test } from "vitest";
-import { QmpClient, QmpError } from "./qmp.ts";
+import { QmpError } from "./qmp.ts";
+import { endQemus, startQemu } from "./started-qemu.ts";
 
-const running = new Set<ChildProcess>();
-
-async function startQemu(...extra: string[]): Promise<{ qmp: QmpClient; exit: Promise<unknown> }> {
-  const args = ["-nodefaults", "-display", "none", "-S", "-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control", ...extra];
-  const qemu = spawn("qemu-system-x86_64", args, { stdio: ["ignore", "ignore", "pipe", "pipe"] });
-  running.add(qemu);
-  const exit = once(qemu, "exit").finally(() => running.delete(qemu));
-  const stream = qemu.stdio[3];
-  if (!(stream instanceof Duplex) || qemu.stderr === null) throw new Error("no pipe to QEMU");
-  const complaint = text(qemu.stderr);
-  try {
-    return { qmp: await QmpClient.open(stream, { deadlineMs: 20_000 }), exit };
-  } catch (cause) {
-    throw new Error(`QEMU did not start: ${await complaint}`, { cause });
-  }
-}
-
-afterEach(async () => {
-  for (const qemu of running) {
-    const exit = once(qemu, "exit");
-    if (qemu.kill("SIGKILL")) await exit;
-  }
-});
+afterEach(endQemus);
 
 describe("a QEMU without a machine", () => {
   test("greets, tells its version and its state", async () => {
@@ -95,9 +70,10 @@ describe("a QEMU without a machine", () => {
   test("killed in the middle, rejects what is pending", async () => {
     const { qmp, exit } = await startQemu("-machine", "none");
     const event = qmp.waitFor("RESUME");
-    for (const qemu of running) qemu.kill("SIGKILL");
+    const ended = endQemus();
     await expect(event).rejects.toMatchObject({ code: "vmm" });
     expect(await exit).toEqual([null, "SIGKILL"]);
+    await ended;
   });
 });
 

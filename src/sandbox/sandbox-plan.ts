@@ -6,23 +6,18 @@ import { firstExtraDescriptor } from "../host/sandbox-process.ts";
 import { type ImageDisk, sharePoint } from "../storage/container-storage.ts";
 import { type CloneDescriptors, type CloneSource, cloneParts } from "../template/clone.ts";
 import { devicePorts } from "../template/shape.ts";
+import { type SharePrograms, share, shareServer } from "../template/share.ts";
 import type { Template } from "../template/store.ts";
 import { hypervisorTree, hypervisorUser } from "../vmm/confinement.ts";
 import type { Accelerator, AgentChannel, Disk, GuestImage, Machine, MachineSize, Memory, Origin } from "../vmm/machine.ts";
 import { qemuArguments } from "../vmm/qemu/command-line.ts";
-import { type VirtiofsdKind, virtiofsdArguments } from "../vmm/virtiofsd.ts";
 
 /** Everything that shapes a sandbox. */
 export interface SandboxSpec {
   readonly id: string;
   /** The guest's own, which containers without a UTS namespace of their own have. */
   readonly hostname: string;
-  readonly programs: {
-    readonly helper: string;
-    readonly qemu: string;
-    readonly virtiofsd: string;
-    readonly virtiofsdKind: VirtiofsdKind;
-  };
+  readonly programs: SharePrograms & { readonly helper: string; readonly qemu: string };
   readonly image: GuestImage;
   readonly accelerator: Accelerator;
   readonly channel: "serial" | "vsock";
@@ -56,8 +51,6 @@ export interface SandboxSpec {
   readonly deadlines: { readonly bootMs: number; readonly callMs: number };
 }
 
-const shareTag = "husk";
-
 /** vsock context ids, one a sandbox; 0 to 2 are the protocol's own. */
 const firstContextId = 0x10000;
 
@@ -75,7 +68,6 @@ const cloneDescriptors: CloneDescriptors = {
   state: firstExtraDescriptor + 8,
 };
 const firstDiskDescriptor = firstExtraDescriptor + 9;
-const sharesSocket = "/run/shares.sock";
 
 /** How many socket pairs the plan needs: QMP and the console. */
 export const channelCount = 2;
@@ -89,7 +81,7 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
   const origin = saved === null ? bootParts(spec) : restoreParts(saved, spec.programs.helper);
   const programs: SandboxProgram[] = [...origin.programs];
   if (spec.channel === "vsock") programs.push(relay(spec.programs.helper, contextId));
-  if (spec.shares) programs.push(virtiofsd(spec.programs));
+  if (spec.shares) programs.push(shareServer(spec.programs, descriptors.shares));
   const channelDescriptors = spec.channel === "serial" ? [descriptors.agent] : [];
   programs.push({
     name: "qemu",
@@ -187,7 +179,7 @@ export function planResumed(spec: SandboxSpec): Machine {
 
 /** In a file always: a checkpoint takes it from there. */
 function planMemory({ memoryBytes: bytes, shares }: SandboxSpec): Memory {
-  return { kind: "file", bytes, descriptor: memoryDescriptor, folders: shares ? [{ tag: shareTag, socket: sharesSocket }] : [] };
+  return { kind: "file", bytes, descriptor: memoryDescriptor, folders: shares ? [share] : [] };
 }
 
 function planOrigin({ template, checkpoint, image }: SandboxSpec): Origin {
@@ -200,18 +192,7 @@ function planOrigin({ template, checkpoint, image }: SandboxSpec): Origin {
 
 /** The virtio-fs devices that the agent mounts. */
 export function sharedFolders(spec: SandboxSpec): { tag: string; mountPoint: string }[] {
-  return spec.shares ? [{ tag: shareTag, mountPoint: sharePoint }] : [];
-}
-
-function virtiofsd({ virtiofsd: program, virtiofsdKind }: SandboxSpec["programs"]): SandboxProgram {
-  return {
-    name: "virtiofsd",
-    argv: [program, ...virtiofsdArguments(virtiofsdKind, "/shared", descriptors.shares)],
-    user: "root",
-    fds: [],
-    socket: sharesSocket,
-    socketFd: descriptors.shares,
-  };
+  return spec.shares ? [{ tag: share.tag, mountPoint: sharePoint }] : [];
 }
 
 function relay(helper: string, contextId: number): SandboxProgram {

@@ -15,10 +15,11 @@ import { clockParameters } from "../vmm/clock-rate.ts";
 import { hypervisorTree, hypervisorUser } from "../vmm/confinement.ts";
 import { GuestConsole } from "../vmm/guest-console.ts";
 import { agentPortId, type Machine } from "../vmm/machine.ts";
-import { qemuArguments } from "../vmm/qemu/command-line.ts";
+import { pluggedDevices, qemuArguments } from "../vmm/qemu/command-line.ts";
 import { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import { cloneParts, copier } from "./clone.ts";
 import { type TemplateShape, templateMachine } from "./shape.ts";
+import { share, shareServer } from "./share.ts";
 import { changeTime, hashState, type Manifest, type Template } from "./store.ts";
 
 const descriptors = {
@@ -31,6 +32,7 @@ const descriptors = {
   initramfs: firstExtraDescriptor + 6,
   receiver: firstExtraDescriptor + 7,
   source: firstExtraDescriptor + 8,
+  share: firstExtraDescriptor + 9,
 };
 const stateSocket = "/run/state.sock";
 const consoleBytes = 64 * 1024;
@@ -66,7 +68,7 @@ async function boot(shape: TemplateShape, draft: string, ram: string, state: str
       kind: "boot",
       image: { ...shape.image, kernel: `/proc/self/fd/${kernel}`, initramfs: `/proc/self/fd/${initramfs}` },
     },
-    memory: { kind: "file", bytes: shape.memoryBytes, descriptor: memory, folders: [] },
+    memory: { kind: "file", bytes: shape.memoryBytes, descriptor: memory, folders: [share] },
     channel: { kind: "serial", descriptor: agent },
     controlDescriptor: control,
     consoleDescriptor: console,
@@ -91,6 +93,7 @@ async function boot(shape: TemplateShape, draft: string, ram: string, state: str
           socket: stateSocket,
           socketFd: receiver,
         },
+        shareServer(shape.programs, descriptors.share),
         qemu(shape, machine, [memory, kernel, initramfs]),
       ],
     };
@@ -98,6 +101,7 @@ async function boot(shape: TemplateShape, draft: string, ram: string, state: str
   await vm.until(async ({ process, qmp }) => {
     const hypervisor = await QemuVm.open(qmp, shape.networkPorts, deadlineMs);
     await hypervisor.portOpened(agentPortId, deadlineMs);
+    await hypervisor.ejectFolder();
     await hypervisor.save(stateSocket, deadlineMs);
     const { code } = await process.programEnd("receiver");
     if (code !== 0) throw new HuskError("host", "the machine's state could not be written", { cause: process.stderr.lines(2).join(" | ") });
@@ -112,7 +116,7 @@ async function prove(shape: TemplateShape, template: Template, deadlineMs: numbe
   const { control, console, agent, memory, state, source } = descriptors;
   const machine = templateMachine(shape, {
     origin: { kind: "restore" },
-    memory: { kind: "file", bytes: shape.memoryBytes, descriptor: memory, folders: [] },
+    memory: { kind: "file", bytes: shape.memoryBytes, descriptor: memory, folders: [share] },
     channel: { kind: "serial", descriptor: agent },
     controlDescriptor: control,
     consoleDescriptor: console,
@@ -121,7 +125,7 @@ async function prove(shape: TemplateShape, template: Template, deadlineMs: numbe
   rmSync(socket);
   await using vm = new TemplateVm(shape, template.folder, () => {
     const { program, ...parts } = cloneParts(template, shape.programs.helper, { source, memory, state });
-    return { ...parts, processes: [program, qemu(shape, machine, [memory, state])] };
+    return { ...parts, processes: [program, shareServer(shape.programs, descriptors.share), qemu(shape, machine, [memory, state])] };
   });
   await vm.until(async ({ process, qmp }) => {
     const { AgentClient } = await import("../agent/agent-client.ts");
@@ -129,11 +133,12 @@ async function prove(shape: TemplateShape, template: Template, deadlineMs: numbe
     const { code } = await process.programEnd(copier);
     if (code !== 0)
       throw new HuskError("host", "the template's memory could not be copied", { cause: process.stderr.lines(2).join(" | ") });
-    await hypervisor.restore(state, [], deadlineMs);
+    await hypervisor.restore(state, pluggedDevices(machine), deadlineMs);
     const client = new AgentClient(socket, deadlineMs);
     try {
       await client.ready(deadlineMs);
-      await client.call("createSandbox", { sandboxId: "template", hostname: "husk", randomSeed: randomBytes(64), shares: [] });
+      const shares = [{ tag: share.tag, mountPoint: "/run/husk/proof" }];
+      await client.call("createSandbox", { sandboxId: "template", hostname: "husk", randomSeed: randomBytes(64), shares });
     } finally {
       client.close();
     }
@@ -169,7 +174,10 @@ class TemplateVm implements AsyncDisposable {
       netns: null,
       cgroups: [],
       listen: [{ fd: descriptors.agent, path: join(folder, "agent.sock") }],
-      tree: { readonly: hypervisorTree(programs.qemu, [programs.helper]), devices: accelerator === "kvm" ? ["kvm"] : [] },
+      tree: {
+        readonly: hypervisorTree(programs.qemu, [programs.virtiofsd, programs.helper]),
+        devices: accelerator === "kvm" ? ["kvm"] : [],
+      },
       user: { uid: user, gid: user },
       mounts: [],
       remains: [],

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { describeProcessor, type ShapeSources, type TemplateShape, templateKey } from "./shape.ts";
 
 const shape: TemplateShape = {
-  programs: { helper: "/opt/helper", qemu: "/usr/bin/qemu" },
+  programs: { helper: "/opt/helper", qemu: "/usr/bin/qemu", virtiofsd: "/opt/virtiofsd", virtiofsdKind: "rust" },
   image: { flavour: "own", kernel: "/guest/kernel", initramfs: "/guest/initramfs" },
   accelerator: "tcg",
   vcpus: 1,

@@ -3,10 +3,11 @@ import { createHash } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import type { Accelerator, GuestImage, Machine, MachineSize } from "../vmm/machine.ts";
 import { qemuArguments } from "../vmm/qemu/command-line.ts";
+import { type SharePrograms, share } from "./share.ts";
 
 /** What of a sandbox its template has as well. */
 export interface TemplateShape {
-  readonly programs: { readonly helper: string; readonly qemu: string };
+  readonly programs: SharePrograms & { readonly helper: string; readonly qemu: string };
   readonly image: GuestImage;
   readonly accelerator: Accelerator;
   readonly vcpus: number;
@@ -19,9 +20,9 @@ export interface TemplateShape {
 }
 
 /** Goes up whenever a template of an older husk could not be restored by this one, or would hold another guest. */
-const formatVersion = 2;
+const formatVersion = 3;
 
-/** How many folders and disks a clone can get: the shared folder, and the root file system of each of a few containers. */
+/** For a clone's devices: the shared folder, and the root file system of each of a few containers. */
 export const devicePorts = 4;
 
 /** The machine of the template, apart from where it begins and which descriptors it has. */
@@ -56,7 +57,7 @@ export function templateKey(shape: TemplateShape, sources: ShapeSources = hostSo
   const { image, programs, memoryBytes } = shape;
   const machine = templateMachine(shape, {
     origin: { kind: "boot", image: { ...image, kernel: "kernel", initramfs: "initramfs" } },
-    memory: { kind: "file", bytes: memoryBytes, descriptor: 0, folders: [] },
+    memory: { kind: "file", bytes: memoryBytes, descriptor: 0, folders: [share] },
     channel: { kind: "serial", descriptor: 0 },
     controlDescriptor: 0,
     consoleDescriptor: 0,

@@ -17,7 +17,7 @@ export interface SharedFolder {
 
 /**
  * Where a machine's life begins. One that is restored has been booted before, as the template's: it waits, paused, for the template's state, and
- * its folders and disks are plugged in after that, into its device ports. One that is resumed goes on as the machine of a checkpoint, whose disks were in use.
+ * its folder and disks are plugged in after that, into its device ports. One that is resumed goes on as the machine of a checkpoint, whose disks were in use.
  */
 export type Origin = { readonly kind: "boot"; readonly image: GuestImage } | { readonly kind: "restore" } | { readonly kind: "resume" };
 
@@ -63,7 +63,7 @@ export interface Machine {
   readonly disks: readonly Disk[];
   /** How many network devices may be plugged in while it runs. */
   readonly networkPorts: number;
-  /** How many folders and disks together may be plugged in after a restore. */
+  /** How many ports there are for its folder and its disks; none where they are beside the ports, in a machine that is no template's. */
   readonly devicePorts: number;
   /** Descriptors of socket pairs that the hypervisor inherits. */
   readonly controlDescriptor: number;

@@ -19,6 +19,7 @@ mod init;
 mod inventory;
 mod modules;
 mod network;
+mod parked;
 mod processes;
 mod sandbox;
 mod service;

@@ -10,6 +10,7 @@ use crate::child::wire::{Kind, Plan};
 use crate::container::Container;
 use crate::container::launch::{Launched, Launcher, UserMappings};
 use crate::error::{Class, Failure, Result};
+use crate::parked::ParkedShare;
 
 /// Events that a slow listener may be behind by.
 const EVENTS: usize = 1024;
@@ -25,6 +26,8 @@ enum Place {
 /// The state of the guest.
 pub struct Sandbox {
     pub launcher: Launcher,
+    /// The shared folder of a clone that has not been mounted yet.
+    pub parked: Mutex<Option<ParkedShare>>,
     pub events: broadcast::Sender<api::Event>,
     /// CLOCK_BOOTTIME when the agent began.
     pub began_ns: u64,
@@ -40,10 +43,11 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// An empty sandbox.
-    pub fn new(launcher: Launcher, began_ns: u64) -> Arc<Self> {
+    pub fn new(launcher: Launcher, parked: Option<ParkedShare>, began_ns: u64) -> Arc<Self> {
         let (events, _) = broadcast::channel(EVENTS);
         Arc::new(Sandbox {
             launcher,
+            parked: Mutex::new(parked),
             events,
             began_ns,
             network: Default::default(),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -11,6 +12,7 @@ use crate::api;
 use crate::child::{self, MountOptions};
 use crate::error::{Class, Context, Failure, Result};
 use crate::folders::{CONTAINERS, OVERLAYS};
+use crate::sandbox::Sandbox;
 use crate::{sys, uevent};
 
 /// A device that was plugged in is there within this.
@@ -25,9 +27,17 @@ pub struct Mounted {
 }
 
 /// Mounts a virtio-fs share of the sandbox, once its device is there.
-pub async fn mount_share(share: api::SharedFolder) -> Result<()> {
+pub async fn mount_share(sandbox: &Sandbox, share: api::SharedFolder) -> Result<()> {
     let what = format!("shared folder {:?} on {:?}", share.tag, share.mount_point);
     check_mount_point(&share.mount_point)?;
+    let parked = sandbox
+        .parked
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    if let Some(parked) = parked {
+        parked.wake().class(Class::MountFailed, || what.clone())?;
+    }
     let mut events = uevent::Uevents::subscribe()?;
     let attempts = async {
         loop {

@@ -24,21 +24,45 @@ export function qemuArguments(machine: Machine): string[] {
     ["-chardev", `socket,id=console,fd=${machine.consoleDescriptor}`, "-serial", "chardev:console"],
     channelArguments(machine.channel),
     ...machine.disks.map(diskBackend),
-    ...fixedDevices(machine).map((device) => ["-device", deviceArgument(device)]),
+    ...(hasPorts(machine) ? [] : devices(machine)).map((device) => ["-device", deviceArgument(device)]),
     ...ports(machine).map((id, index) => ["-device", `pcie-root-port,id=${id},chassis=${index + 1}`]),
-    ...(wasPlugged(machine) ? pluggedDevices(machine) : []).map((device) => ["-device", deviceArgument(device)]),
+    ...(hasPorts(machine) ? devicesInPorts(machine) : []).map((device) => ["-device", deviceArgument(device)]),
   ].flat();
 }
 
-/** Those beside the ports. A restored machine's are plugged in once it is. */
-function fixedDevices(machine: Machine): Device[] {
-  return machine.origin.kind === "restore" || wasPlugged(machine) ? [] : devices(machine);
+/** Whether its devices are in ports: a template's and its clones' are. */
+function hasPorts({ devicePorts }: Machine): boolean {
+  return devicePorts > 0;
 }
 
-/** Whether it is the checkpoint's of a machine whose devices were plugged into ports. */
-function wasPlugged({ origin, devicePorts }: Machine): boolean {
-  return origin.kind === "resume" && devicePorts > 0;
+/** Those that are in their ports from the start. QEMU gives no machine its state that has a folder's device. */
+function devicesInPorts(machine: Machine): Device[] {
+  const { known, added } = pluggedDevices(machine);
+  return machine.origin.kind === "restore" ? [] : [...known, ...added];
 }
+
+/** What is plugged into a restored machine before it runs. */
+export interface PluggedDevices {
+  /** What its guest knows from its template, out of which it was taken without the guest's knowledge: it is not told of it. */
+  readonly known: readonly Device[];
+  /** What its guest is told of. */
+  readonly added: readonly Device[];
+}
+
+/** The devices of a machine that has ports for them. Throws `internal` where there are not enough. */
+export function pluggedDevices(machine: Machine): PluggedDevices {
+  const { folders, disks } = machineDevices(machine);
+  if (folders.length > 1 || firstDiskPort + disks.length > machine.devicePorts) {
+    const wanted = `${folders.length} folders and ${disks.length} disks`;
+    throw new HuskError("internal", `${wanted} are more than ${machine.devicePorts} ports are for`);
+  }
+  const put = (list: Device[], first: number): Device[] => list.map((device, index) => ({ ...device, bus: devicePort(first + index) }));
+  return { known: put(folders, folderPort), added: put(disks, firstDiskPort) };
+}
+
+/** The port of the folder, be there one or not: a template's guest knows the device in it. */
+export const folderPort = 0;
+const firstDiskPort = 1;
 
 /** The id of the bus on which the network device number `index` is plugged. */
 export function networkPort(index: number): string {
@@ -56,22 +80,18 @@ export function canGrowMemory({ memory, limits }: Pick<Machine, "memory" | "limi
 /** A device in QEMU's words: its driver, and the properties that it is made with. */
 export type Device = Readonly<Record<string, string | number>> & { readonly driver: string };
 
-/** What is to be plugged into a restored machine, each at its port. Throws `internal` where there are not enough of them. */
-export function pluggedDevices(machine: Machine): Device[] {
-  const plugged = devices(machine);
-  if (plugged.length > machine.devicePorts) {
-    throw new HuskError("internal", `${plugged.length} devices were to be plugged into ${machine.devicePorts} ports`);
-  }
-  return plugged.map((device, index) => ({ ...device, bus: devicePort(index) }));
+function devices(machine: Machine): Device[] {
+  const { folders, disks } = machineDevices(machine);
+  return [...folders, ...disks];
 }
 
 /** The machine's folders and disks. */
-function devices({ memory, disks }: Machine): Device[] {
+function machineDevices({ memory, disks }: Machine): { readonly folders: Device[]; readonly disks: Device[] } {
   const folders = memory.kind === "private" ? [] : memory.folders;
-  return [
-    ...folders.map(({ tag }, index) => ({ driver: "vhost-user-fs-pci", chardev: `fs${index}`, tag, "queue-size": 1024 })),
-    ...disks.map(({ serial }, index) => ({ driver: "virtio-blk-pci", drive: `disk${index}`, serial })),
-  ];
+  return {
+    folders: folders.map(({ tag }, index) => ({ driver: "vhost-user-fs-pci", chardev: `fs${index}`, tag, "queue-size": 1024 })),
+    disks: disks.map(({ serial }, index) => ({ driver: "virtio-blk-pci", drive: `disk${index}`, serial })),
+  };
 }
 
 function deviceArgument({ driver, ...properties }: Device): string {
@@ -87,7 +107,8 @@ function ports(machine: Machine): string[] {
   ];
 }
 
-function devicePort(index: number): string {
+/** The id of the device port number `index`, and of the bus in it. */
+export function devicePort(index: number): string {
   return `device-port${index}`;
 }
 
@@ -117,6 +138,8 @@ function kernelCommandLine(machine: Machine): string {
     // What TCG emulates does not speculate, and each retpoline is three more blocks to translate.
     ...(machine.accelerator === "tcg" ? ["mitigations=off"] : []),
     channel,
+    // A template's guest lets go of the folder's device, with which QEMU cannot save a machine, before it is ready to be saved.
+    ...(hasPorts(machine) ? ["husk.park"] : []),
     ...machine.kernelParameters,
   ].join(" ");
 }

@@ -3,7 +3,8 @@ import type { Duplex } from "node:stream";
 import { HuskError } from "../../errors.ts";
 import { printable } from "../../host/printable.ts";
 import { QmpClient } from "../../qmp/qmp.ts";
-import { type Device, memoryPort, networkPort } from "./command-line.ts";
+import { eject, forgetInsertion } from "./acpi-hotplug.ts";
+import { devicePort, folderPort, memoryPort, networkPort, type PluggedDevices } from "./command-line.ts";
 
 /** What a paused machine is saved with and restored by: RAM that lies in a file stays there, and is not sent. */
 const migrationCapabilities = {
@@ -69,14 +70,23 @@ export class QemuVm {
   }
 
   /**
-   * Gives a machine that waits for it the state in the file that is QEMU's `descriptor`, plugs in `devices`, and lets it run. The RAM must be in place.
-   * Throws `vmm` or `deadline`.
+   * Gives a machine that waits for it the state in the file that is QEMU's `descriptor`, and lets it run, with what is to be plugged in. The RAM must be in
+   * place. Throws `vmm` or `deadline`.
    */
-  async restore(descriptor: number, devices: readonly Device[], deadlineMs: number): Promise<void> {
+  async restore(descriptor: number, { known, added }: PluggedDevices, deadlineMs: number): Promise<void> {
     await this.#qmp.execute("migrate-set-capabilities", migrationCapabilities);
     await this.#migrate("migrate-incoming", { uri: `fd:${descriptor}` }, deadlineMs);
-    for (const device of devices) await this.#qmp.execute("device_add", device);
+    for (const device of known) {
+      await this.#qmp.execute("device_add", device);
+      await forgetInsertion(this.#qmp, String(device["bus"]));
+    }
+    for (const device of added) await this.#qmp.execute("device_add", device);
     await this.#qmp.execute("cont");
+  }
+
+  /** Takes away the folder's device of a template in the making, without its guest's knowledge: see `PluggedDevices.known`. Throws `vmm`. */
+  async ejectFolder(): Promise<void> {
+    await eject(this.#qmp, devicePort(folderPort));
   }
 
   /** Stops the machine's processors and its clock. */
@@ -99,7 +109,7 @@ export class QemuVm {
     const isReopened = (change: { readonly id: string; readonly open: boolean }): boolean =>
       change.id === id && ++events > 1 && change.open;
     const reopened = this.#qmp.waitFor("VSERPORT_CHANGE", isReopened, { deadlineMs });
-    await this.restore(descriptor, [], deadlineMs);
+    await this.restore(descriptor, { known: [], added: [] }, deadlineMs);
     await reopened;
   }
 

@@ -25,6 +25,13 @@ pub fn channel(command_line: &str) -> Result<Channel> {
     }
 }
 
+/// Whether the machine becomes a template, whose shared folder's device is to wait for a clone (`husk.park`).
+pub fn parks_share(command_line: &str) -> bool {
+    command_line
+        .split_ascii_whitespace()
+        .any(|word| word == "husk.park")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,6 +44,12 @@ mod tests {
             channel("quiet husk.channel=vsock:1024 panic=-1"),
             Ok(Channel::Vsock(1024))
         );
+    }
+
+    #[test]
+    fn says_whether_the_share_is_parked() {
+        assert!(parks_share("quiet husk.park panic=-1\n"));
+        assert!(!parks_share("quiet husk.parking husk.channel=serial\n"));
     }
 
     #[test]

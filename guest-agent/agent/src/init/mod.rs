@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::channel::Channel;
 use crate::container::launch::Launcher;
 use crate::error::{Context, Result};
+use crate::parked::ParkedShare;
 use crate::{clock, console, modules, network, sandbox::Sandbox, service};
 
 /// Where the image says which modules the guest needs, one name a line; Debian's stock kernel has nearly all as modules.
@@ -24,15 +25,21 @@ const THREADS_STAY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 pub fn main() -> ExitCode {
     let began_ns = clock::boot_ns();
     console::power_off_on_panic();
-    if let Err(failure) = prepare().and_then(|channel| serve(channel, began_ns)) {
+    if let Err(failure) = prepare().and_then(|prepared| serve(prepared, began_ns)) {
         console::log(format_args!("fatal: {failure}"));
     }
     power::off();
     ExitCode::FAILURE
 }
 
+/// What there is before the first call.
+struct Prepared {
+    channel: Channel,
+    parked: Option<ParkedShare>,
+}
+
 /// Everything that must be there before the first call.
-fn prepare() -> Result<Channel> {
+fn prepare() -> Result<Prepared> {
     mounts::mount_all()?;
     // No container may trace PID 1 or look into its memory by the same user id alone.
     nix::sys::prctl::set_dumpable(false).context(|| "make PID 1 undumpable")?;
@@ -45,10 +52,17 @@ fn prepare() -> Result<Channel> {
     // A container that is given no network has this much of one.
     network::set_loopback_up()?;
     let command_line = std::fs::read_to_string("/proc/cmdline").context(|| "read /proc/cmdline")?;
-    command_line::channel(&command_line)
+    let parked = command_line::parks_share(&command_line)
+        .then(ParkedShare::park)
+        .transpose()
+        .context(|| "park the shared folder's device")?;
+    Ok(Prepared {
+        channel: command_line::channel(&command_line)?,
+        parked,
+    })
 }
 
-fn serve(channel: Channel, began_ns: u64) -> Result<()> {
+fn serve(Prepared { channel, parked }: Prepared, began_ns: u64) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
@@ -58,7 +72,7 @@ fn serve(channel: Channel, began_ns: u64) -> Result<()> {
         .context(|| "start the event loop")?;
     runtime.block_on(async {
         let launcher = Launcher::new(reaper::start()?).await?;
-        let sandbox = Sandbox::new(launcher, began_ns);
+        let sandbox = Sandbox::new(launcher, parked, began_ns);
         // A thread for what may block is there from the beginning as well, for the same reason.
         tokio::task::spawn_blocking(|| ())
             .await

@@ -95,7 +95,7 @@ impl AgentService for Agent {
             done.push("hostname".to_owned());
         }
         for share in request.shares {
-            storage::mount_share(share).await?;
+            storage::mount_share(&self.sandbox, share).await?;
         }
         answer(CreateSandboxResponse {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),

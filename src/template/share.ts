@@ -1,0 +1,25 @@
+/** The one virtio-fs share of a sandbox: a template has its device as its clones will, so that they need not have it plugged in. */
+import type { SandboxProgram } from "../host/sandbox-plan.ts";
+import type { SharedFolder } from "../vmm/machine.ts";
+import { type VirtiofsdKind, virtiofsdArguments } from "../vmm/virtiofsd.ts";
+
+/** The device's tag, and where QEMU finds the server, in the sandbox's tree. */
+export const share: SharedFolder = { tag: "husk", socket: "/run/shares.sock" };
+
+/** The programs that serve it, of which the second is for a kind of the first. */
+export interface SharePrograms {
+  readonly virtiofsd: string;
+  readonly virtiofsdKind: VirtiofsdKind;
+}
+
+/** Its server in a sandbox's plan, which listens at `descriptor`. */
+export function shareServer({ virtiofsd, virtiofsdKind }: SharePrograms, descriptor: number): SandboxProgram {
+  return {
+    name: "virtiofsd",
+    argv: [virtiofsd, ...virtiofsdArguments(virtiofsdKind, "/shared", descriptor)],
+    user: "root",
+    fds: [],
+    socket: share.socket,
+    socketFd: descriptor,
+  };
+}
