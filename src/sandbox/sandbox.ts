@@ -17,7 +17,7 @@ import { type SandboxSpec, sharedFolders } from "./sandbox-plan.ts";
 export interface GuestIdentity {
   readonly agentVersion: string;
   readonly kernelRelease: string;
-  /** What the agent did to make this guest itself and no other: "clock", "random", "hostname". */
+  /** What the agent did to make this guest itself and no other: see `identity`. */
   readonly done: readonly string[];
 }
 
@@ -30,7 +30,7 @@ export interface LaunchObserver {
 }
 
 /** What makes a guest itself, and not its siblings of the same template. */
-const identity = ["clock", "random", "hostname"];
+const identity = ["clock", "random", "hostname", "machine-id"];
 
 /** With less, a kernel that says nothing may have stopped for want of memory: Debian's, with its initramfs, needs more than 128 MiB. */
 const scarceMebibytes = 160;
@@ -234,6 +234,7 @@ export class Sandbox {
         hostname: this.#spec.hostname,
         clockUnixNs: BigInt(Date.now()) * 1_000_000n,
         randomSeed: randomBytes(64),
+        machineId: randomBytes(16).toString("hex"),
         shares,
       },
       this.#spec.deadlines.bootMs,

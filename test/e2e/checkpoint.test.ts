@@ -74,7 +74,9 @@ describe.runIf(isHusk)("a checkpoint", () => {
     );
     await restored.stderr?.until("container goes on");
     // Before anything of the container's ran: what two machines of one memory must not have in common.
-    expect(restored.stderr?.text()).toMatch(/guest's agent answers, having set clock, random, hostname\n.*\n.*container goes on/);
+    expect(restored.stderr?.text()).toMatch(
+      /guest's agent answers, having set clock, random, hostname, machine-id\n.*\n.*container goes on/,
+    );
     expect(await say(restored, "c")).toBe("3 c\n");
     expect(await host.state(id)).toMatchObject({ id, status: "running", pid: restored.pid });
     const now = Number(await host.ok("exec", id, "date", "+%s"));

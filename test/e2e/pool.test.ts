@@ -76,7 +76,7 @@ describe.runIf(isHusk)("a pool", () => {
       program.stdin.end("what was typed\n");
       const result = await program.ended();
       expect([result.status, taken(result)]).toEqual([7, true]);
-      expect(result.stderr).toContain("having set clock, random, hostname");
+      expect(result.stderr).toContain("having set clock, random, hostname, machine-id");
       outputs.push(result.stdout.split("\n"));
     }
     const [one = [], other = []] = outputs;

@@ -1,6 +1,19 @@
 /** Templates: made on first use, cloned from then on, and never the reason why a container does not run. */
 import { createHash } from "node:crypto";
-import { closeSync, existsSync, openSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, utimesSync, writeSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  copyFileSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 import { describe, expect } from "vitest";
 import type { Bundle } from "../harness/bundle.ts";
@@ -14,10 +27,12 @@ class Templates {
   readonly env: Readonly<Record<string, string>>;
   readonly #host: Host;
 
-  constructor(host: Host, memory = "128MiB", most = 8) {
+  constructor(host: Host, memory = "128MiB", most = 8, more = "") {
     this.#host = host;
     this.folder = host.path("templates");
-    this.env = host.configuration(`[template]\nmost = ${most}\nfolder = "${this.folder}"\n[vm]\nmemory = "${memory}"\naccel = "tcg"\n`);
+    this.env = host.configuration(
+      `[template]\nmost = ${most}\nfolder = "${this.folder}"\n${more}\n[vm]\nmemory = "${memory}"\naccel = "tcg"\n`,
+    );
   }
 
   get names(): string[] {
@@ -66,7 +81,9 @@ describe.runIf(isHusk)("a template", () => {
     expect(templates.names).toHaveLength(2);
     const third = await new Templates(host, "256MiB", 2).run(host.script("echo hello"));
     expect([third.stdout, third.trace.includes(cloned)]).toEqual(["hello\n", false]);
-    expect(third.log).toContain("the VM boots instead of being cloned from a template: there are 2 others in use (template.most)");
+    expect(third.log).toContain(
+      "the VM boots instead of being cloned from a template: there are 2 others in use (template.most)",
+    );
     expect(templates.names).toHaveLength(2);
     const env = host.configuration(`[template]\nenabled = false\nfolder = "${host.path("none")}"\n`);
     const { status, stderr } = await host.launch(["run", "--trace", "--bundle", host.script("true").path, host.name()], { env }).ended();
@@ -85,14 +102,35 @@ describe.runIf(isHusk)("a template", () => {
 
   test("gives each clone an identity of its own", async ({ host }) => {
     const templates = new Templates(host);
-    await templates.run(host.script("true"));
-    const bundle = host.script("cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid; date +%s");
+    const program = host.path("static");
+    copyFileSync("/bin/busybox", program);
+    chmodSync(program, 0o755);
+    // A hook that runs in the guest shows the container the guest's own file; the boot_id is drawn when somebody reads it first, so two that differ
+    // were not drawn before the template was saved, but of the seed that each clone was given.
+    const show = `read state; bundle=\${state#*\\"bundle\\":\\"}; bundle=\${bundle%%\\"*}
+      [ -d $bundle/rootfs ] && bundle=$bundle/rootfs; cat /etc/machine-id >$bundle/guest-machine-id`;
+    const hooks = { createContainer: [{ path: program, args: ["busybox", "sh", "-c", show] }] };
+    const bundle = host.script("cat /guest-machine-id /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid; date +%s", { hooks });
+    await templates.run(bundle);
     const [one, other] = [await templates.run(bundle), await templates.run(bundle)];
-    for (const { trace } of [one, other]) expect(trace).toContain("having set clock, random, hostname");
+    for (const { trace } of [one, other]) {
+      expect(trace).toContain(cloned);
+      expect(trace).toContain("having set clock, random, hostname, machine-id");
+    }
     const [first, second] = [one.stdout.split("\n"), other.stdout.split("\n")];
-    expect(first[0]).not.toBe(second[0]);
-    expect(first[1]).not.toBe(second[1]);
-    expect(Math.abs(Number(second[2]) - Date.now() / 1000)).toBeLessThan(30);
+    for (const [machineId = ""] of [first, second]) expect(machineId).toMatch(/^(?!0{32})[0-9a-f]{32}$/); // the template's is all zeroes
+    for (const field of [0, 1, 2]) expect(first[field], `line ${field}`).not.toBe(second[field]);
+    expect(Math.abs(Number(second[3]) - Date.now() / 1000)).toBeLessThan(30);
+  });
+
+  test("tells the kernel of each clone that it is one", async ({ host }) => {
+    const templates = new Templates(host);
+    // The kernel hears of it by an interrupt, as soon as it runs, and whoever holds keys in it (WireGuard) with it.
+    const script =
+      'for i in $(seq 50); do dmesg | grep -q "crng reseeded due to virtual machine fork" && echo told && exit; sleep 0.1; done';
+    const capabilities = ["bounding", "effective", "permitted"].map((set) => [set, ["CAP_SYSLOG"]]);
+    const bundle = host.script(script, { process: { capabilities: Object.fromEntries(capabilities) } });
+    for (const _ of ["that made it", "another"]) expect((await templates.run(bundle)).stdout).toBe("told\n");
   });
 
   test("that is damaged in its memory costs a boot, and is made anew", async ({ host }) => {

@@ -17,6 +17,7 @@ mod error;
 mod folders;
 mod init;
 mod inventory;
+mod machine_id;
 mod modules;
 mod network;
 mod parked;

@@ -10,6 +10,7 @@ use crate::child::wire::{Kind, Plan};
 use crate::container::Container;
 use crate::container::launch::{Launched, Launcher, UserMappings};
 use crate::error::{Class, Failure, Result};
+use crate::machine_id::MachineId;
 use crate::parked::ParkedShare;
 
 /// Events that a slow listener may be behind by.
@@ -31,6 +32,7 @@ pub struct Sandbox {
     pub events: broadcast::Sender<api::Event>,
     /// CLOCK_BOOTTIME when the agent began.
     pub began_ns: u64,
+    pub machine_id: MachineId,
     pub network: crate::network::Applied,
     /// Held by the call that brings the guest its name server.
     pub names: crate::service::Busy,
@@ -43,13 +45,19 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// An empty sandbox.
-    pub fn new(launcher: Launcher, parked: Option<ParkedShare>, began_ns: u64) -> Arc<Self> {
+    pub fn new(
+        launcher: Launcher,
+        parked: Option<ParkedShare>,
+        began_ns: u64,
+        machine_id: MachineId,
+    ) -> Arc<Self> {
         let (events, _) = broadcast::channel(EVENTS);
         Arc::new(Sandbox {
             launcher,
             parked: Mutex::new(parked),
             events,
             began_ns,
+            machine_id,
             network: Default::default(),
             names: Default::default(),
             checkpoint: Default::default(),

@@ -49,6 +49,13 @@ test("KVM gets the host's processor, TCG the most that it can emulate and a boun
   expect([values(tcg, "-accel"), values(tcg, "-cpu")]).toEqual([["tcg,thread=multi,tb-size=64"], ["max,-erms,-fsrm"]]);
 });
 
+test("whether it boots or goes on, a machine has a generation of its own", () => {
+  for (const kind of ["restore", "resume"] as const) {
+    expect(values(qemuArguments({ ...machine, origin: { kind } }), "-device")).toContain("vmgenid,guid=auto");
+  }
+  expect(values(qemuArguments(machine), "-device")).toContain("vmgenid,guid=auto");
+});
+
 test("a shared folder comes with shared RAM", () => {
   const shared = qemuArguments({
     ...machine,

@@ -19,6 +19,8 @@ export function qemuArguments(machine: Machine): string[] {
     ["-accel", accelerator(machine), "-cpu", cpuModel(machine.accelerator)],
     ["-smp", machine.limits.vcpus > vcpus ? `${vcpus},maxcpus=${machine.limits.vcpus}` : String(vcpus)],
     ["-m", memorySize(machine), ...memoryArguments(memory)],
+    // Another number with each QEMU: a kernel that goes on from a template or a checkpoint is told by it that it is not alone.
+    ["-device", "vmgenid,guid=auto"],
     originArguments(machine),
     ["-chardev", `socket,id=control,fd=${machine.controlDescriptor}`, "-mon", "chardev=control,mode=control"],
     ["-chardev", `socket,id=console,fd=${machine.consoleDescriptor}`, "-serial", "chardev:console"],

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::channel::Channel;
 use crate::container::launch::Launcher;
 use crate::error::{Context, Result};
+use crate::machine_id::MachineId;
 use crate::parked::ParkedShare;
 use crate::{clock, console, modules, network, sandbox::Sandbox, service};
 
@@ -72,7 +73,7 @@ fn serve(Prepared { channel, parked }: Prepared, began_ns: u64) -> Result<()> {
         .context(|| "start the event loop")?;
     runtime.block_on(async {
         let launcher = Launcher::new(reaper::start()?).await?;
-        let sandbox = Sandbox::new(launcher, parked, began_ns);
+        let sandbox = Sandbox::new(launcher, parked, began_ns, MachineId::prepare()?);
         // A thread for what may block is there from the beginning as well, for the same reason.
         tokio::task::spawn_blocking(|| ())
             .await

@@ -94,6 +94,10 @@ impl AgentService for Agent {
             })?;
             done.push("hostname".to_owned());
         }
+        if !request.machine_id.is_empty() {
+            self.sandbox.machine_id.set(&request.machine_id)?;
+            done.push("machine-id".to_owned());
+        }
         for share in request.shares {
             storage::mount_share(&self.sandbox, share).await?;
         }
