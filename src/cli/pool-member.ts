@@ -79,7 +79,11 @@ async function rehearseReading(member: Member, { folder }: MemberOrder, work: Wo
   const call = sessionCall(parseCommandLine(parseBeginning(words)));
   if (call.verb !== "run") throw new HuskError("internal", "the rehearsal is no run");
   await work
-    .plan(call, await loadBundle(call.bundle), null, (spec, config) => member.planMachine(spec, config))
+    .plan(call, await loadBundle(call.bundle), {
+      size: null,
+      trace: new Trace(),
+      planMachine: (spec, config) => member.planMachine(spec, config),
+    })
     .catch((error: unknown) => {
       if (!(error instanceof OtherMachine)) throw error; // the pool's flags say so
     });
@@ -121,7 +125,11 @@ async function judge(member: Member, front: Socket, line: string, work: Work): P
     const call = sessionCall(parseCommandLine(parseBeginning(request.words, request.cwd)), request.cwd);
     if (call.verb !== "run" && call.verb !== "create") throw new HuskError("internal", `"${call.verb}" is not for the pool`);
     const bundle = await loadBundle(call.bundle);
-    const planned = await work.plan(call, bundle, session.hello.size, (spec, config) => member.planMachine(spec, config));
+    const planned = await work.plan(call, bundle, {
+      size: session.hello.size,
+      trace,
+      planMachine: (spec, config) => member.planMachine(spec, config),
+    });
     const { netns, disks } = planned.prepared.input.sandbox;
     if (netns !== null) throw new HuskError("unsupported", "the sandbox has a network namespace of its own");
     if (disks.length > 0) throw new HuskError("unsupported", "the sandbox has no disks");

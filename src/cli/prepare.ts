@@ -11,7 +11,7 @@ import type { Bundle } from "../oci/bundle.ts";
 import { refuseBeyondMachine } from "../sandbox/guest-room.ts";
 import { namespacesOf } from "../sandbox/neighbour.ts";
 import { type ContainerPlan, planContainer } from "../sandbox/plan-container.ts";
-import { guestHostname, planVm } from "../sandbox/plan-vm.ts";
+import { guestHostname, planVm, type VmPlan } from "../sandbox/plan-vm.ts";
 import type { WindowSize } from "../sandbox/stand-in.ts";
 import type { Supervisor } from "../sandbox/supervisor.ts";
 import type { ContainerInput, SupervisorInput } from "../sandbox/supervisor-input.ts";
@@ -41,10 +41,19 @@ export interface Prepared {
   readonly notes: readonly string[];
 }
 
+/** Plans the machine of a bundle. */
+export type PlanMachine = (spec: Bundle["spec"], config: Config) => Promise<VmPlan>;
+
 /**
  * Reads, checks and plans a container with a sandbox of its own. `planMachine`: where its machine comes from. Throws `invalid-argument`, `unsupported` or `host`.
  */
-export async function prepare(bundle: Bundle, options: PrepareOptions, config: Config, planMachine = planVm): Promise<Prepared> {
+export async function prepare(
+  bundle: Bundle,
+  options: PrepareOptions,
+  config: Config,
+  mark: (phase: string) => void,
+  planMachine: PlanMachine = planVm,
+): Promise<Prepared> {
   const image = options.imagePath === null ? null : (await import("../checkpoint/image.ts")).openImage(options.imagePath);
   // In the guest it keeps the name that it has.
   const guestId = image?.manifest.container.guestId ?? options.id;
@@ -54,10 +63,12 @@ export async function prepare(bundle: Bundle, options: PrepareOptions, config: C
     config.allow,
   );
   const container = containerInput(bundle, plan, options, config);
-  const { vm, accelerator, cgroupLimits, sizing, notes } =
+  mark("bundle read and checked");
+  const { vm, accelerator, cgroupLimits, sizing, madeTemplate, notes } =
     image === null
       ? await planMachine(bundle.spec, config)
       : await (await import("../sandbox/restore.ts")).planRestore(bundle, plan, config, image, options.imagePath ?? "");
+  mark(madeTemplate ? "template made" : "VM planned");
   return {
     accelerator,
     notes: [...plan.notes, ...notes],

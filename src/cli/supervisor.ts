@@ -17,7 +17,7 @@ import { type Starter, Supervisor } from "../sandbox/supervisor.ts";
 import { Trace } from "../sandbox/trace.ts";
 import { type Log, openLog } from "./log.ts";
 import { PidFile } from "./pid-file.ts";
-import { type Prepared, type PrepareOptions, prepare, prepareJoining } from "./prepare.ts";
+import { type PlanMachine, type Prepared, type PrepareOptions, prepare, prepareJoining } from "./prepare.ts";
 import { Session, type TerminalSize } from "./session.ts";
 import { parseSession, type SessionCall } from "./session-options.ts";
 import { openSupervisorLog } from "./supervisor-log.ts";
@@ -75,21 +75,26 @@ export interface Planned {
 
 async function supervise(supervision: Supervision): Promise<void> {
   const { call, session, bundle } = supervision;
-  await carryOut(supervision, await plan(call, bundle, session.hello.size));
+  await carryOut(supervision, await plan(call, bundle, { size: session.hello.size, trace: supervision.trace }));
 }
 
-/** Reads and checks all that the container needs. `size`: the caller's terminal; `planMachine`: as `prepare` has it. */
-export async function plan(
-  call: Call,
-  bundle: Bundle,
-  size: TerminalSize | null,
-  planMachine?: Parameters<typeof prepare>[3],
-): Promise<Planned> {
+/** What a plan is made with. */
+export interface Planning {
+  /** The caller's terminal. */
+  readonly size: TerminalSize | null;
+  readonly trace: Trace;
+  /** As `prepare` has it. */
+  readonly planMachine?: PlanMachine;
+}
+
+/** Reads and checks all that the container needs. */
+export async function plan(call: Call, bundle: Bundle, { size, trace, planMachine }: Planning): Promise<Planned> {
   const { config } = await loadConfig({
     env: process.env,
     flags: call.accel === undefined ? {} : { "vm.accel": { name: "--accel", text: call.accel } },
   });
-  return { config, prepared: await prepare(bundle, prepareOptions(call, size), config, planMachine) };
+  const mark = (phase: string): void => trace.mark(phase);
+  return { config, prepared: await prepare(bundle, prepareOptions(call, size), config, mark, planMachine) };
 }
 
 /** Has the container made, and a sandbox for it, and stays with it. `onStarted`: told once there is nothing more to be done but to wait. */
@@ -108,6 +113,7 @@ async function superviseBeside(neighbour: Supervisor, supervision: Supervision, 
   const { call, session, log, trace, bundle } = supervision;
   if (call.accel !== undefined) log.info("--accel has no meaning for a virtual machine that runs already");
   const { input, notes } = await prepareJoining(bundle, prepareOptions(call, session.hello.size), config, neighbour);
+  trace.mark("bundle read and checked");
   const { signal } = session;
   const gone = deferred<never>();
   signal.addEventListener("abort", () => gone.reject(signal.reason as Error));
@@ -144,7 +150,6 @@ async function seeThrough(
   using pidFile = call.pidFile === undefined ? undefined : new PidFile(call.pidFile);
   for (const flag of call.meaningless) log.info(`${flag} has no meaning in a virtual machine`);
   for (const note of notes) log.info(note);
-  trace.mark("bundle read and checked");
 
   let supervisorLog: Logger | undefined;
   const warn = (message: string): void => {

@@ -168,12 +168,18 @@ it is gone. One that has ended in an orderly way is its owner's to delete.`,
     summary: "list, make, look at or remove the templates that sandboxes are cloned from",
     operands: "ls|create|inspect|rm [key...]",
     count: [1, 1000],
-    flags: { all: { kind: "switch", short: "a", help: "with rm: every template" } },
+    flags: {
+      all: { kind: "switch", short: "a", help: "with rm: every template" },
+      tenant: { kind: "text", value: "NAME", help: "create: for that tenant; ls, rm --all: those of that tenant alone" },
+    },
     description: `create makes the one that a bundle without limits needs, and prints its key; a sandbox that needs another
-makes it itself. A template that is removed is not missed by what was cloned from it.`,
+makes it itself. A template that is removed is not missed by what was cloned from it. Whose a template is follows from
+the configuration (template.tenant); ls prints - for those of nobody in particular, and namespaces as kubernetes:NAME
+or containerd:NAME, which --tenant takes as well.`,
     examples: [
       ["Make the first container as fast as the second", "husk template create"],
       ["Give their room back", "husk template rm --all"],
+      ["Give back the room of a tenant's", "husk template rm --all --tenant kubernetes:red"],
     ],
   }),
   pool: verb({

@@ -1,7 +1,7 @@
 /**
  * Every setting, once: `husk config`, the documentation and the types all come from this table. Names are those of the TOML files.
  */
-import { anyOf, choice, type Setting, seconds, size, type ValueOf, wholeNumber, wordOrPath, yesOrNo } from "./setting.ts";
+import { anyOf, choice, type Setting, seconds, size, type ValueOf, wholeNumber, wordOrName, wordOrPath, yesOrNo } from "./setting.ts";
 
 const vm = {
   accel: choice(
@@ -95,7 +95,21 @@ const template = {
     1,
     1000,
     8,
-    "How many templates are kept. Where as many were used within ten minutes, a sandbox that would need another boots.",
+    "How many templates are kept, those of all tenants together: the least recently used goes for a new one. Where as many were used within ten minutes, a " +
+      "sandbox that would need another boots.",
+  ),
+  most_bytes: size(
+    "64MiB",
+    "4096GiB",
+    "4GiB",
+    "What all templates may take on the disk. One takes 40 to 120 MiB: what a booted guest has touched. Likewise, the least recently used goes.",
+    "1MiB",
+  ),
+  tenant: wordOrName(
+    ["shared", "namespace"],
+    "Whose the templates are. shared: all sandboxes of a kind are cloned from the same one. namespace: each namespace of Kubernetes, or else of containerd, has " +
+      "templates of its own; containers of the command line share. A name: this husk's sandboxes have their own. Clones of one template have the same layout " +
+      "of the kernel's memory, which tenants should not know of each other; each tenant costs the making of its templates and their room.",
   ),
 } satisfies Record<string, Setting<unknown>>;
 
@@ -126,8 +140,8 @@ const allow = {
     "Let bundles choose QEMU and the kernel by the specification's vm section: whoever writes a bundle runs programs as root then.",
   ),
   annotations: anyOf(
-    ["io.husk.vcpus", "io.husk.memory"],
-    "The annotations of husk's own that bundles may use, to choose the size of the virtual machine.",
+    ["io.husk.vcpus", "io.husk.memory", "io.husk.tenant"],
+    "The annotations of husk's own that bundles may use, to choose the size of the virtual machine, and whose templates it is cloned from.",
   ),
 } satisfies Record<string, Setting<unknown>>;
 

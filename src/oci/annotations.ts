@@ -4,4 +4,6 @@ export const ownAnnotations = {
   vcpus: "io.husk.vcpus",
   /** How much memory the virtual machine has for the container, as in the configuration: "512MiB". */
   memory: "io.husk.memory",
+  /** Whose templates the virtual machine may be cloned from. */
+  tenant: "io.husk.tenant",
 } as const;

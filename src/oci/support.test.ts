@@ -128,7 +128,7 @@ describe("refused by name", () => {
 
   test("annotations of husk's own, unless the administrator allows them", () => {
     const spec: Spec = { ...defaultSpec, annotations: { "io.husk.memory": "1GiB", "io.husk.x": "1", "com.example/io.husk.": "x" } };
-    const unknown = 'refused: annotations["io.husk.x"]: husk knows io.husk.vcpus and io.husk.memory alone';
+    const unknown = 'refused: annotations["io.husk.x"]: husk knows io.husk.vcpus, io.husk.memory, io.husk.tenant alone';
     expect(lines(spec)).toEqual([
       'refused: annotations["io.husk.memory"]: the administrator does not allow it (allow.annotations)',
       unknown,

@@ -87,7 +87,7 @@ export class Member {
     const key = machineKey(request, config);
     if (key !== this.#key) throw new OtherMachine(key);
     const deadlines = { bootMs: config.deadlines.bootMs, callMs: config.deadlines.callMs };
-    return { ...this.#plan, cgroupLimits: request.size.host, notes: [], vm: { ...this.#plan.vm, deadlines } };
+    return { ...this.#plan, cgroupLimits: request.size.host, madeTemplate: false, notes: [], vm: { ...this.#plan.vm, deadlines } };
   }
 
   /**

@@ -11,6 +11,7 @@ import type { Spec } from "../oci/types.ts";
 import { templateKey } from "../template/shape.ts";
 import { TemplateStore } from "../template/store.ts";
 import { obtainTemplate, templateFolder } from "../template/template.ts";
+import { everybody, tenantOf } from "../template/tenant.ts";
 import { type AcceleratorChoice, chooseAccelerator, probeAccelerator } from "../vmm/accelerator.ts";
 import { clockParameters } from "../vmm/clock-rate.ts";
 import { findGuestImage, findQemu, findVirtiofsd, guestImageFolders } from "../vmm/host-programs.ts";
@@ -35,6 +36,8 @@ export interface VmPlan {
   /** What the sandbox's cgroup on the host may take. */
   readonly cgroupLimits: CgroupLimits;
   readonly sizing: SizeDefaults;
+  /** Whether its template was made for it. */
+  readonly madeTemplate: boolean;
   /** What is worth a line in the log: a template that was made, or why there is none. */
   readonly notes: readonly string[];
 }
@@ -50,8 +53,8 @@ export interface VmRequest {
   readonly mayClone: boolean;
 }
 
-/** Throws `host` where a program, an image or KVM is wanted and missing. */
-export async function describeVm(spec: Spec, config: Config): Promise<VmRequest> {
+/** `engineNamespace`: where the engine has some, the sandbox's. Throws `host` where a program, an image or KVM is wanted and missing. */
+export async function describeVm(spec: Spec, config: Config, engineNamespace?: string): Promise<VmRequest> {
   const sizing = sizeDefaults(config);
   const size = vmSize(spec, sizing);
   const accelerator = chooseAccelerator(config.vm.accel, config.vm.requireKvm, probeAccelerator(readText, tryOpen));
@@ -65,6 +68,11 @@ export async function describeVm(spec: Spec, config: Config): Promise<VmRequest>
     translationBufferBytes: config.vm.tcgTbSize,
     networkPorts: config.vm.networkPorts,
     kernelParameters: spec.vm?.kernel?.parameters ?? [],
+    tenant: tenantOf({
+      setting: config.template.tenant,
+      annotations: spec.annotations ?? {},
+      ...(engineNamespace === undefined ? {} : { engineNamespace }),
+    }),
     vhostNet: canAccess("/dev/vhost-net"),
     guestConsoleBytes: config.log.guestConsoleBytes,
   };
@@ -79,19 +87,20 @@ export function machineKey({ shape, mayClone }: VmRequest, config: Config): stri
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
 }
 
-/** Throws `host` where a program, an image or KVM is wanted and missing. */
-export async function planVm(spec: Spec, config: Config): Promise<VmPlan> {
-  const { size, sizing, accelerator, shape, mayClone } = await describeVm(spec, config);
+/** As `describeVm`. */
+export async function planVm(spec: Spec, config: Config, engineNamespace?: string): Promise<VmPlan> {
+  const { size, sizing, accelerator, shape, mayClone } = await describeVm(spec, config, engineNamespace);
   const deadlines = { bootMs: config.deadlines.bootMs, callMs: config.deadlines.callMs };
-  const { template, notes } = mayClone
-    ? await obtainTemplate(shape, { store: templateStore(config), most: config.template.most, deadlineMs: deadlines.bootMs })
-    : { template: null, notes: [] };
+  const { template, made, notes } = mayClone
+    ? await obtainTemplate(shape, { store: templateStore(config), room: config.template, deadlineMs: deadlines.bootMs })
+    : { template: null, made: false, notes: [] };
   // A clone has been told when its template was booted.
   const clock = template === null ? await clockParameters(shape.programs.helper, shape.accelerator) : [];
   return {
     accelerator,
     cgroupLimits: size.host,
     sizing,
+    madeTemplate: made,
     notes,
     vm: {
       ...shape,
@@ -125,6 +134,7 @@ export async function planCheckpointedVm(spec: Spec, config: Config, checkpoint:
     accelerator,
     cgroupLimits: vmSize(spec, sizing).host,
     sizing,
+    madeTemplate: false,
     notes: [],
     vm: {
       programs: await findPrograms(config, spec.vm?.hypervisor?.path),
@@ -133,6 +143,7 @@ export async function planCheckpointedVm(spec: Spec, config: Config, checkpoint:
       vcpus,
       memoryBytes: memory.bytes,
       limits,
+      tenant: everybody, // it is cloned from no template
       translationBufferBytes: config.vm.tcgTbSize,
       networkPorts,
       kernelParameters: [],

@@ -18,6 +18,7 @@ const spec: SandboxSpec = {
   networkPorts: 1,
   guestConsoleBytes: 1000,
   kernelParameters: [],
+  tenant: "",
   netns: null,
   cgroups: ["/sys/fs/cgroup/husk-a"],
   shares: true,

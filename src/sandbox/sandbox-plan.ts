@@ -34,6 +34,8 @@ export interface SandboxSpec {
   readonly networkPorts: number;
   readonly guestConsoleBytes: number;
   readonly kernelParameters: readonly string[];
+  /** Whose templates it may be cloned from. */
+  readonly tenant: string;
   /** The network namespace to enter; null: a new one. */
   readonly netns: string | null;
   readonly cgroups: readonly string[];

@@ -34,6 +34,7 @@ export async function serve(call: ShimCall): Promise<void> {
   const pod = await Pod.open({
     folder,
     address: `unix://${call.socket.replace(/^unix:\/\//, "")}`,
+    namespace: call.namespace,
     config,
     hierarchies: findHierarchies(readFileSync("/proc/self/mountinfo", "utf8")),
     helper: helperPath(),

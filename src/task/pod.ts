@@ -26,6 +26,8 @@ export interface PodOptions {
   readonly folder: string;
   /** Where the shim is dialled: `unix://PATH`. */
   readonly address: string;
+  /** containerd's, in which the shim's containers are. */
+  readonly namespace: string;
   readonly config: Config;
   readonly hierarchies: readonly CgroupHierarchy[];
   readonly helper: string;
@@ -55,6 +57,7 @@ export class Pod {
   readonly log: Logger;
   readonly #folder: string;
   readonly #address: string;
+  readonly #namespace: string;
   readonly #control: ControlServer;
   /** Those whose stand-ins may dial, each with a way to find one by its token. */
   readonly #standIns = new Set<(token: string) => StandIn | undefined>();
@@ -92,6 +95,7 @@ export class Pod {
     this.log = options.log;
     this.#folder = options.folder;
     this.#address = options.address;
+    this.#namespace = options.namespace;
     this.#control = control;
     this.#standIns = standIns;
   }
@@ -189,7 +193,9 @@ export class Pod {
   }
 
   async #launch({ id, spec, netns, shown, disks, cgroup, planRestore }: SandboxNeeds): Promise<HostedSandbox> {
-    const { vm, accelerator, cgroupLimits, sizing, notes } = await (planRestore === undefined ? planVm(spec, this.config) : planRestore());
+    const { vm, accelerator, cgroupLimits, sizing, notes } = await (planRestore === undefined
+      ? planVm(spec, this.config, this.#namespace)
+      : planRestore());
     for (const note of [accelerator.reason, ...notes]) this.log.info(note);
     rmSync(join(this.#folder, "agent.sock"), { force: true }); // of the sandbox before
     const hosted = HostedSandbox.launch({

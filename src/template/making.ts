@@ -46,6 +46,7 @@ export async function makeTemplate(shape: TemplateShape, draft: string, deadline
   await boot(shape, draft, ram, state, deadlineMs);
   const manifest: Manifest = {
     machine: `${shape.image.flavour} kernel, ${shape.vcpus} vCPU, ${shape.memoryBytes / 1024 / 1024} MiB, ${shape.accelerator}`,
+    tenant: shape.tenant,
     createdAt: new Date().toISOString(),
     ramBytes: shape.memoryBytes,
     ramChanged: changeTime(ram),

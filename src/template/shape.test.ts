@@ -11,6 +11,7 @@ const shape: TemplateShape = {
   translationBufferBytes: 64 * 1024 * 1024,
   networkPorts: 4,
   kernelParameters: [],
+  tenant: "",
 };
 const sources: ShapeSources = { identity: (path) => `${path} 1`, processor: () => "model name: A" };
 const key = templateKey(shape, sources);
@@ -28,11 +29,17 @@ test.each<[string, Partial<TemplateShape>]>([
   ["room for more memory", { limits: { ...shape.limits, memoryBytes: 512 * 1024 * 1024 } }],
   ["another number of network ports", { networkPorts: 5 }],
   ["another word for the kernel", { kernelParameters: ["quiet=0"] }],
+  ["a tenant's own", { tenant: "name:acme" }],
   ["another QEMU", { programs: { ...shape.programs, qemu: "/opt/qemu" } }],
   ["another kernel", { image: { ...shape.image, kernel: "/guest/other" } }],
   ["another initramfs", { image: { ...shape.image, initramfs: "/guest/other" } }],
 ])("%s is another template's", (_, change) => {
   expect(templateKey({ ...shape, ...change }, sources)).not.toBe(key);
+});
+
+test("each tenant's is another template", () => {
+  const keys = ["", "name:acme", "name:acme2", "kubernetes:acme"].map((tenant) => templateKey({ ...shape, tenant }, sources));
+  expect(new Set(keys).size).toBe(keys.length);
 });
 
 test("a file that was replaced at the same path makes another template", () => {

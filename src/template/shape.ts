@@ -4,6 +4,7 @@ import { readFileSync, statSync } from "node:fs";
 import type { Accelerator, GuestImage, Machine, MachineSize } from "../vmm/machine.ts";
 import { qemuArguments } from "../vmm/qemu/command-line.ts";
 import { type SharePrograms, share } from "./share.ts";
+import { everybody } from "./tenant.ts";
 
 /** What of a sandbox its template has as well. */
 export interface TemplateShape {
@@ -17,6 +18,8 @@ export interface TemplateShape {
   readonly translationBufferBytes: number;
   readonly networkPorts: number;
   readonly kernelParameters: readonly string[];
+  /** Whose it is: as `tenantOf` answers. */
+  readonly tenant: string;
 }
 
 /** Goes up whenever a template of an older husk could not be restored by this one, or would hold another guest. */
@@ -66,6 +69,8 @@ export function templateKey(shape: TemplateShape, sources: ShapeSources = hostSo
     formatVersion,
     ...[programs.qemu, image.kernel, image.initramfs].map((path) => sources.identity(path)),
     sources.processor(),
+    // As long as nobody is named, the keys are those of a husk that knows no tenants.
+    ...(shape.tenant === everybody ? [] : [`tenant ${shape.tenant}`]),
     ...qemuArguments(machine),
   ];
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);

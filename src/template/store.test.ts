@@ -2,7 +2,7 @@ import { appendFileSync, chmodSync, existsSync, mkdtempSync, readdirSync, rmSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { changeTime, hashState, type Manifest, type Template, TemplateStore } from "./store.ts";
+import { changeTime, diskBytes, hashState, type Manifest, type Template, TemplateStore } from "./store.ts";
 
 const key = "0123456789abcdef0123456789abcdef";
 const other = "f".repeat(32);
@@ -107,22 +107,58 @@ test("an old failure is forgotten", () => {
   expect(store.claim(key)).toHaveProperty("draft");
 });
 
+const much = 1024 ** 3;
+
+/** Makes as if a template had been used last at that time: seconds since 1970. */
+function usedAt({ folder: own }: Template, seconds: number): void {
+  utimesSync(join(own, "template.json"), seconds, seconds);
+}
+
 test("the templates used last are kept", () => {
   const [first, second] = [make(key), make(other)];
-  utimesSync(join(first.folder, "template.json"), 10, 10);
-  utimesSync(join(second.folder, "template.json"), 20, 20);
+  usedAt(first, 10);
+  usedAt(second, 20);
   store.touch(first);
   expect(store.list().templates.map((template) => template.key)).toEqual([key, other]);
-  store.limit(1);
+  store.limit({ most: 1, mostBytes: much });
   expect(existsSync(second.folder)).toBe(false);
   expect(store.find(key)).toEqual(first);
 });
 
+test("no more than so many bytes are kept, as the disk counts them", () => {
+  const [first, second, third] = [make(key), make(other), make("e".repeat(32))];
+  const [oldest, older] = [first, second];
+  usedAt(oldest, 10);
+  usedAt(older, 20);
+  const each = diskBytes(first);
+  expect(each).toBeGreaterThan(0);
+  store.limit({ most: 10, mostBytes: 3 * each });
+  expect(store.keys()).toHaveLength(3);
+  store.limit({ most: 10, mostBytes: 2 * each });
+  expect(store.keys().toSorted()).toEqual([third.key, second.key].toSorted());
+});
+
+test("one that was used lately stays: somebody may be about to read it", () => {
+  make(key);
+  make(other);
+  store.limit({ most: 1, mostBytes: 1 });
+  expect(store.keys()).toHaveLength(2);
+});
+
 test("there is room for another as long as none in use would have to go", () => {
-  const { folder: first } = make();
-  expect([store.hasRoom(2), store.hasRoom(1)]).toEqual([true, false]);
-  utimesSync(join(first, "template.json"), 10, 10);
-  expect(store.hasRoom(1)).toBe(true);
+  const first = make();
+  const room = (most: number, mostBytes = much): boolean => store.hasRoom({ most, mostBytes });
+  expect([room(2), room(1), room(2, diskBytes(first)), room(2, diskBytes(first) + 1)]).toEqual([true, false, false, true]);
+  usedAt(first, 10);
+  expect([room(1), room(2, 1)]).toEqual([true, true]);
+});
+
+test("whose a template is, is kept with it; those of before there were tenants are nobody's", () => {
+  const draft = claim();
+  store.publish(key, draft, { ...fill(draft), tenant: "name:acme" });
+  make(other);
+  expect(store.find(key)?.manifest.tenant).toBe("name:acme");
+  expect(store.find(other)?.manifest.tenant).toBeUndefined();
 });
 
 test("a template is removed as a whole; one that is not there is no error", () => {

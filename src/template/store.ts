@@ -25,12 +25,14 @@ import { basename, join } from "node:path";
 import { HuskError } from "../errors.ts";
 import { identify, isAlive, type ProcessIdentity } from "../host/process-identity.ts";
 import { hasCode } from "../host/system-error.ts";
-import { integer, object, type Reader, read, string } from "../narrow.ts";
+import { integer, object, optional, type Reader, read, string } from "../narrow.ts";
 
 /** What is written beside a template's files. */
 export interface Manifest {
   /** In words for people. */
   readonly machine: string;
+  /** Whose it is; absent from manifests of a husk that knew no tenants. */
+  readonly tenant?: string | undefined;
   readonly createdAt: string;
   readonly ramBytes: number;
   /** The time of the RAM file's last change, in nanoseconds since 1970: a template is never written to again. */
@@ -51,6 +53,7 @@ export interface Template {
 
 const readManifest: Reader<Manifest> = object<Manifest>({
   machine: string,
+  tenant: optional(string),
   createdAt: string,
   ramBytes: integer(1),
   ramChanged: string,
@@ -73,6 +76,24 @@ const inUseMs = 10 * 60_000;
 
 /** How long a failed attempt keeps others from being made: a host that cannot make templates must not lose seconds at each start. */
 const failureHoldsMs = 10 * 60_000;
+
+/** What templates may take. */
+export interface Room {
+  /** How many are kept. */
+  readonly most: number;
+  /** What they take on the disk, all together. */
+  readonly mostBytes: number;
+}
+
+/** What a template takes on the disk, in bytes: what the guest never touched is a hole in its RAM's file. */
+export function diskBytes({ ram, state }: Pick<Template, "ram" | "state">): number {
+  const blocks = [ram, state].map((path) => statSync(path, { throwIfNoEntry: false })?.blocks ?? 0); // it may be removed meanwhile
+  return blocks.reduce((sum, each) => sum + each * 512, 0);
+}
+
+function isIdle({ usedAt }: { readonly usedAt: Date }): boolean {
+  return Date.now() - usedAt.getTime() > inUseMs;
+}
 
 export class TemplateStore {
   readonly folder: string;
@@ -182,15 +203,25 @@ export class TemplateStore {
     return this.#bury(join(this.folder, key));
   }
 
-  /** Whether another template may be made where `count` may be kept: there is room, or one that nobody has used for long. */
-  hasRoom(count: number): boolean {
-    const least = this.list().templates[count - 1];
-    return least === undefined || Date.now() - least.usedAt.getTime() > inUseMs;
+  /** Whether another template may be made: there is room for one, or one that nobody has used for long can go. */
+  hasRoom({ most, mostBytes }: Room): boolean {
+    const { templates } = this.list();
+    const bytes = templates.reduce((sum, template) => sum + diskBytes(template), 0);
+    const last = templates.at(-1);
+    return last === undefined || (templates.length < most && bytes < mostBytes) || isIdle(last);
   }
 
-  /** Removes all but the `count` templates that were used last. */
-  limit(count: number): void {
-    for (const { key } of this.list().templates.slice(count)) this.remove(key);
+  /** Removes those used least recently, until the others fit. One that was used lately stays: somebody may be about to read it. */
+  limit({ most, mostBytes }: Room): void {
+    const { templates } = this.list();
+    let count = templates.length;
+    let bytes = templates.reduce((sum, template) => sum + diskBytes(template), 0);
+    for (const template of templates.toReversed()) {
+      if ((count <= most && bytes <= mostBytes) || !isIdle(template)) return;
+      count -= 1;
+      bytes -= diskBytes(template);
+      this.remove(template.key);
+    }
   }
 
   /** What died makers and removers have left, as paths. */

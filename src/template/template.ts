@@ -6,7 +6,7 @@ import { dirname, join } from "node:path";
 import { explain, HuskError } from "../errors.ts";
 import { makeTemplate } from "./making.ts";
 import { type TemplateShape, templateKey } from "./shape.ts";
-import { type Template, TemplateStore } from "./store.ts";
+import { type Room, type Template, TemplateStore } from "./store.ts";
 
 /** The folder of templates: `configured`, unless that is "auto". */
 export function templateFolder(configured: string, env: NodeJS.ProcessEnv, euid: number = process.geteuid?.() ?? 0): string {
@@ -17,37 +17,40 @@ export function templateFolder(configured: string, env: NodeJS.ProcessEnv, euid:
 
 export interface ObtainOptions {
   readonly store: TemplateStore;
-  /** How many templates are kept. */
-  readonly most: number;
+  readonly room: Room;
   readonly deadlineMs: number;
 }
 
 /** What was found or made, or null; and what is worth a line in the log. */
 export interface Obtained {
   readonly template: Template | null;
+  /** Whether it was made now, which takes its time. */
+  readonly made: boolean;
   readonly notes: readonly string[];
 }
 
 /** The template that fits, made now where there is none. Never throws for a reason that leaves a sandbox able to boot: the note says it. */
-export async function obtainTemplate(shape: TemplateShape, { store, most, deadlineMs }: ObtainOptions): Promise<Obtained> {
+export async function obtainTemplate(shape: TemplateShape, { store, room, deadlineMs }: ObtainOptions): Promise<Obtained> {
   const notes: string[] = [];
   try {
     const key = templateKey(shape);
     const found = findOrRemove(store, key, notes);
     if (found !== undefined) {
       store.touch(found);
-      return { template: found, notes };
+      return { template: found, made: false, notes };
     }
     const began = performance.now();
-    const claimed = store.hasRoom(most) ? store.claim(key) : { wait: `there are ${most} others in use (template.most)` };
+    const claimed = store.hasRoom(room)
+      ? store.claim(key)
+      : { wait: "others in use take all the room (template.most, template.most_bytes)" };
     if ("wait" in claimed)
-      return { template: null, notes: [...notes, `the VM boots instead of being cloned from a template: ${claimed.wait}`] };
+      return { template: null, made: false, notes: [...notes, `the VM boots instead of being cloned from a template: ${claimed.wait}`] };
     const template = await fill(store, key, shape, claimed.draft, deadlineMs);
-    store.limit(most);
+    store.limit(room);
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
-    return { template, notes: [...notes, `made the template ${key} in ${seconds} s (${template.manifest.machine})`] };
+    return { template, made: true, notes: [...notes, `made the template ${key} in ${seconds} s (${template.manifest.machine})`] };
   } catch (error) {
-    return { template: null, notes: [...notes, `the VM boots instead of being cloned from a template: ${explain(error)}`] };
+    return { template: null, made: false, notes: [...notes, `the VM boots instead of being cloned from a template: ${explain(error)}`] };
   }
 }
 

@@ -71,6 +71,9 @@ describe.runIf(isHusk)("a template", () => {
     const second = await templates.run(bundle);
     expect(second.log).not.toContain("made the template");
     for (const { stdout, trace } of [first, second]) expect([stdout, trace.includes(cloned)]).toEqual(["hello\n", true]);
+    // Its making has a mark of its own, after what is not a part of it.
+    expect(first.trace).toMatch(/bundle read and checked\n.*template made\n.*VM launched/);
+    expect(second.trace).toMatch(/bundle read and checked\n.*VM planned\n.*VM launched/);
     expect(templates.names).toHaveLength(1);
   });
 
@@ -82,7 +85,7 @@ describe.runIf(isHusk)("a template", () => {
     const third = await new Templates(host, "256MiB", 2).run(host.script("echo hello"));
     expect([third.stdout, third.trace.includes(cloned)]).toEqual(["hello\n", false]);
     expect(third.log).toContain(
-      "the VM boots instead of being cloned from a template: there are 2 others in use (template.most)",
+      "the VM boots instead of being cloned from a template: others in use take all the room (template.most, template.most_bytes)",
     );
     expect(templates.names).toHaveLength(2);
     const env = host.configuration(`[template]\nenabled = false\nfolder = "${host.path("none")}"\n`);
@@ -131,6 +134,28 @@ describe.runIf(isHusk)("a template", () => {
     const capabilities = ["bounding", "effective", "permitted"].map((set) => [set, ["CAP_SYSLOG"]]);
     const bundle = host.script(script, { process: { capabilities: Object.fromEntries(capabilities) } });
     for (const _ of ["that made it", "another"]) expect((await templates.run(bundle)).stdout).toBe("told\n");
+  });
+
+  test("is one tenant's, and no other's, where they have their own", async ({ host }) => {
+    const templates = new Templates(host, "128MiB", 8, 'tenant = "red"\n[allow]\nannotations = ["io.husk.tenant"]');
+    const [red, blue] = [host.script("echo hello"), host.script("echo hello", { annotations: { "io.husk.tenant": "blue" } })];
+    expect((await templates.run(red)).log).toContain("made the template");
+    const other = await templates.run(blue);
+    expect([other.log.includes("made the template"), other.trace.includes(cloned)]).toEqual([true, true]);
+    for (const bundle of [red, blue]) expect((await templates.run(bundle)).log).not.toContain("made the template");
+    const husk = async (...args: string[]): Promise<string> => {
+      const { status, stdout, stderr } = await host.launch(["template", ...args], { env: templates.env }).ended();
+      expect([status, stderr]).toEqual([0, ""]);
+      return stdout;
+    };
+    const [head = "", ...lines] = (await husk("ls")).trimEnd().split("\n");
+    expect(head).toMatch(/^KEY +MACHINE +TENANT +SIZE +CREATED +LAST USED$/);
+    expect(new Set(lines.map((line) => /name:\w+ +\d+MiB/.exec(line)?.[0].split(" ")[0]))).toEqual(new Set(["name:blue", "name:red"]));
+    const [key = ""] = (await husk("ls", "--tenant", "blue")).split("\n")[1]?.split(" ") ?? [];
+    expect(JSON.parse(await husk("inspect", key))).toMatchObject({ key, tenant: "name:blue", diskBytes: expect.any(Number) });
+    expect(await husk("rm", "--all", "--tenant", "blue")).toBe(`${key}\n`);
+    expect(await husk("create", "--tenant", "blue")).toBe(`${key}\n`);
+    expect(templates.names).toHaveLength(2);
   });
 
   test("that is damaged in its memory costs a boot, and is made anew", async ({ host }) => {

@@ -96,7 +96,7 @@ export const proofs: readonly Proof[] = [
     file: spec,
     test: "annotations are passed on",
     words:
-      "Honoured: in the state and for hooks; io.husk.vcpus and io.husk.memory size the VM where the administrator allows it. Refused: other names with io.husk.",
+      "Honoured: in the state and for hooks; io.husk.vcpus and io.husk.memory size the VM, and io.husk.tenant says whose templates it is cloned from, where the administrator allows it. Refused: other names with io.husk.",
   },
   { field: "linux.uidMappings", file: process, test: "namespaces: user with mappings" },
   { field: "linux.gidMappings", file: process, test: "namespaces: user with mappings" },

@@ -14,7 +14,7 @@ export function judgeAnnotations(spec: Spec, allowed: readonly string[]): Findin
     .flatMap((name): Finding[] => {
       const path = `annotations[${JSON.stringify(name)}]`;
       const known = Object.values<string>(ownAnnotations).includes(name);
-      if (!known) return [{ verdict: "refused", path, reason: `husk knows ${Object.values(ownAnnotations).join(" and ")} alone` }];
+      if (!known) return [{ verdict: "refused", path, reason: `husk knows ${Object.values(ownAnnotations).join(", ")} alone` }];
       if (allowed.includes(name)) return [];
       return [{ verdict: "refused", path, reason: "the administrator does not allow it (allow.annotations)" }];
     });
