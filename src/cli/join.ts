@@ -24,6 +24,7 @@ import { type Log, openLog } from "./log.ts";
 import { reporting, servedCall } from "./served-call.ts";
 import { Session } from "./session.ts";
 import type { Supervision } from "./supervisor.ts";
+import { tellerOf } from "./teller.ts";
 
 /** How long the supervisor may say nothing, in milliseconds: its first word needs nothing of the guest, nor of hooks. */
 const wordWithinMs = 30_000;
@@ -50,7 +51,8 @@ export async function serveJoin(request: Params, front: Socket, supervise: (supe
   const call = servedCall(request);
   if (call.verb !== "run" && call.verb !== "create") throw new HuskError("internal", `"${call.verb}" makes no container`);
   await reporting(session, openLog(call.globals, false), async (log) => {
-    await supervise({ call, session, log, trace: new Trace(Date.now()), bundle: await loadBundle(call.bundle) });
+    const trace = new Trace(Date.now());
+    await supervise({ call, session, log, trace, teller: tellerOf(call.id, trace, log), bundle: await loadBundle(call.bundle) });
   });
 }
 

@@ -22,6 +22,7 @@ import { complain } from "./output.ts";
 import { Session } from "./session.ts";
 import { sessionCall } from "./session-options.ts";
 import type { carryOut, Planned, plan, Supervision } from "./supervisor.ts";
+import { tellerOf } from "./teller.ts";
 
 /** The descriptor on which the pool is told. */
 const poolDescriptor = 3;
@@ -135,7 +136,8 @@ async function judge(member: Member, front: Socket, line: string, work: Work): P
     if (disks.length > 0) throw new HuskError("unsupported", "the sandbox has no disks");
     if (session.signal.aborted) throw session.signal.reason as Error;
     session.take();
-    return { supervision: { call, session, log: openLog(call.globals, false), trace, bundle }, planned };
+    const log = openLog(call.globals, false);
+    return { supervision: { call, session, log, trace, teller: tellerOf(call.id, trace, log), bundle }, planned };
   } catch (error) {
     session?.decline(error instanceof OtherMachine ? error.key : undefined);
     if (session === undefined) front.destroy();
@@ -165,6 +167,7 @@ async function serve(member: Member, { supervision, planned }: Taking, work: Wor
     const message = explain(error);
     log.error(message);
     session.fail(message, exitStatus(error));
+    supervision.teller.tell(`husk ${supervision.call.verb}`, supervision.trace.startMs, error);
   } finally {
     await member.sandbox.close(0);
     await session.close();

@@ -14,6 +14,7 @@ import type { ProcessOutcome } from "../sandbox/guest-process.ts";
 import { networkNamespace } from "../sandbox/plan-container.ts";
 import { runFolder } from "../sandbox/run-folder.ts";
 import { type Starter, Supervisor } from "../sandbox/supervisor.ts";
+import type { Teller } from "../sandbox/telling.ts";
 import { Trace } from "../sandbox/trace.ts";
 import { type Log, openLog } from "./log.ts";
 import { PidFile } from "./pid-file.ts";
@@ -21,6 +22,7 @@ import { type PlanMachine, type Prepared, type PrepareOptions, prepare, prepareJ
 import { Session, type TerminalSize } from "./session.ts";
 import { parseSession, type SessionCall } from "./session-options.ts";
 import { openSupervisorLog } from "./supervisor-log.ts";
+import { tellerOf } from "./teller.ts";
 
 export type Call = Extract<SessionCall, { readonly verb: "run" | "create" | "restore" }>;
 
@@ -32,6 +34,8 @@ async function main(): Promise<void> {
   const session = await Session.open();
   trace.mark("Node and husk loaded");
   let log: Log | undefined;
+  let teller: Teller | undefined;
+  let operation = "husk";
   try {
     const call = parseSession(process.argv.slice(2));
     if (call.verb === "print") {
@@ -41,18 +45,21 @@ async function main(): Promise<void> {
     }
     if (call.verb === "exec") throw new HuskError("internal", "exec is not the supervisor's");
     log = openLog(call.globals, false);
+    teller = tellerOf(call.id, trace, log);
+    operation = `husk ${call.verb}`;
     const bundle = await loadBundle(call.bundle);
     const netns = networkNamespace(bundle);
     const neighbour = netns === null ? undefined : (await import("../sandbox/neighbour.ts")).findNeighbour(call.globals.root, netns);
     if (neighbour !== undefined && call.verb === "restore") {
       throw new HuskError("unsupported", "a checkpoint is a whole sandbox's: it cannot be restored into that of another container");
     }
-    if (neighbour === undefined) await supervise({ call, session, log, trace, bundle });
+    if (neighbour === undefined) await supervise({ call, session, log, trace, teller, bundle });
     else await (await import("./join.ts")).handOver(call, session, neighbour, log);
   } catch (error) {
     const message = explain(error);
     log?.error(message);
     session.fail(message, exitStatus(error));
+    teller?.tell(operation, trace.startMs, error);
   } finally {
     await session.close();
   }
@@ -64,6 +71,7 @@ export interface Supervision {
   readonly session: Session;
   readonly log: Log;
   readonly trace: Trace;
+  readonly teller: Teller;
   readonly bundle: Bundle;
 }
 
@@ -140,7 +148,7 @@ function isForeground(call: Call): boolean {
 
 /** Has the container made, and stays with it until it has stopped. */
 async function seeThrough(
-  { call, session, log, trace }: Supervision,
+  { call, session, log, trace, teller }: Supervision,
   config: Config,
   notes: readonly string[],
   make: (starter: Starter) => Promise<Supervisor>,
@@ -160,10 +168,12 @@ async function seeThrough(
       if (supervisorLog === undefined) throw error; // otherwise the engine has taken its log away with the container: others may go on
     }
   };
+  const operation = `husk ${call.verb}`;
   const supervisor = await make({
     attach: (socket: string, token: string) => session.attach({ socket, token, detach: !foreground }),
     warn,
     isStandIn: foreground,
+    tellStart: (start) => teller.around("husk start", start),
     serveSession: (request: Params, front: Socket, served: Supervisor): void => {
       // Loaded at the first call: most containers see none.
       const serving =
@@ -187,6 +197,7 @@ async function seeThrough(
       throw error;
     }
   }
+  teller.tell(operation, trace.startMs);
   if (call.trace && foreground) supervisor.say(`${trace.waterfall()}\n`);
   if (!foreground) {
     if (call.trace) session.print(`${trace.waterfall()}\n`, "stderr");

@@ -45,6 +45,8 @@ export interface Starter {
   readonly warn: (message: string) => void;
   /** Whether the caller itself is the stand-in: then what husk has to say is said by the stand-in, and by nobody else. */
   readonly isStandIn: boolean;
+  /** Does what starts the container after its creation, and tells of it whoever wants to know. */
+  readonly tellStart: (start: () => Promise<void>) => Promise<void>;
   /** Serves a session that came by the control socket: `request` is its first line. */
   readonly serveSession: (request: Params, front: Socket, supervisor: Supervisor) => void;
 }
@@ -204,10 +206,7 @@ export class Supervisor {
     await this.kill(SIGKILL);
   }
 
-  /**
-   * Gives back everything, the run folder last. The container must have stopped. Throws `host` where something could not be given back; the run folder
-   * with its ledger stays then, for `husk delete` or `husk gc` to try again.
-   */
+  /** Gives back everything, the run folder last. The container must have stopped. Throws `host` where something stays, for others to try again. */
   async remove(): Promise<void> {
     await this.#control?.close();
     await this.#freeStandIn();
@@ -258,7 +257,7 @@ export class Supervisor {
     const update = (resources: Resources) => hosted.limits.change(id, container, resources);
     this.#control = await serveControl(folder.socket, {
       ...serveContainer(container, {
-        start: () => this.start(),
+        start: () => this.#starter.tellStart(() => this.start()),
         state: () => this.#record,
         update,
         kill: (signal, all) => this.kill(signal, all),

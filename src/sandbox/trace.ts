@@ -1,12 +1,9 @@
 /** Where the time goes on the way to a running container: marks, and the waterfall that `--trace` prints of them. */
-
-interface Mark {
-  readonly name: string;
-  readonly atMs: number;
-}
+import type { Mark } from "../telemetry/telemetry.ts";
 
 export class Trace {
   readonly #originMs: number;
+  /** Their times are counted from the origin. */
   readonly #marks: Mark[] = [];
 
   /** `originMs`: when it all began, in the clock of `Date.now()`; the process's own start where nobody knows better. */
@@ -17,6 +14,16 @@ export class Trace {
   /** Notes that what `name` says has just been reached. */
   mark(name: string): void {
     this.#marks.push({ name, atMs: performance.timeOrigin + performance.now() - this.#originMs });
+  }
+
+  /** When it all began, in milliseconds since 1970. */
+  get startMs(): number {
+    return this.#originMs;
+  }
+
+  /** What has been reached, in the clock of `Date.now()`. */
+  get marks(): readonly Mark[] {
+    return this.#marks.map(({ name, atMs }) => ({ name, atMs: this.#originMs + atMs }));
   }
 
   /** A line a mark: when it was reached, how long after the one before it, and a bar on the whole's scale. */

@@ -39,6 +39,8 @@ export interface SandboxNeeds extends Pick<ContainerPlan, "netns" | "shown" | "d
   readonly id: string;
   /** Whose resources are the virtual machine's size. */
   readonly spec: Spec;
+  /** Is told what has been reached. */
+  readonly mark?: (phase: string) => void;
   /** How the virtual machine is planned that goes on from a checkpoint. */
   readonly planRestore?: () => Promise<VmPlan>;
 }
@@ -192,10 +194,11 @@ export class Pod {
     await giveBackLedger(this.#ledger, this.helper);
   }
 
-  async #launch({ id, spec, netns, shown, disks, cgroup, planRestore }: SandboxNeeds): Promise<HostedSandbox> {
-    const { vm, accelerator, cgroupLimits, sizing, notes } = await (planRestore === undefined
+  async #launch({ id, spec, netns, shown, disks, cgroup, planRestore, mark = () => {} }: SandboxNeeds): Promise<HostedSandbox> {
+    const { vm, accelerator, cgroupLimits, sizing, madeTemplate, notes } = await (planRestore === undefined
       ? planVm(spec, this.config, this.#namespace)
       : planRestore());
+    mark(madeTemplate ? "template made" : "VM planned");
     for (const note of [accelerator.reason, ...notes]) this.log.info(note);
     rmSync(join(this.#folder, "agent.sock"), { force: true }); // of the sandbox before
     const hosted = HostedSandbox.launch({
@@ -218,10 +221,11 @@ export class Pod {
       sizing,
       warn: (message) => this.log.warn(message),
       observer: {
-        mark: () => {},
+        mark,
         templateFailed: (reason) => this.log.warn(`the template failed, so the VM boots: ${reason}`),
       },
     });
+    mark("VM launched");
     this.#claim = hosted.sandbox.netns().then((path) => claimNetwork(path, this.#address, this.#ledger));
     this.#claim.catch(() => {}); // whoever awaits it gets it
     hosted.connect().then(

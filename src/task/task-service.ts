@@ -30,8 +30,10 @@ import { Status } from "../gen/containerd/types/task.ts";
 import type { Any } from "../gen/google/protobuf/any.ts";
 import type { GuestNamespace } from "../oci/support.ts";
 import { parseProcess, parseResources } from "../oci/validate.ts";
+import { Teller } from "../sandbox/telling.ts";
+import { Trace } from "../sandbox/trace.ts";
 import { packAny } from "../ttrpc/any.ts";
-import type { Handlers } from "../ttrpc/service.ts";
+import type { CallContext, Handlers } from "../ttrpc/service.ts";
 import { TtrpcError } from "../ttrpc/ttrpc-error.ts";
 import { judgeOptions } from "./create-options.ts";
 import type { EventPublisher } from "./events.ts";
@@ -68,8 +70,13 @@ export class TaskService {
   /** The Task service's methods, those of version 2 and of version 3, which are the same. */
   handlers(): Handlers<typeof TaskDefinition> {
     return {
-      create: (request) => this.#create(request),
-      start: ({ id, execId }) => this.#start(id, execId),
+      create: (request, { metadata }) => this.#tell("husk create", request.id, metadata, (trace) => this.#create(request, trace)),
+      start: ({ id, execId }, { metadata }) =>
+        this.#tell(execId === "" ? "husk start" : "husk exec", id, metadata, async (trace) => {
+          const started = await this.#start(id, execId);
+          trace.mark("program runs");
+          return started;
+        }),
       state: ({ id, execId }) => this.#state(id, execId),
       delete: (request) => this.#delete(request),
       pids: ({ id }) => ({ processes: this.#pids(this.#task(id)) }),
@@ -104,7 +111,23 @@ export class TaskService {
     return task?.namespaces ?? (this.#options.isSandboxPid(pid) ? "sandbox" : undefined);
   }
 
-  async #create(request: CreateTaskRequest): Promise<{ pid: number }> {
+  /** Does what containerd asks for, and tells OpenTelemetry of it, where that is configured; containerd says of what it is a part. */
+  async #tell<T>(name: string, container: string, metadata: CallContext["metadata"], work: (trace: Trace) => Promise<T>): Promise<T> {
+    const { namespace, pod } = this.#options;
+    const trace = new Trace(Date.now());
+    const [traceparent, tracestate] = [metadata.get("traceparent")?.[0], metadata.get("tracestate")?.[0]];
+    const attributes = { "containerd.namespace": namespace };
+    const teller = new Teller({
+      trace,
+      container,
+      attributes,
+      parent: { traceparent, tracestate },
+      warn: (message) => pod.log.warn(message),
+    });
+    return await teller.around(name, () => work(trace));
+  }
+
+  async #create(request: CreateTaskRequest, trace: Trace): Promise<{ pid: number }> {
     const { id, bundle, rootfs, terminal, stdin, stdout, stderr, checkpoint, options } = request;
     const notes = judgeOptions(options);
     if (this.#tasks.has(id)) throw new HuskError("already-exists", `container "${id}" already exists`);
@@ -119,6 +142,7 @@ export class TaskService {
         rootfs,
         names: { terminal, stdin, stdout, stderr },
         checkpoint,
+        mark: (phase) => trace.mark(phase),
         namespacesOf: (pid) => this.#namespacesOf(pid),
         onMemoryKill: () => this.#publish("/tasks/oom", packAny(TaskOOM, { containerId: id })),
       });

@@ -39,6 +39,8 @@ export interface TaskOptions {
   readonly names: StdioNames;
   /** The folder of the checkpoint that it goes on from; "": it begins. */
   readonly checkpoint: string;
+  /** Is told what has been reached. */
+  readonly mark: (phase: string) => void;
   /** Whose namespaces those of a stand-in of this PID are in the guest, where it is one of the sandbox's. */
   readonly namespacesOf: (pid: number) => GuestNamespace | undefined;
   /** Told when a process of the container was killed for want of memory; before its end where it is the init. */
@@ -90,6 +92,7 @@ export class Task {
       const plan = await planContainer(bundle, { id: options.id, guestId, size: null, guestNamespace, ...memory }, pod.config.allow);
       for (const [host, guest] of plan.memory) pod.memory.set(host, guest);
       for (const note of plan.notes) pod.log.info(note);
+      options.mark("bundle read and checked");
       const stdio = await TaskStdio.open(options.names, options);
       task = new Task(pod, options, bundle, plan, stdio, image);
       await task.#create();
@@ -214,7 +217,8 @@ export class Task {
   async #create(): Promise<void> {
     const { pod, plan } = { pod: this.#pod, plan: this.#plan };
     const { spec } = this.bundle;
-    const needs = { ...plan, id: this.id, spec: isPause(spec.annotations) ? podSpec(spec) : spec };
+    const { mark } = this.#options;
+    const needs = { ...plan, id: this.id, mark, spec: isPause(spec.annotations) ? podSpec(spec) : spec };
     const membership = await pod.join(
       this,
       this.#image === undefined ? needs : { ...needs, planRestore: await this.#planRestore(this.#image) },
@@ -254,8 +258,10 @@ export class Task {
     const prepared = Promise.race([prepare(), failed]);
     const image = this.#image;
     const pid = await (image === undefined ? hosted.startWith(prepared) : hosted.sandbox.whileStarting(prepared));
+    mark("guest's agent answers, stand-in placed");
     if (!membership.isLead) await this.#admit(hosted);
     const { joined, ...way } = image === undefined ? await this.#begin(container) : this.#continue(hosted, container, image);
+    mark("container created");
     this.#init = new InitProcess({
       container,
       joined,
