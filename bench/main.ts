@@ -61,8 +61,10 @@ async function beside(): Promise<void> {
   const figures: FigureResult[] = [];
   for (const [name, make] of parts) figures.push(...(await measurePart(name, make, host, settings, tell)));
   const report = { at: new Date().toISOString(), commit: commit(), machine: machine(), runs: settings.runs, figures };
-  console.log(`${reportTable(report)}\n\n${goalTable(report)}\n`);
-  console.log(`Medians of ${settings.runs} runs in turn. Kept in:\n${keepReport(report, join(import.meta.dirname, "results")).join("\n")}`);
+  console.log(`${reportTable(report)}\n\n${goalTable(report)}`);
+  console.log(
+    `${settings.runs === 1 ? "One run" : `Medians of ${settings.runs} runs`} in turn. Kept in:\n${keepReport(report, join(import.meta.dirname, "results")).join("\n")}`,
+  );
 }
 
 /** Answers the exit status. */

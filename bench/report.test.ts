@@ -33,7 +33,12 @@ test("a line for each thing that was measured, with what husk's is by it", () =>
 });
 
 test("goals are said to be met or missed", () => {
-  expect(goalTable(report).split("\n").slice(2)).toEqual(["exec    2.00 x runc, at most 2  met", "exec       60.0 ms, at most 50  missed"]);
+  expect(goalTable(report).split("\n").slice(2)).toEqual([
+    "exec    2.00 x runc, at most 2  met",
+    "exec       60.0 ms, at most 50  missed",
+    "",
+  ]);
+  expect(goalTable({ ...report, figures: report.figures.map((figure) => ({ ...figure, goals: [] })) })).toBe("");
 });
 
 test("the page has everything in it, and loads nothing", () => {

@@ -42,10 +42,10 @@ export function reportTable({ figures }: Report): string {
   return table(["figure", "of", "median", "spread", "husk's by it"], rows);
 }
 
-/** The goals for a terminal, met and missed. */
+/** The goals for a terminal, met and missed; nothing where there are none. */
 export function goalTable({ figures }: Report): string {
   const rows = figures.flatMap((figure) => figure.goals.map((goal) => [figure.name, goalText(goal, figure), goal.met ? "met" : "missed"]));
-  return table(["figure", "goal", ""], rows);
+  return rows.length === 0 ? "" : `${table(["figure", "goal", ""], rows)}\n`;
 }
 
 /** The page: one file that needs no other. */
