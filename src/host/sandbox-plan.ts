@@ -8,8 +8,8 @@ export interface SandboxPlan {
   readonly listen: readonly { readonly fd: number; readonly path: string }[];
   /** Files and block devices opened in the host's mount namespace. */
   readonly open: readonly { readonly fd: number; readonly path: string; readonly write: boolean }[];
-  /** Memory that programs share under a descriptor's number, all zeroes at first. */
-  readonly memory: readonly { readonly fd: number; readonly bytes: number }[];
+  /** Memory that programs share under a descriptor's number, all zeroes at first; or a template's, which nobody can write to any more. */
+  readonly memory: readonly { readonly fd: number; readonly bytes: number; readonly template?: TemplateMemory }[];
   readonly tree: { readonly readonly: readonly string[]; readonly devices: readonly SandboxDevice[] };
   /** Who QEMU runs as. */
   readonly user: { readonly uid: number; readonly gid: number };
@@ -17,6 +17,17 @@ export interface SandboxPlan {
   readonly processes: readonly SandboxProgram[];
   /** A program that gives back what the kernel does not, run on the host once everything is dead, where the supervisor was killed; []: none. */
   readonly remains: readonly string[];
+}
+
+/** What a template's memory holds, and how it is found where another sandbox has it already. */
+export interface TemplateMemory {
+  /** Tells it apart from any other content. */
+  readonly name: string;
+  readonly ram: string;
+  /** Of `ram` (`husk-helper template sum`). */
+  readonly sum: string;
+  /** The file that says who has it, read and written by helpers alone; absent: no other sandbox gets it. */
+  readonly record?: string;
 }
 
 export type SandboxDevice = "kvm" | "net/tun" | "vhost-net" | "vhost-vsock";
@@ -43,4 +54,6 @@ export interface SandboxProgram {
   /** A unix socket bound for it in the sandbox's tree, inherited as `socketFd`. */
   readonly socket?: string;
   readonly socketFd?: number;
+  /** Its writable mappings of a template's memory are private ones. */
+  readonly privateMemory?: true;
 }

@@ -9,12 +9,12 @@
  */
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { chownSync, closeSync, openSync, rmSync, statSync, writeSync } from "node:fs";
+import { chownSync, closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { demandCopyable, type HostDisk, sizeOf, witnessOf } from "../checkpoint/disks.ts";
 import { maxStateBytes, NewImage } from "../checkpoint/image.ts";
 import { type Manifest, newManifest, type Restorer, type SavedDisk } from "../checkpoint/manifest.ts";
-import { savePages } from "../checkpoint/pages.ts";
+import { residentBytes, type Saved, saveMemory, savePages } from "../checkpoint/pages.ts";
 import { HuskError } from "../errors.ts";
 import { withDeadline } from "../host/deadline.ts";
 import { processorDigest } from "../template/shape.ts";
@@ -80,8 +80,9 @@ export async function takeCheckpoint(what: Checkpointed, options: CheckpointOpti
   }
   const { links } = hosted;
   const { bootMs } = spec.deadlines;
+  const resident = await residentBytes(spec.programs.helper, sandbox.memory);
   // From here on nobody else takes one.
-  const { outputs, outsideConnections } = await agent.call("prepareCheckpoint", { residentBytes: residentBytes(sandbox) }, bootMs);
+  const { outputs, outsideConnections } = await agent.call("prepareCheckpoint", { residentBytes: resident }, bootMs);
   try {
     await sandbox.outputs.caughtUp(outputs, bootMs);
     await saveTo(options, sandbox, what, links);
@@ -111,11 +112,6 @@ async function saveTo(
   }
 }
 
-/** How much of the guest's memory the host holds. */
-function residentBytes({ memoryPath }: Sandbox): bigint {
-  return BigInt(statSync(memoryPath).blocks) * 512n;
-}
-
 /** Everything that is done while the machine is paused. Where it fails, or the machine is to go on, it goes on. */
 async function save(
   sandbox: Sandbox,
@@ -127,7 +123,7 @@ async function save(
   const { spec, vm } = sandbox;
   try {
     const sha256 = await saveState(sandbox, vm, image);
-    const memory = await saveMemory(sandbox, image, leaveRunning);
+    const memory = await writeMemory(sandbox, image, leaveRunning);
     const disks = await saveDisks(spec, image, leaveRunning);
     const { vcpus, limits, networkPorts, memoryBytes } = spec;
     image.publish(
@@ -195,13 +191,12 @@ async function receive(connection: Socket, file: number): Promise<string> {
   return hash.digest("hex");
 }
 
-/** The memory of the paused machine, from QEMU's own descriptor of it. */
-async function saveMemory({ spec, memoryPath }: Sandbox, image: NewImage, giveBack: boolean) {
-  const [memory, file] = [openSync(memoryPath, "r+"), image.create("memory")];
+/** The memory of the paused machine. */
+async function writeMemory({ spec, memory }: Sandbox, image: NewImage, giveBack: boolean): Promise<Saved> {
+  const file = image.create("memory");
   try {
-    return await savePages(spec.programs.helper, memory, file, giveBack ? ["packed", "give-back"] : ["packed"]);
+    return await saveMemory(spec.programs.helper, memory, file, giveBack);
   } finally {
-    closeSync(memory);
     closeSync(file);
   }
 }

@@ -1,5 +1,6 @@
 /** One attempt at a sandbox's VM: its processes on the host, from their start to their end, whether it is booted or cloned from a template. */
 import { demandSameQemu } from "../checkpoint/manifest.ts";
+import type { GuestMemory } from "../checkpoint/pages.ts";
 import { explain, HuskError } from "../errors.ts";
 import { joinCgroups } from "../host/cgroups.ts";
 import { withDeadline } from "../host/deadline.ts";
@@ -12,7 +13,15 @@ import { GuestConsole } from "../vmm/guest-console.ts";
 import { agentPortId } from "../vmm/machine.ts";
 import { pluggedDevices } from "../vmm/qemu/command-line.ts";
 import { QemuVm } from "../vmm/qemu/qemu-vm.ts";
-import { channelCount, memoryDescriptor, planMachine, planSandbox, type SandboxSpec, stateDescriptor } from "./sandbox-plan.ts";
+import {
+  channelCount,
+  mapsTemplate,
+  memoryDescriptor,
+  planMachine,
+  planSandbox,
+  type SandboxSpec,
+  stateDescriptor,
+} from "./sandbox-plan.ts";
 
 /** QEMU takes a lock on a disk that it writes to, as late as when the machine goes on. */
 function inUse(error: unknown): never {
@@ -80,11 +89,11 @@ export class Launch {
     this.#mayGoOn.resolve();
   }
 
-  /** The guest's memory, as a file that can be opened as long as QEMU lives. Throws `host` where it does not run. */
-  get memoryPath(): string {
+  /** Where the guest's memory is. Throws `host` where QEMU does not run. */
+  get memory(): GuestMemory {
     const pid = this.#process.programPid("qemu");
     if (pid === undefined) throw new HuskError("host", "QEMU does not run yet");
-    return `/proc/${pid}/fd/${memoryDescriptor}`;
+    return { path: `/proc/${pid}/fd/${memoryDescriptor}`, mappedBy: mapsTemplate(this.spec) ? pid : null };
   }
 
   /** Shows a further host path to the guest, below the shared folder. */
@@ -125,11 +134,8 @@ export class Launch {
   }
 
   async #restore(mark: (phase: string) => void): Promise<void> {
-    const copied = this.#process.programEnd(copier).then(({ code }) => {
-      if (code !== 0)
-        throw new HuskError("host", "the saved memory could not be copied", { cause: this.#process.stderr.lines(1).join("") });
-      mark("saved memory copied");
-    });
+    // A template's memory that is mapped is in place before QEMU starts.
+    const copied = mapsTemplate(this.spec) ? Promise.resolve() : this.#copied(mark);
     const died = this.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
     for (const promise of [copied, died]) promise.catch(() => {}); // they may come when something else has failed already
     const opened = this.vm.then((vm) => {
@@ -156,6 +162,12 @@ export class Launch {
       throw error;
     }
     mark(checkpoint === undefined ? "restored from the template" : "restored from the checkpoint");
+  }
+
+  async #copied(mark: (phase: string) => void): Promise<void> {
+    const { code } = await this.#process.programEnd(copier);
+    if (code !== 0) throw new HuskError("host", "the saved memory could not be copied", { cause: this.#process.stderr.lines(1).join("") });
+    mark("saved memory copied");
   }
 
   /** The first program to end takes the whole sandbox with it. What all of them said is complete only once all are gone. */

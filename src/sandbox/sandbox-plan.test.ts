@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Template } from "../template/store.ts";
-import { planSandbox, type SandboxSpec, sharedFolders } from "./sandbox-plan.ts";
+import { planMachine, planResumed, planSandbox, type SandboxSpec, sharedFolders } from "./sandbox-plan.ts";
 
 const spec: SandboxSpec = {
   id: "a",
@@ -73,14 +73,15 @@ test("QEMU gets the guest image as descriptors, and has no path to it, nor to an
   expect(tree.readonly.some((path) => path.startsWith("/b/") || path.startsWith("/cache"))).toBe(false);
 });
 
-test("a clone copies its template's memory itself, and QEMU sees the copy and the state alone", () => {
-  const template: Template = {
-    key: "k",
-    folder: "/t/k",
-    ram: "/t/k/ram",
-    state: "/t/k/state",
-    manifest: { machine: "m", createdAt: "", ramBytes: spec.memoryBytes, ramChanged: "1", ramSum: "0a0b0c0d", stateSha256: "" },
-  };
+const template: Template = {
+  key: "k",
+  folder: "/t/k",
+  ram: "/t/k/ram",
+  state: "/t/k/state",
+  manifest: { machine: "m", createdAt: "", ramBytes: spec.memoryBytes, ramChanged: "1", ramSum: "0a0b0c0d", stateSha256: "ab".repeat(32) },
+};
+
+test("a clone that shares folders copies its template's memory itself, and QEMU sees the copy and the state alone", () => {
   const { open, memory, processes } = planSandbox({ ...spec, template }, 1);
   expect(open).toEqual([
     { fd: 10, path: "/t/k/ram", write: false },
@@ -92,4 +93,21 @@ test("a clone copies its template's memory itself, and QEMU sees the copy and th
   expect(copy).toMatchObject({ user: "user", fds: [10, 11] });
   expect(qemu?.fds).toEqual([4, 5, 11, 12, 6]);
   expect(qemu?.argv.join(" ")).not.toMatch(/-kernel|vhost-user-fs-pci/);
+  expect(qemu).not.toHaveProperty("privateMemory");
+});
+
+test("a clone that shares nothing copies nothing: it has the template's memory with all others, and QEMU maps it privately", () => {
+  const { open, memory, processes } = planSandbox({ ...spec, template, shares: false, mounts: [] }, 1);
+  expect(open).toEqual([{ fd: 12, path: "/t/k/state", write: false }]);
+  const name = "husk-k-0a0b0c0d-abababababababab";
+  expect(memory).toEqual([
+    { fd: 11, bytes: spec.memoryBytes, template: { name, ram: "/t/k/ram", sum: "0a0b0c0d", record: "/t/k/holder" } },
+  ]);
+  expect(processes).toMatchObject([{ name: "qemu", fds: [4, 5, 11, 12, 6], privateMemory: true }]);
+});
+
+test("a checkpoint of a clone that maps its template goes on in memory of its own", () => {
+  const cloned = { ...spec, template, shares: false, mounts: [] };
+  expect(planMachine(cloned, 0).memory).toEqual({ kind: "template", bytes: spec.memoryBytes, descriptor: 11 });
+  expect(planResumed(cloned).memory).toEqual({ kind: "own", bytes: spec.memoryBytes, descriptor: 11, folders: [] });
 });

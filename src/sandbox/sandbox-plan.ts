@@ -4,13 +4,13 @@ import type { Image } from "../checkpoint/image.ts";
 import type { SandboxDevice, SandboxMount, SandboxPlan, SandboxProgram } from "../host/sandbox-plan.ts";
 import { firstExtraDescriptor } from "../host/sandbox-process.ts";
 import { type ImageDisk, sharePoint } from "../storage/container-storage.ts";
-import { type CloneDescriptors, type CloneSource, cloneParts } from "../template/clone.ts";
+import { type CloneDescriptors, type CloneSource, copyParts, privateParts } from "../template/clone.ts";
 import { devicePorts } from "../template/shape.ts";
 import { type SharePrograms, share, shareServer } from "../template/share.ts";
 import type { Template } from "../template/store.ts";
 import { hypervisorTree, hypervisorUser } from "../vmm/confinement.ts";
 import type { Accelerator, AgentChannel, Disk, GuestImage, Machine, MachineSize, Memory, Origin } from "../vmm/machine.ts";
-import { qemuArguments } from "../vmm/qemu/command-line.ts";
+import { qemuProgram } from "../vmm/qemu/program.ts";
 
 /** Everything that shapes a sandbox. */
 export interface SandboxSpec {
@@ -79,24 +79,14 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
   const uid = hypervisorUser(helperPid);
   const contextId = firstContextId + helperPid;
   const machine = planMachine(spec, contextId);
-  const saved = savedMachine(spec);
-  const origin = saved === null ? bootParts(spec) : restoreParts(saved, spec.programs.helper);
+  const origin = originParts(spec);
   const programs: SandboxProgram[] = [...origin.programs];
   if (spec.channel === "vsock") programs.push(relay(spec.programs.helper, contextId));
   if (spec.shares) programs.push(shareServer(spec.programs, descriptors.shares));
   const channelDescriptors = spec.channel === "serial" ? [descriptors.agent] : [];
-  programs.push({
-    name: "qemu",
-    argv: [spec.programs.qemu, ...qemuArguments(machine)],
-    user: "user",
-    fds: [
-      descriptors.control,
-      descriptors.console,
-      ...origin.forQemu,
-      ...channelDescriptors,
-      ...machine.disks.map((disk) => disk.descriptor),
-    ],
-  });
+  const diskDescriptors = machine.disks.map((disk) => disk.descriptor);
+  const forQemu = [descriptors.control, descriptors.console, ...origin.forQemu, ...channelDescriptors, ...diskDescriptors];
+  programs.push(qemuProgram(spec.programs.qemu, machine, forQemu));
   return {
     netns: spec.netns,
     cgroups: spec.cgroups,
@@ -119,6 +109,20 @@ type OriginParts = Pick<SandboxPlan, "open" | "memory"> & {
   readonly forQemu: readonly number[];
 };
 
+function originParts(spec: SandboxSpec): OriginParts {
+  if (mapsTemplate(spec)) {
+    const parts = privateParts(spec.template, cloneDescriptors);
+    return { ...parts, programs: [], forQemu: [cloneDescriptors.memory, cloneDescriptors.state] };
+  }
+  const saved = savedMachine(spec);
+  return saved === null ? bootParts(spec) : restoreParts(saved, spec.programs.helper);
+}
+
+/** Whether the machine's RAM is the template's, mapped privately: nobody but QEMU has to map it. */
+export function mapsTemplate(spec: SandboxSpec): spec is SandboxSpec & { readonly template: Template } {
+  return spec.template !== null && spec.checkpoint === undefined && !spec.shares;
+}
+
 function bootParts({ image, memoryBytes }: SandboxSpec): OriginParts {
   const { kernel, initramfs } = descriptors;
   const open = [
@@ -130,7 +134,7 @@ function bootParts({ image, memoryBytes }: SandboxSpec): OriginParts {
 }
 
 function restoreParts(saved: CloneSource, helper: string): OriginParts {
-  const { open, memory, program } = cloneParts(saved, helper, cloneDescriptors);
+  const { open, memory, program } = copyParts(saved, helper, cloneDescriptors);
   return { open, memory, programs: [program], forQemu: [cloneDescriptors.memory, cloneDescriptors.state] };
 }
 
@@ -176,12 +180,15 @@ export function planMachine(spec: SandboxSpec, contextId: number): Machine {
 
 /** The same machine as it would be resumed from a checkpoint. */
 export function planResumed(spec: SandboxSpec): Machine {
-  return { ...planMachine(spec, 0), origin: { kind: "resume" } };
+  return { ...planMachine(spec, 0), origin: { kind: "resume" }, memory: ownMemory(spec) };
 }
 
-/** In a file always: a checkpoint takes it from there. */
-function planMemory({ memoryBytes: bytes, shares }: SandboxSpec): Memory {
-  return { kind: "file", bytes, descriptor: memoryDescriptor, folders: shares ? [share] : [] };
+function planMemory(spec: SandboxSpec): Memory {
+  return mapsTemplate(spec) ? { kind: "template", bytes: spec.memoryBytes, descriptor: memoryDescriptor } : ownMemory(spec);
+}
+
+function ownMemory({ memoryBytes: bytes, shares }: SandboxSpec): Memory {
+  return { kind: "own", bytes, descriptor: memoryDescriptor, folders: shares ? [share] : [] };
 }
 
 function planOrigin({ template, checkpoint, image }: SandboxSpec): Origin {

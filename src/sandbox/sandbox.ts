@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { rmSync } from "node:fs";
 import type { AgentClient } from "../agent/agent-client.ts";
+import type { GuestMemory } from "../checkpoint/pages.ts";
 import { explain, HuskError } from "../errors.ts";
 import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
@@ -130,9 +131,9 @@ export class Sandbox {
     this.#launch.goOn();
   }
 
-  /** The guest's memory, as a file. */
-  get memoryPath(): string {
-    return this.#launch.memoryPath;
+  /** Where the guest's memory is. */
+  get memory(): GuestMemory {
+    return this.#launch.memory;
   }
 
   /** Where a socket in QEMU's tree is, as the host sees it. */

@@ -1,5 +1,10 @@
-/** What a sandbox that is cloned from a template needs on the host, as parts of its plan. */
+/**
+ * What a sandbox that is cloned from a template needs on the host, as parts of its plan. A clone that shares folders with the host lives in a copy of the
+ * template's RAM, since their daemon maps it as well; all others have one memory in common, of which each maps privately.
+ */
+import { join } from "node:path";
 import type { SandboxPlan, SandboxProgram } from "../host/sandbox-plan.ts";
+import type { Template } from "./store.ts";
 
 /** A machine that lies in files: a template, or a checkpoint. */
 export interface CloneSource {
@@ -14,7 +19,7 @@ export interface CloneSource {
 export interface CloneDescriptors {
   /** The template's RAM, which the copying program alone reads: QEMU never sees it. */
   readonly source: number;
-  /** The copy. */
+  /** The clone's RAM. */
   readonly memory: number;
   readonly state: number;
 }
@@ -22,8 +27,31 @@ export interface CloneDescriptors {
 /** The name of the program that copies the RAM. It ends with 0 once the copy is made and found whole. */
 export const copier = "memory-copy";
 
-/** The copy is made while QEMU starts, which takes longer. */
-export function cloneParts(
+/** The file beside a template's others that says which process has its memory (guest-agent/helper/src/sandbox/template_memory.rs). */
+const recordName = "holder";
+
+/** For a clone that maps the template's memory privately. `among`: whether it takes it from other clones, and they from it. */
+export function privateParts(
+  { key, folder, ram, state, manifest }: Template,
+  descriptors: Pick<CloneDescriptors, "memory" | "state">,
+  among: "all" | "none" = "all",
+): Pick<SandboxPlan, "open" | "memory"> {
+  const { ramBytes, ramSum, stateSha256 } = manifest;
+  const template = {
+    // A template that was made anew has the key of the one before.
+    name: `husk-${key}-${ramSum}-${stateSha256.slice(0, 16)}`,
+    ram,
+    sum: ramSum,
+    ...(among === "all" ? { record: join(folder, recordName) } : {}),
+  };
+  return {
+    open: [{ fd: descriptors.state, path: state, write: false }],
+    memory: [{ fd: descriptors.memory, bytes: ramBytes, template }],
+  };
+}
+
+/** For a clone that lives in a copy, which is made while QEMU starts: that takes longer. */
+export function copyParts(
   source: CloneSource,
   helper: string,
   descriptors: CloneDescriptors,

@@ -15,9 +15,10 @@ import { clockParameters } from "../vmm/clock-rate.ts";
 import { hypervisorTree, hypervisorUser } from "../vmm/confinement.ts";
 import { GuestConsole } from "../vmm/guest-console.ts";
 import { agentPortId, type Machine } from "../vmm/machine.ts";
-import { pluggedDevices, qemuArguments } from "../vmm/qemu/command-line.ts";
+import { pluggedDevices } from "../vmm/qemu/command-line.ts";
+import { qemuProgram } from "../vmm/qemu/program.ts";
 import { QemuVm } from "../vmm/qemu/qemu-vm.ts";
-import { cloneParts, copier } from "./clone.ts";
+import { copier, copyParts } from "./clone.ts";
 import { type TemplateShape, templateMachine } from "./shape.ts";
 import { share, shareServer } from "./share.ts";
 import { changeTime, hashState, type Manifest, type Template } from "./store.ts";
@@ -69,7 +70,7 @@ async function boot(shape: TemplateShape, draft: string, ram: string, state: str
       kind: "boot",
       image: { ...shape.image, kernel: `/proc/self/fd/${kernel}`, initramfs: `/proc/self/fd/${initramfs}` },
     },
-    memory: { kind: "file", bytes: shape.memoryBytes, descriptor: memory, folders: [share] },
+    memory: { kind: "own", bytes: shape.memoryBytes, descriptor: memory, folders: [share] },
     channel: { kind: "serial", descriptor: agent },
     controlDescriptor: control,
     consoleDescriptor: console,
@@ -117,7 +118,7 @@ async function prove(shape: TemplateShape, template: Template, deadlineMs: numbe
   const { control, console, agent, memory, state, source } = descriptors;
   const machine = templateMachine(shape, {
     origin: { kind: "restore" },
-    memory: { kind: "file", bytes: shape.memoryBytes, descriptor: memory, folders: [share] },
+    memory: { kind: "own", bytes: shape.memoryBytes, descriptor: memory, folders: [share] },
     channel: { kind: "serial", descriptor: agent },
     controlDescriptor: control,
     consoleDescriptor: console,
@@ -125,7 +126,7 @@ async function prove(shape: TemplateShape, template: Template, deadlineMs: numbe
   const socket = join(template.folder, "agent.sock");
   rmSync(socket);
   await using vm = new TemplateVm(shape, template.folder, () => {
-    const { program, ...parts } = cloneParts(template, shape.programs.helper, { source, memory, state });
+    const { program, ...parts } = copyParts(template, shape.programs.helper, { source, memory, state });
     return { ...parts, processes: [program, shareServer(shape.programs, descriptors.share), qemu(shape, machine, [memory, state])] };
   });
   await vm.until(async ({ process, qmp }) => {
@@ -148,8 +149,7 @@ async function prove(shape: TemplateShape, template: Template, deadlineMs: numbe
 
 function qemu(shape: TemplateShape, machine: Machine, own: readonly number[]): SandboxPlan["processes"][number] {
   const { control, console, agent } = descriptors;
-  const argv = [shape.programs.qemu, ...qemuArguments(machine)];
-  return { name: "qemu", argv, user: "user", fds: [control, console, agent, ...own] };
+  return qemuProgram(shape.programs.qemu, machine, [control, console, agent, ...own]);
 }
 
 /** What a use of the machine is given. */

@@ -60,7 +60,7 @@ export function templateKey(shape: TemplateShape, sources: ShapeSources = hostSo
   const { image, programs, memoryBytes } = shape;
   const machine = templateMachine(shape, {
     origin: { kind: "boot", image: { ...image, kernel: "kernel", initramfs: "initramfs" } },
-    memory: { kind: "file", bytes: memoryBytes, descriptor: 0, folders: [share] },
+    memory: { kind: "own", bytes: memoryBytes, descriptor: 0, folders: [share] },
     channel: { kind: "serial", descriptor: 0 },
     controlDescriptor: 0,
     consoleDescriptor: 0,

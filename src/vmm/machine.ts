@@ -22,14 +22,14 @@ export interface SharedFolder {
 export type Origin = { readonly kind: "boot"; readonly image: GuestImage } | { readonly kind: "restore" } | { readonly kind: "resume" };
 
 /**
- * The guest's RAM. A shared folder needs RAM that its daemon can map: over private RAM the mount succeeds and the first access hangs, so
- * the pair cannot be written down.
+ * The guest's RAM, in a file that the hypervisor inherits. A shared folder needs RAM that its daemon can map: over private RAM the mount succeeds and the
+ * first access hangs, so the pair cannot be written down.
  */
 export type Memory =
-  | { readonly kind: "private"; readonly bytes: number }
-  | { readonly kind: "shared"; readonly bytes: number; readonly folders: readonly SharedFolder[] }
-  /** In a file that the hypervisor inherits: a template's in the making, or the copy of one that a clone lives in. Daemons can map it. */
-  | { readonly kind: "file"; readonly bytes: number; readonly descriptor: number; readonly folders: readonly SharedFolder[] };
+  /** The machine's own: a booted one's, a template's in the making, the copy of one, or a checkpoint's. Daemons can map it. */
+  | { readonly kind: "own"; readonly bytes: number; readonly descriptor: number; readonly folders: readonly SharedFolder[] }
+  /** A template's, which all of its clones have, mapped privately: nobody else sees what one of them writes. Nobody can change the file. */
+  | { readonly kind: "template"; readonly bytes: number; readonly descriptor: number };
 
 /** A raw block image that the hypervisor inherits, open, as a descriptor; the guest knows the disk by its serial. */
 export interface Disk {

@@ -1,9 +1,10 @@
 /** Checkpoints: a container's whole virtual machine in a folder, which goes on where it was, or is refused. */
 import { execFileSync } from "node:child_process";
-import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, truncateSync, watch, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, watch, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect } from "vitest";
-import { type Bundle, makeRootfs } from "../harness/bundle.ts";
+import type { Bundle } from "../harness/bundle.ts";
+import { makeDiskImage, onDisk } from "../harness/disk.ts";
 import { type Host, test } from "../harness/host.ts";
 import { makeNetwork, type Network } from "../harness/network.ts";
 import type { Program } from "../harness/program.ts";
@@ -11,25 +12,6 @@ import { isHusk } from "../harness/runtime.ts";
 import { findPart } from "../harness/sandbox-processes.ts";
 import type { Json } from "../harness/spec.ts";
 import { Terminal } from "../harness/terminal.ts";
-
-/** A bundle that runs `script` on an ext4 image of its own, with nothing of the host's bound into it. */
-function onDisk(host: Host, script: string, changes: Json = {}): Bundle & { readonly image: string } {
-  const bundle = host.script(script, changes);
-  const image = join(bundle.path, "image");
-  makeImage(host, image);
-  const config = join(bundle.path, "config.json");
-  const spec = JSON.parse(readFileSync(config, "utf8")) as Json;
-  writeFileSync(config, JSON.stringify({ ...spec, root: { path: "image" } }));
-  return { ...bundle, image };
-}
-
-function makeImage(host: Host, image: string): void {
-  const folder = host.path(host.name("root"));
-  makeRootfs(folder);
-  writeFileSync(image, "");
-  truncateSync(image, 32 * 1024 * 1024);
-  execFileSync("mkfs.ext4", ["-q", "-F", "-d", folder, image], { stdio: "pipe" });
-}
 
 /** Answers each line with how many there were. What it counts is in the shell's memory; the file that it writes to has no name any more. */
 const counter = `exec 3<>/tmp/open; rm /tmp/open; i=0; echo ready
@@ -282,7 +264,7 @@ describe.runIf(isHusk)("a checkpoint", () => {
     );
     appendFileSync(bundle.image, "x");
     await refused(/^husk: root\.path: \S+ is not the disk as it was at the checkpoint: it has \d+ bytes, and had \d+\n$/);
-    makeImage(host, bundle.image);
+    makeDiskImage(host, bundle.image);
     await refused(/is not the disk as it was at the checkpoint: it was changed since, or is another file\n$/);
   });
 

@@ -1,66 +1,16 @@
 /** Templates: made on first use, cloned from then on, and never the reason why a container does not run. */
 import { createHash } from "node:crypto";
-import {
-  chmodSync,
-  closeSync,
-  copyFileSync,
-  existsSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  truncateSync,
-  utimesSync,
-  writeSync,
-} from "node:fs";
+import { chmodSync, copyFileSync, existsSync, readFileSync, rmSync, statSync, truncateSync, utimesSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect } from "vitest";
-import type { Bundle } from "../harness/bundle.ts";
-import { type Host, test } from "../harness/host.ts";
+import { test } from "../harness/host.ts";
 import { descendants } from "../harness/processes.ts";
 import { isHusk } from "../harness/runtime.ts";
-
-/** A host whose templates are the test's own. */
-class Templates {
-  readonly folder: string;
-  readonly env: Readonly<Record<string, string>>;
-  readonly #host: Host;
-
-  constructor(host: Host, memory = "128MiB", most = 8, more = "") {
-    this.#host = host;
-    this.folder = host.path("templates");
-    this.env = host.configuration(
-      `[template]\nmost = ${most}\nfolder = "${this.folder}"\n${more}\n[vm]\nmemory = "${memory}"\naccel = "tcg"\n`,
-    );
-  }
-
-  get names(): string[] {
-    return existsSync(this.folder) ? readdirSync(this.folder).toSorted() : [];
-  }
-
-  /** A file of the one template that there is. */
-  file(name: "ram" | "state" | "template.json"): string {
-    const [only, ...others] = this.names;
-    if (only === undefined || others.length > 0) throw new Error(`expected one template, there are ${this.names.join(", ")}`);
-    return join(this.folder, only, name);
-  }
-
-  /** Runs the bundle; answers what it said, and what husk said of it in its log. */
-  async run(bundle: Bundle): Promise<{ readonly stdout: string; readonly log: string; readonly trace: string }> {
-    const log = this.#host.path(this.#host.name("log"));
-    const args = ["--log", log, "run", "--trace", "--bundle", bundle.path, this.#host.name()];
-    const { status, stdout, stderr } = await this.#host.launch(args, { env: this.env }).ended();
-    expect({ status, stderr }).toEqual({ status: 0, stderr: expect.stringContaining("program runs") });
-    return { stdout, log: readFileSync(log, "utf8"), trace: stderr };
-  }
-}
+import { cloned, Templates } from "../harness/template-host.ts";
 
 function sha256(path: string): string {
   return createHash("sha256").update(readFileSync(path)).digest("hex");
 }
-
-const cloned = "restored from the template";
 
 describe.runIf(isHusk)("a template", () => {
   test("is made by the first sandbox, and every sandbox is cloned from it", async ({ host }) => {
@@ -162,13 +112,7 @@ describe.runIf(isHusk)("a template", () => {
     const templates = new Templates(host);
     const bundle = host.script("echo hello");
     await templates.run(bundle);
-    const ram = templates.file("ram");
-    const { mtime, atime } = statSync(ram);
-    // As a disk's fault would: nothing but the bytes shows it. Far below the kernel, where a guest always has something.
-    patch(ram, "r+", "damage", 17 * 1024 * 1024);
-    utimesSync(ram, atime, mtime);
-    const manifest = templates.file("template.json");
-    writeChangeTime(manifest, ram);
+    templates.damage();
     const damaged = await templates.run(bundle);
     expect(damaged.stdout).toBe("hello\n");
     expect(damaged.log).toMatch(/level=warning msg="the template failed, so the VM boots: .*the template's memory is damaged/);
@@ -247,15 +191,3 @@ describe.runIf(isHusk)("a template", () => {
     expect((await templates.run(bundle)).stdout).toBe("hello\n");
   });
 });
-
-/** Makes the manifest agree with the time of the RAM's file, which a test cannot set to the nanosecond. */
-function writeChangeTime(manifest: string, ram: string): void {
-  const text = readFileSync(manifest, "utf8").replace(/"ramChanged": "\d+"/, `"ramChanged": "${statSync(ram, { bigint: true }).mtimeNs}"`);
-  patch(manifest, "w", text, 0);
-}
-
-function patch(path: string, flags: "r+" | "w", text: string, at: number): void {
-  const file = openSync(path, flags);
-  writeSync(file, text, at);
-  closeSync(file);
-}

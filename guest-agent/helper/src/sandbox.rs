@@ -16,6 +16,7 @@ mod open;
 mod plan;
 mod process;
 mod shared;
+mod template_memory;
 mod tree;
 
 use std::collections::BTreeSet;
@@ -94,9 +95,11 @@ pub fn main() -> Result<ExitCode> {
     };
     let remains = plan.remains.clone();
     match launch(plan, inherited) {
-        Ok((init, link)) => {
+        Ok(Launched { init, link, held }) => {
             let signals = signals::open(&SigSet::from_iter([SUPERVISOR_DIED]))?;
-            Outer { supervisor, control, signals, init, link, remains }.serve()
+            let outcome = Outer { supervisor, control, signals, init, link, remains }.serve();
+            drop(held);
+            outcome
         }
         Err(error) => refuse(&control, &format!("{error:#}")),
     }
@@ -113,11 +116,20 @@ fn die_with_parent() -> Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie this process to its parent")
 }
 
+/// What the outer process has of the sandbox.
+struct Launched {
+    init: Pid,
+    link: Link,
+    /// Sources.held
+    held: Vec<OwnedFd>,
+}
+
 /// Carries out the part of the plan that needs the host's namespaces, and forks init.
-fn launch(plan: Plan, inherited: BTreeSet<RawFd>) -> Result<(Pid, Link)> {
+fn launch(plan: Plan, inherited: BTreeSet<RawFd>) -> Result<Launched> {
     let available = plan.check(inherited)?;
     chdir("/").context("cannot enter /")?;
-    let sources = open::Sources::open(&plan)?;
+    let mut sources = open::Sources::open(&plan)?;
+    let held = std::mem::take(&mut sources.held);
     let (ours, theirs) = Link::pair()?;
     // From here on there is something to do after the supervisor's death.
     signals::block(&SigSet::from_iter([SUPERVISOR_DIED]))?;
@@ -126,7 +138,7 @@ fn launch(plan: Plan, inherited: BTreeSet<RawFd>) -> Result<(Pid, Link)> {
     match processes::fork()? {
         None => {
             // Init must not keep the conversations alive of which it has copies.
-            drop(ours);
+            drop((ours, held));
             descriptors::close([CONTROL]);
             init::main(plan, sources, available, theirs)
         }
@@ -134,7 +146,7 @@ fn launch(plan: Plan, inherited: BTreeSet<RawFd>) -> Result<(Pid, Link)> {
             // What the processes have must end with them.
             descriptors::close(available);
             namespaces::keep_children_here()?;
-            Ok((init, ours))
+            Ok(Launched { init, link: ours, held })
         }
     }
 }

@@ -3,9 +3,12 @@
 //!
 //! - `copy`: into the memory of a clone, page by page, holes and zeroes left out; the copy is checked by the way.
 //! - `sum`: what `copy` checks.
-//! - `save`: the memory of a paused machine, or its disk, into a file, for a checkpoint; `--packed`: what is in use alone, one piece after the other.
+//! - `save`: the memory of a paused machine, or its disk, into a file, for a checkpoint; `--packed`: what is in use alone, one piece after the other;
+//!   `--process`: as that process has it, which maps the file privately. `resident`: how much that is.
 //! - `unpack`: what was saved packed, back into memory; checked by the way.
 //! - `receive`: what a hypervisor writes to a socket, into a file: QEMU 7.2 can save its state nowhere else under confinement.
+
+mod private_memory;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -25,13 +28,15 @@ use nix::sys::socket::accept;
 use nix::unistd::{Whence, lseek64};
 
 use crate::flags::Flags;
+use private_memory::PrivateMemory;
 
 const PAGE: usize = 4096;
 const ZEROES: [u8; PAGE] = [0; PAGE];
 /// Pages that are summed and written in one go: they stay in the processor's cache in between.
 const RUN: usize = 64;
 
-const USAGE: &str = "usage: husk-helper template copy --from FD --to FD --sum HEX | sum --from FD | save --from FD --to FD [--packed] [--give-back] | \
+const USAGE: &str = "usage: husk-helper template copy --from FD --to FD --sum HEX | sum --from FD | \
+     save --from FD --to FD [--packed] [--give-back | --process PID] | resident --from FD --process PID | \
      unpack --from FD --to FD --sum HEX | receive --from FD --to FD";
 
 /// Does what the first word says. Ends with 1 and a line on standard error where it cannot.
@@ -40,26 +45,35 @@ pub fn main(words: &[OsString]) -> Result<ExitCode> {
     match verb.to_str() {
         Some("copy") => {
             let flags = Flags::parse(rest, &["--from", "--to", "--sum"], &[])?;
-            let (from, to) = (descriptor(&flags, "--from")?, descriptor(&flags, "--to")?);
-            let length = from.metadata().context("cannot look at the template's memory")?.len();
-            ensure!(length > 0 && length % PAGE as u64 == 0, "the template's memory has {length} bytes, which is no number of pages");
-            let sum = walk(&from, |offset, bytes| Ok(to.write_all_at(bytes, offset)?), |_, _| Ok(()))?;
-            check_sum(sum, &flags)?;
+            copy(&descriptor(&flags, "--from")?, &descriptor(&flags, "--to")?, flags.text("--sum")?)?;
         }
         Some("unpack") => {
             let flags = Flags::parse(rest, &["--from", "--to", "--sum"], &[])?;
-            check_sum(unpack(&descriptor(&flags, "--from")?, &descriptor(&flags, "--to")?)?, &flags)?;
+            check_sum(unpack(&descriptor(&flags, "--from")?, &descriptor(&flags, "--to")?)?, flags.text("--sum")?)?;
         }
         Some("sum") => {
             let flags = Flags::parse(rest, &["--from"], &[])?;
-            let sum = walk(&descriptor(&flags, "--from")?, |_, _| Ok(()), |_, _| Ok(()))?;
+            let sum = walk(&descriptor(&flags, "--from")?, &mut |_, _| Ok(()), |_, _| Ok(()))?;
             writeln!(stdout(), "{sum:08x}").context("cannot print the sum")?;
         }
         Some("save") => {
-            let flags = Flags::parse(rest, &["--from", "--to"], &["--packed", "--give-back"])?;
-            let (packed, give_back) = (flags.is_set("--packed"), flags.is_set("--give-back"));
-            let (sum, bytes) = save(&descriptor(&flags, "--from")?, &descriptor(&flags, "--to")?, packed, give_back)?;
+            let flags = Flags::parse(rest, &["--from", "--to", "--process"], &["--packed", "--give-back"])?;
+            let (from, to, packed) = (descriptor(&flags, "--from")?, descriptor(&flags, "--to")?, flags.is_set("--packed"));
+            let (sum, bytes) = if flags.is_set("--process") {
+                let memory = PrivateMemory::of(flags.number("--process")?, &from)?;
+                save(&to, from.metadata()?.len(), packed, |take| memory.walk(take))?
+            } else {
+                let give_back = flags.is_set("--give-back");
+                save(&to, from.metadata()?.len(), packed, |take| {
+                    walk(&from, take, |offset, length| if give_back { punch(&from, offset, length) } else { Ok(()) })
+                })?
+            };
             writeln!(stdout(), "{sum:08x} {bytes}").context("cannot print the sum")?;
+        }
+        Some("resident") => {
+            let flags = Flags::parse(rest, &["--from", "--process"], &[])?;
+            let bytes = PrivateMemory::of(flags.number("--process")?, &descriptor(&flags, "--from")?)?.resident()?;
+            writeln!(stdout(), "{bytes}").context("cannot print how much there is")?;
         }
         Some("receive") => {
             let flags = Flags::parse(rest, &["--from", "--to"], &[])?;
@@ -77,8 +91,14 @@ fn descriptor(flags: &Flags, name: &str) -> Result<File> {
     Ok(unsafe { File::from_raw_fd(number) })
 }
 
-fn check_sum(sum: u32, flags: &Flags) -> Result<()> {
-    let expected = flags.text("--sum")?;
+/// Copies the pages that are not all zeroes. Fails where their sum is another one.
+pub fn copy(from: &File, to: &File, sum: &str) -> Result<()> {
+    let length = from.metadata().context("cannot look at the template's memory")?.len();
+    ensure!(length > 0 && length % PAGE as u64 == 0, "the template's memory has {length} bytes, which is no number of pages");
+    check_sum(walk(from, &mut |offset, bytes| Ok(to.write_all_at(bytes, offset)?), |_, _| Ok(()))?, sum)
+}
+
+fn check_sum(sum: u32, expected: &str) -> Result<()> {
     ensure!(format!("{sum:08x}") == expected, "the template's memory is damaged: its sum is {sum:08x}, not {expected}");
     Ok(())
 }
@@ -86,36 +106,35 @@ fn check_sum(sum: u32, flags: &Flags) -> Result<()> {
 /// What stands before each piece of a packed file: where it belongs, and how long it is, both little-endian.
 const PIECE_HEADER: usize = 16;
 
-/// Copies what is not all zeroes, and answers its sum and how many bytes were written. `packed`: without the holes between; `give_back`: by the way, the
-/// source's own zeroes become holes.
-fn save(from: &File, mut to: &File, packed: bool, give_back: bool) -> Result<(u32, u64)> {
-    let length = from.metadata().context("cannot look at what is to be saved")?.len();
+/// Writes what `walk` passes on, out of a memory of `length` bytes, and answers its sum and how many bytes were written. `packed`: without the holes between.
+fn save(mut to: &File, length: u64, packed: bool, walk: impl FnOnce(&mut Take<'_>) -> Result<u32>) -> Result<(u32, u64)> {
     if !packed {
         to.set_len(length).context("cannot make the file as large")?;
     }
     let mut written = 0;
-    let sum = walk(
-        from,
-        |offset, bytes| {
-            written += bytes.len() as u64;
-            if !packed {
-                return Ok(to.write_all_at(bytes, offset)?);
-            }
-            written += PIECE_HEADER as u64;
-            to.write_all(&[offset.to_le_bytes(), (bytes.len() as u64).to_le_bytes()].concat())?;
-            Ok(to.write_all(bytes)?)
-        },
-        |offset, length| {
-            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            if give_back { Ok(fallocate(from, hole, offset as i64, length as i64)?) } else { Ok(()) }
-        },
-    )?;
+    let sum = walk(&mut |offset, bytes| {
+        written += bytes.len() as u64;
+        if !packed {
+            return Ok(to.write_all_at(bytes, offset)?);
+        }
+        written += PIECE_HEADER as u64;
+        to.write_all(&[offset.to_le_bytes(), (bytes.len() as u64).to_le_bytes()].concat())?;
+        Ok(to.write_all(bytes)?)
+    })?;
     Ok((sum, written))
+}
+
+/// Is given pages that are not all zeroes, and where they are.
+type Take<'a> = dyn FnMut(u64, &[u8]) -> Result<()> + 'a;
+
+fn punch(file: &File, offset: u64, length: u64) -> Result<()> {
+    let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    Ok(fallocate(file, hole, offset as i64, length as i64)?)
 }
 
 /// Calls `take` with the pages of the file that are not all zeroes, in order, in runs, and answers the sum of them and of where they are; `skip` with
 /// where pages of zeroes are that are no hole. The last page of a file may be shorter than the others.
-fn walk(file: &File, mut take: impl FnMut(u64, &[u8]) -> Result<()>, mut skip: impl FnMut(u64, u64) -> Result<()>) -> Result<u32> {
+fn walk(file: &File, take: &mut Take<'_>, mut skip: impl FnMut(u64, u64) -> Result<()>) -> Result<u32> {
     let length = file.metadata().context("cannot look at the template's memory")?.len();
     let memory = Mapping::of(file, length)?;
     let mut sum = crc32fast::Hasher::new();
@@ -123,24 +142,36 @@ fn walk(file: &File, mut take: impl FnMut(u64, &[u8]) -> Result<()>, mut skip: i
     while let Some(start) = seek(file, end, Whence::SeekData)? {
         end = seek(file, start, Whence::SeekHole)?.unwrap_or(length);
         let pages = memory.bytes().get(start as usize..end as usize).context("the template's memory has changed its size")?;
-        let mut first = 0;
-        while first < pages.len() {
-            let offset = start + first as u64;
-            let rest = &pages[first..];
-            let count = |zeroes: bool| rest.chunks(PAGE).take(RUN).take_while(|page| is_zero(page) == zeroes).count() * PAGE;
-            let run = &rest[..count(false).min(rest.len())];
-            let mut step = run.len();
-            if run.is_empty() {
-                step = count(true).min(rest.len());
-                skip(offset, step as u64).context("cannot give memory back")?;
-            } else {
-                add_to_sum(&mut sum, offset, run);
-                take(offset, run).context("cannot write the copy")?;
-            }
-            first += step;
-        }
+        sort(start, pages, &mut sum, take, &mut skip)?;
     }
     Ok(sum.finalize())
+}
+
+/// Passes on the pages at `start` as `walk` does.
+fn sort(
+    start: u64,
+    pages: &[u8],
+    sum: &mut crc32fast::Hasher,
+    take: &mut Take<'_>,
+    skip: &mut impl FnMut(u64, u64) -> Result<()>,
+) -> Result<()> {
+    let mut first = 0;
+    while first < pages.len() {
+        let offset = start + first as u64;
+        let rest = &pages[first..];
+        let count = |zeroes: bool| rest.chunks(PAGE).take(RUN).take_while(|page| is_zero(page) == zeroes).count() * PAGE;
+        let run = &rest[..count(false).min(rest.len())];
+        let mut step = run.len();
+        if run.is_empty() {
+            step = count(true).min(rest.len());
+            skip(offset, step as u64).context("cannot give memory back")?;
+        } else {
+            add_to_sum(sum, offset, run);
+            take(offset, run).context("cannot write the copy")?;
+        }
+        first += step;
+    }
+    Ok(())
 }
 
 /// Writes the pieces of a packed file to where they belong, and answers the sum that they had as `walk` has it. The file comes from anybody.

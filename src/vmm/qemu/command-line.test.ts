@@ -1,13 +1,14 @@
 import { expect, test } from "vitest";
 import type { Machine } from "../machine.ts";
 import { pluggedDevices, qemuArguments } from "./command-line.ts";
+import { qemuProgram } from "./program.ts";
 
 const mebibyte = 1024 * 1024;
 
 const machine: Machine = {
   accelerator: "tcg",
   vcpus: 2,
-  memory: { kind: "private", bytes: 256 * mebibyte },
+  memory: { kind: "own", bytes: 256 * mebibyte, descriptor: 12, folders: [] },
   limits: { vcpus: 2, memoryBytes: 256 * mebibyte },
   origin: { kind: "boot", image: { flavour: "own", kernel: "/guest/kernel", initramfs: "/guest/initramfs" } },
   channel: { kind: "serial", descriptor: 6 },
@@ -56,14 +57,21 @@ test("whether it boots or goes on, a machine has a generation of its own", () =>
   expect(values(qemuArguments(machine), "-device")).toContain("vmgenid,guid=auto");
 });
 
-test("a shared folder comes with shared RAM", () => {
+test("a shared folder comes with RAM of the machine's own", () => {
   const shared = qemuArguments({
     ...machine,
-    memory: { kind: "shared", bytes: 256 * mebibyte, folders: [{ tag: "husk", socket: "/run/s" }] },
+    memory: { kind: "own", bytes: 256 * mebibyte, descriptor: 12, folders: [{ tag: "husk", socket: "/run/s" }] },
   });
-  expect(values(shared, "-object")).toEqual([`memory-backend-memfd,id=ram,size=${256 * mebibyte},share=on`]);
+  expect(values(shared, "-object")).toEqual([`memory-backend-file,id=ram,size=${256 * mebibyte},share=on,mem-path=/proc/self/fd/12`]);
   expect(values(shared, "-device").some((device) => device.startsWith("vhost-user-fs-pci,chardev=fs0,tag=husk"))).toBe(true);
-  expect(values(qemuArguments(machine), "-object")).toEqual([`memory-backend-memfd,id=ram,size=${256 * mebibyte},share=off`]);
+});
+
+test("QEMU is told the same of a template's RAM as of its own, which keeps both out of a saved state; its mapping is made private from the outside", () => {
+  const template: Machine = { ...machine, memory: { kind: "template", bytes: 256 * mebibyte, descriptor: 12 } };
+  expect(qemuArguments(template)).toEqual(qemuArguments(machine));
+  const programs = [template, machine].map((each) => qemuProgram("/usr/bin/qemu", each, [4, 5, 12]));
+  expect(programs.map(({ privateMemory }) => privateMemory)).toEqual([true, undefined]);
+  expect(programs[0]).toMatchObject({ name: "qemu", user: "user", fds: [4, 5, 12] });
 });
 
 test("a machine that can grow has room for processors, a port for memory, and a kernel that takes it as it comes; another has nothing of it", () => {
@@ -105,7 +113,7 @@ test("a restored machine needs nothing that it was booted from, and gets its dev
   const restored: Machine = {
     ...machine,
     origin: { kind: "restore" },
-    memory: { kind: "file", bytes: 256 * mebibyte, descriptor: 12, folders: [{ tag: "husk", socket: "/run/s" }] },
+    memory: { kind: "own", bytes: 256 * mebibyte, descriptor: 12, folders: [{ tag: "husk", socket: "/run/s" }] },
     disks: [{ serial: "root", descriptor: 8, isDevice: false, readonly: true }],
     devicePorts: 2,
   };
@@ -138,7 +146,7 @@ test("a template's own devices are in the same places as its clones'", () => {
   const fixed = (args: readonly string[]): string[] => values(args, "-device").filter((device) => !device.startsWith("vhost-user-fs"));
   const template: Machine = {
     ...machine,
-    memory: { kind: "file", bytes: 256 * mebibyte, descriptor: 12, folders: [{ tag: "husk", socket: "/run/s" }] },
+    memory: { kind: "own", bytes: 256 * mebibyte, descriptor: 12, folders: [{ tag: "husk", socket: "/run/s" }] },
     devicePorts: 2,
   };
   const args = qemuArguments(template);

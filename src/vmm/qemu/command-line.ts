@@ -89,7 +89,7 @@ function devices(machine: Machine): Device[] {
 
 /** The machine's folders and disks. */
 function machineDevices({ memory, disks }: Machine): { readonly folders: Device[]; readonly disks: Device[] } {
-  const folders = memory.kind === "private" ? [] : memory.folders;
+  const folders = memory.kind === "own" ? memory.folders : [];
   return {
     folders: folders.map(({ tag }, index) => ({ driver: "vhost-user-fs-pci", chardev: `fs${index}`, tag, "queue-size": 1024 })),
     disks: disks.map(({ serial }, index) => ({ driver: "virtio-blk-pci", drive: `disk${index}`, serial })),
@@ -164,15 +164,14 @@ function memorySize(machine: Machine): string {
   return canGrowMemory(machine) ? `${size(memory.bytes)},maxmem=${size(limits.memoryBytes)}` : size(memory.bytes);
 }
 
+/**
+ * RAM that is shared in QEMU's words stays where it is when the machine's state is saved, and is never written into it. That a template's is a private mapping
+ * nevertheless is the host's doing (SandboxProgram.privateMemory): QEMU need not know.
+ */
 function memoryArguments(memory: Memory): string[] {
-  const folders = memory.kind === "private" ? [] : memory.folders;
-  return ["-object", memoryBackend(memory), ...folders.flatMap(({ socket }, index) => ["-chardev", `socket,id=fs${index},path=${socket}`])];
-}
-
-function memoryBackend(memory: Memory): string {
-  const ram = `id=ram,size=${memory.bytes}`;
-  if (memory.kind === "file") return `memory-backend-file,${ram},share=on,mem-path=/proc/self/fd/${memory.descriptor}`;
-  return `memory-backend-memfd,${ram},share=${memory.kind === "shared" ? "on" : "off"}`;
+  const folders = memory.kind === "own" ? memory.folders : [];
+  const backend = `memory-backend-file,id=ram,size=${memory.bytes},share=on,mem-path=/proc/self/fd/${memory.descriptor}`;
+  return ["-object", backend, ...folders.flatMap(({ socket }, index) => ["-chardev", `socket,id=fs${index},path=${socket}`])];
 }
 
 function channelArguments(channel: AgentChannel): string[] {

@@ -11,7 +11,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::ftruncate;
 
-use super::plan::{Mount, Plan};
+use super::plan::{Memory, Mount, Plan};
+use super::template_memory;
 use crate::{descriptors, mount, namespaces, unix_socket};
 
 /// Everything opened for init, which only has to put it in place.
@@ -21,6 +22,8 @@ pub struct Sources {
     /// Names below /dev, and the device numbers.
     pub devices: Vec<(PathBuf, libc::dev_t)>,
     pub mounts: Vec<(PathBuf, Shared)>,
+    /// Templates' memory, under other descriptors than the processes': others get it from here as long as the sandbox lives.
+    pub held: Vec<OwnedFd>,
 }
 
 /// A part of the sandbox's read-only tree.
@@ -49,10 +52,19 @@ impl Sources {
         for file in &plan.open {
             descriptors::place_owned(open_file(&file.path, file.write)?, file.fd)?;
         }
-        for memory in &plan.memory {
-            descriptors::place_owned(make_memory(memory.bytes)?, memory.fd)?;
+        let mut held = Vec::new();
+        for Memory { fd, bytes, template } in &plan.memory {
+            match template {
+                None => descriptors::place_owned(make_memory(*bytes)?, *fd)?,
+                Some(template) => {
+                    let memory = template_memory::obtain(template, *bytes)?;
+                    descriptors::place(memory.as_fd(), *fd)?;
+                    held.push(memory);
+                }
+            }
         }
         Ok(Sources {
+            held,
             network: plan.netns.as_ref().map(|path| Ok::<_, anyhow::Error>((namespaces::open_network(path)?, path.clone()))).transpose()?,
             tree: plan.tree.readonly.iter().map(|path| Ok((path.clone(), part(path)?))).collect::<Result<_>>()?,
             devices: plan.tree.devices.iter().map(|name| device(name)).collect::<Result<_>>()?,

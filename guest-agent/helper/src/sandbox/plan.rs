@@ -48,11 +48,24 @@ pub struct OpenFile {
     pub write: bool,
 }
 
-/// Memory of the sandbox's own that its processes share, as descriptor `fd`.
+/// Memory that the sandbox's processes share, as descriptor `fd`: its own, or a template's, which other sandboxes have as well.
 #[derive(Deserialize)]
 pub struct Memory {
     pub fd: RawFd,
     pub bytes: u64,
+    pub template: Option<TemplateMemory>,
+}
+
+/// What a template's memory is to be filled with, and how to find it where another sandbox has it already.
+#[derive(Deserialize)]
+pub struct TemplateMemory {
+    /// Tells it apart from any other content.
+    pub name: String,
+    pub ram: PathBuf,
+    /// Of `ram`, as `husk-helper template sum` has it.
+    pub sum: String,
+    /// The file that says who has it; absent: nobody else gets it.
+    pub record: Option<PathBuf>,
 }
 
 /// What the processes see of the host's files.
@@ -96,6 +109,9 @@ pub struct Process {
     pub fds: Vec<RawFd>,
     pub socket: Option<PathBuf>,
     pub socket_fd: Option<RawFd>,
+    /// Its writable mappings of a template's memory are private ones.
+    #[serde(default)]
+    pub private_memory: bool,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -19,6 +20,9 @@ use crate::{capabilities, descriptors, processes, signals, unix_socket};
 
 /// The whole environment of every program.
 const ENVIRONMENT: [&str; 2] = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"];
+
+/// What gives a process private mappings of sealed memory (preload/private_memory.rs).
+const PRIVATE_MEMORY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/private_memory.so"));
 
 /// How many open files a file server asks for: the kernel's own default of fs.nr_open.
 const OPEN_FILES: u64 = 1 << 20;
@@ -58,12 +62,13 @@ fn report_pipe(process: &Process) -> Result<(File, File)> {
 /// In the child: gives up everything that is not the program's, then becomes it.
 fn execute(process: &Process, user: User, socket: Option<OwnedFd>) -> Result<Infallible> {
     let arguments = process.argv.iter().map(processes::argument).collect::<Result<Vec<_>>>()?;
-    let environment = ENVIRONMENT.iter().map(processes::argument).collect::<Result<Vec<_>>>()?;
     setsid().context("cannot make a session")?;
     chdir("/").context("cannot enter /")?;
     umask(Mode::from_bits_truncate(0o077));
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context("cannot forbid core files")?;
     place_descriptors(process, socket)?;
+    let preload = if process.private_memory { Some(format!("LD_PRELOAD={}", open_private_memory()?)) } else { None };
+    let environment = ENVIRONMENT.into_iter().chain(preload.as_deref()).map(processes::argument).collect::<Result<Vec<_>>>()?;
     match process.user {
         Account::Root => {
             raise_open_files()?;
@@ -85,6 +90,15 @@ fn raise_open_files() -> Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted)
         .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))
         .context("cannot raise the limit of open files")
+}
+
+/// A path at which the process finds what it is preloaded with: a descriptor of its own, since its tree has no such file.
+fn open_private_memory() -> Result<String> {
+    let what = "cannot make memory private";
+    let file = memfd_create("husk-private-memory", MFdFlags::empty()).context(what)?;
+    let mut file = File::from(file);
+    file.write_all(PRIVATE_MEMORY).context(what)?;
+    Ok(format!("/proc/self/fd/{}", file.into_raw_fd()))
 }
 
 fn place_descriptors(process: &Process, socket: Option<OwnedFd>) -> Result<()> {
