@@ -21,7 +21,15 @@ export interface Way {
 interface Spec {
   process: { terminal: boolean; args: string[] };
   root: { path: string; readonly: boolean };
-  linux: { namespaces: { type: string; path?: string }[] };
+  linux: { namespaces: { type: string; path?: string }[]; resources?: { memory?: { limit: number } } };
+}
+
+/** What a bundle has beside the program that it runs. */
+export interface BundleOptions {
+  /** The path of the network namespace that it joins. */
+  readonly netns?: string;
+  /** The container's limit: the virtual machine has vm.memory_overhead more. */
+  readonly memoryBytes?: number;
 }
 
 export class BenchHost implements AsyncDisposable {
@@ -43,8 +51,8 @@ export class BenchHost implements AsyncDisposable {
     }
   }
 
-  /** A new bundle that runs `args`; `netns`: the path of the network namespace that it joins. */
-  async bundle(args: readonly string[], root: "folder" | "image" = "folder", netns?: string): Promise<string> {
+  /** A new bundle that runs `args`. */
+  async bundle(args: readonly string[], root: "folder" | "image" = "folder", { netns, memoryBytes }: BundleOptions = {}): Promise<string> {
     const bundle = join(this.folder, this.nextId("bundle"));
     mkdirSync(bundle);
     await time("runc", ["spec", "--bundle", bundle]);
@@ -55,6 +63,7 @@ export class BenchHost implements AsyncDisposable {
     spec.root = { path: root === "folder" ? this.#rootfs : await this.#image(), readonly: root === "image" };
     const network = spec.linux.namespaces.find(({ type }) => type === "network");
     if (netns !== undefined && network !== undefined) network.path = netns;
+    if (memoryBytes !== undefined) spec.linux.resources = { ...spec.linux.resources, memory: { limit: memoryBytes } };
     rmSync(file);
     writeFileSync(file, JSON.stringify(spec));
     return bundle;

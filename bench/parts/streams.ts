@@ -137,7 +137,7 @@ export async function network(host: BenchHost, { mebibytes }: Settings): Promise
   const sink = new Sink();
   const port = await sink.listen(hostAddress);
   const script = `dd if=/dev/zero bs=64k count=${mebibytes * 16} 2>/dev/null | nc ${hostAddress} ${port}`;
-  const bundle = await host.bundle(["/bin/sh", "-c", script], "folder", `/run/netns/${name}`);
+  const bundle = await host.bundle(["/bin/sh", "-c", script], "folder", { netns: `/run/netns/${name}` });
   const measure = async (runtime: Runtime): Promise<number> => {
     const received = sink.next();
     await host.run(runtime, bundle);
