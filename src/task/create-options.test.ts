@@ -1,31 +1,64 @@
 import { expect, test } from "vitest";
 import { Options as RuncOptions } from "../gen/containerd/runc/v1/options.ts";
 import { Options as RuntimeOptions } from "../gen/containerd/runtimeoptions/v1/options.ts";
+import type { Any } from "../gen/google/protobuf/any.ts";
 import { judgeOptions } from "./create-options.ts";
 
-test("no options, and options that say nothing", () => {
-  expect(judgeOptions(undefined)).toEqual([]);
-  expect(judgeOptions({ typeUrl: "", value: Buffer.of() })).toEqual([]);
-  expect(judgeOptions({ typeUrl: "containerd.runc.v1.Options", value: Buffer.of() })).toEqual([]);
+function runc(options: Parameters<typeof RuncOptions.fromPartial>[0]): Any {
+  const value = Buffer.from(RuncOptions.encode(RuncOptions.fromPartial(options)).finish());
+  return { typeUrl: "types.containerd.io/containerd.runc.v1.Options", value };
+}
+
+function cri(options: { configPath?: string; body?: string }): Any {
+  const { configPath = "", body = "" } = options;
+  const value = RuntimeOptions.encode(RuntimeOptions.fromPartial({ configPath, configBody: Buffer.from(body) })).finish();
+  return { typeUrl: "runtimeoptions.v1.Options", value: Buffer.from(value) };
+}
+
+test("no options, options that say nothing, and those that are obeyed at the shim's start", async () => {
+  const nothing = { notes: [], warnings: [] };
+  expect(await judgeOptions(undefined)).toEqual(nothing);
+  expect(await judgeOptions({ typeUrl: "", value: Buffer.of() })).toEqual(nothing);
+  expect(await judgeOptions({ typeUrl: "containerd.runc.v1.Options", value: Buffer.of() })).toEqual(nothing);
+  expect(await judgeOptions(runc({ shimCgroup: "/shims" }))).toEqual(nothing);
+  expect(await judgeOptions(cri({ configPath: "/etc/husk/other.toml" }))).toEqual(nothing);
+  expect(await judgeOptions(cri({ body: 'ShimCgroup = "/shims"\nSystemdCgroup = false\n' }))).toEqual(nothing);
 });
 
-test("what has no effect is named", () => {
-  const runc = RuncOptions.encode(RuncOptions.fromPartial({ binaryName: "crun", ioUid: 5 })).finish();
-  expect(judgeOptions({ typeUrl: "types.containerd.io/containerd.runc.v1.Options", value: Buffer.from(runc) })).toEqual([
-    "the runtime options ioUid, binaryName (containerd.runc.v1.Options) are without effect",
-  ]);
-  const cri = RuntimeOptions.encode(RuntimeOptions.fromPartial({ configPath: "/x", configBody: Buffer.from("a") })).finish();
-  expect(judgeOptions({ typeUrl: "runtimeoptions.v1.Options", value: Buffer.from(cri) })).toEqual([
-    "the runtime options configPath, configBody (runtimeoptions.v1.Options) are without effect",
-  ]);
+test("systemd makes the cgroup where that is asked for, in either form", async () => {
+  expect(await judgeOptions(runc({ systemdCgroup: true }))).toEqual({ systemdCgroup: true, notes: [], warnings: [] });
+  expect(await judgeOptions(cri({ body: "SystemdCgroup = true\n" }))).toEqual({ systemdCgroup: true, notes: [], warnings: [] });
 });
 
-test("an unknown type, and bytes that are none of the type", () => {
-  expect(() => judgeOptions({ typeUrl: "io.example.Options", value: Buffer.of() })).toThrow(
+test("what has no effect is named, and why; what nobody knows is a warning", async () => {
+  const notes = [
+    "the runtime option ioUid is without effect: every user of a container can open its own streams",
+    "the runtime option binaryName is without effect: husk runs no runc",
+  ];
+  expect(await judgeOptions(runc({ binaryName: "crun", ioUid: 5 }))).toEqual({ notes, warnings: [] });
+  expect(await judgeOptions(cri({ body: 'IoUid = 5\nBinaryName = "crun"\nMemory = "1G"\n' }))).toEqual({
+    notes,
+    warnings: ["the runtime option memory is unknown, and without effect"],
+  });
+});
+
+test("every option of runc's has an effect, or a reason for none", async () => {
+  const every = Object.fromEntries(
+    Object.entries(RuncOptions.fromPartial({}))
+      .filter(([name]) => name !== "$type")
+      .map(([name, value]) => [name, typeof value === "string" ? "x" : typeof value === "boolean" ? true : 1]),
+  );
+  const { notes, warnings } = await judgeOptions(runc(every));
+  expect([notes.length, warnings]).toEqual([Object.keys(every).length - 2, []]);
+});
+
+test("an unknown type, and bytes that are none of the type", async () => {
+  await expect(judgeOptions({ typeUrl: "io.example.Options", value: Buffer.of() })).rejects.toThrow(
     'the runtime options are of an unknown type, "io.example.Options"',
   );
-  expect(() => judgeOptions({ typeUrl: "toString", value: Buffer.of() })).toThrow("unknown type");
-  expect(() => judgeOptions({ typeUrl: "containerd.runc.v1.Options", value: Buffer.from([0x0a, 0xff]) })).toThrow(
+  await expect(judgeOptions({ typeUrl: "toString", value: Buffer.of() })).rejects.toThrow("unknown type");
+  await expect(judgeOptions({ typeUrl: "containerd.runc.v1.Options", value: Buffer.from([0x0a, 0xff]) })).rejects.toThrow(
     "the runtime options are no containerd.runc.v1.Options",
   );
+  await expect(judgeOptions(cri({ body: "= x" }))).rejects.toThrow("the runtime options hold no TOML");
 });

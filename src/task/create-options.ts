@@ -1,35 +1,79 @@
 /**
- * The runtime options of a Create. Clients send runc's to every shim, and CRI those of its configuration; husk's own configuration is a file of the host, so
- * neither has any effect, which is said. What husk does not know it refuses: somebody expects it to act.
+ * The runtime options of a Create. Clients send runc's to every shim, and CRI what its configuration says; husk's own configuration is a file of the host. What
+ * concerns the shim's start (`shim_cgroup`, `ConfigPath`) its front has obeyed (guest-agent/helper/src/shim/options.rs). What husk does not know it refuses, or
+ * names: somebody expects it to act.
  */
 import { HuskError } from "../errors.ts";
 import { Options as RuncOptions } from "../gen/containerd/runc/v1/options.ts";
 import { Options as RuntimeOptions } from "../gen/containerd/runtimeoptions/v1/options.ts";
 import type { Any } from "../gen/google/protobuf/any.ts";
 
-const known: Readonly<Record<string, { decode(bytes: Uint8Array): object }>> = {
-  "containerd.runc.v1.Options": RuncOptions,
-  "runtimeoptions.v1.Options": RuntimeOptions,
-};
-
-/** Gives what is worth a line in the log. Throws `invalid-argument`. */
-export function judgeOptions(options: Any | undefined): readonly string[] {
-  if (options === undefined || options.typeUrl === "") return [];
-  const name = options.typeUrl.slice(options.typeUrl.lastIndexOf("/") + 1);
-  const type = Object.hasOwn(known, name) ? known[name] : undefined;
-  if (type === undefined) {
-    throw new HuskError("invalid-argument", `the runtime options are of an unknown type, ${JSON.stringify(options.typeUrl.slice(0, 200))}`);
-  }
-  const set = Object.entries(decoded(name, type, options.value))
-    .filter(([, value]) => value !== "" && value !== false && value !== 0 && !(value instanceof Uint8Array && value.length === 0))
-    .map(([field]) => field);
-  return set.length === 0 ? [] : [`the runtime options ${set.join(", ")} (${name}) are without effect`];
+export interface JudgedOptions {
+  /** That systemd makes the cgroup; absent: as cgroupsPath has it. */
+  readonly systemdCgroup?: true;
+  /** What has no effect, and why: worth a line for who looks for it. */
+  readonly notes: readonly string[];
+  /** What was meant to have an effect, perhaps, and has none. */
+  readonly warnings: readonly string[];
 }
 
-function decoded(name: string, type: { decode(bytes: Uint8Array): object }, value: Uint8Array): object {
+/** runc's options: "obeyed", or why one needs no effect. */
+const effects: Readonly<Record<string, string>> = {
+  noPivotRoot: "a container's root is changed in its virtual machine, where nothing forbids it",
+  noNewKeyring: "keys are the virtual machine's",
+  shimCgroup: "obeyed",
+  ioUid: "every user of a container can open its own streams",
+  ioGid: "every user of a container can open its own streams",
+  binaryName: "husk runs no runc",
+  root: "husk has its own run folder",
+  criuPath: "husk takes checkpoints without CRIU",
+  systemdCgroup: "obeyed",
+  criuImagePath: "the checkpoint is named by the call itself",
+  criuWorkPath: "husk takes checkpoints without CRIU",
+  taskApiAddress: "this is the address",
+  taskApiVersion: "this is the address",
+};
+
+/** Throws `invalid-argument`. */
+export async function judgeOptions(options: Any | undefined): Promise<JudgedOptions> {
+  if (options === undefined || options.typeUrl === "") return { notes: [], warnings: [] };
+  const name = options.typeUrl.slice(options.typeUrl.lastIndexOf("/") + 1);
+  if (name === RuncOptions.$type) return judged(Object.entries(decoded(RuncOptions, options.value)));
+  if (name !== RuntimeOptions.$type) {
+    throw new HuskError("invalid-argument", `the runtime options are of an unknown type, ${JSON.stringify(options.typeUrl.slice(0, 200))}`);
+  }
+  const { configBody } = decoded(RuntimeOptions, options.value);
+  return judged(Object.entries(await readBody(configBody)).map(([key, value]) => [key.charAt(0).toLowerCase() + key.slice(1), value]));
+}
+
+function judged(fields: readonly (readonly [name: string, value: unknown])[]): JudgedOptions {
+  const set = fields.filter(([, value]) => value !== "" && value !== false && value !== 0);
+  const isKnown = (name: string): boolean => Object.hasOwn(effects, name);
+  return {
+    ...(set.some(([name, value]) => name === "systemdCgroup" && value === true) ? { systemdCgroup: true as const } : {}),
+    notes: set.flatMap(([name]) => {
+      const effect = isKnown(name) ? effects[name] : "obeyed";
+      return effect === "obeyed" ? [] : [`the runtime option ${name} is without effect: ${effect}`];
+    }),
+    warnings: set.filter(([name]) => !isKnown(name)).map(([name]) => `the runtime option ${name} is unknown, and without effect`),
+  };
+}
+
+function decoded<T>(type: { readonly $type: string; decode(bytes: Uint8Array): T }, value: Uint8Array): T {
   try {
     return type.decode(value);
   } catch (cause) {
-    throw new HuskError("invalid-argument", `the runtime options are no ${name}`, { cause });
+    throw new HuskError("invalid-argument", `the runtime options are no ${type.$type}`, { cause });
+  }
+}
+
+/** What CRI passes on of its configuration, in TOML. The parser is loaded only here. */
+async function readBody(body: Uint8Array): Promise<Record<string, unknown>> {
+  if (body.length === 0) return {};
+  const { parse } = await import("smol-toml");
+  try {
+    return parse(Buffer.from(body).toString());
+  } catch (cause) {
+    throw new HuskError("invalid-argument", "the runtime options hold no TOML", { cause });
   }
 }

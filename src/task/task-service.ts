@@ -129,12 +129,13 @@ export class TaskService {
 
   async #create(request: CreateTaskRequest, trace: Trace): Promise<{ pid: number }> {
     const { id, bundle, rootfs, terminal, stdin, stdout, stderr, checkpoint, options } = request;
-    const notes = judgeOptions(options);
     if (this.#tasks.has(id)) throw new HuskError("already-exists", `container "${id}" already exists`);
     this.#tasks.set(id, undefined);
-    for (const note of notes) this.#options.pod.log.info(note);
     let task: Task;
     try {
+      const { systemdCgroup, notes, warnings } = await judgeOptions(options);
+      for (const note of notes) this.#options.pod.log.info(note);
+      for (const warning of warnings) this.#options.pod.log.warn(`container "${id}": ${warning}`);
       task = await Task.create(this.#options.pod, {
         namespace: this.#options.namespace,
         id,
@@ -143,6 +144,7 @@ export class TaskService {
         names: { terminal, stdin, stdout, stderr },
         checkpoint,
         mark: (phase) => trace.mark(phase),
+        systemdCgroup,
         namespacesOf: (pid) => this.#namespacesOf(pid),
         onMemoryKill: () => this.#publish("/tasks/oom", packAny(TaskOOM, { containerId: id })),
       });

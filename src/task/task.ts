@@ -41,6 +41,8 @@ export interface TaskOptions {
   readonly checkpoint: string;
   /** Is told what has been reached. */
   readonly mark: (phase: string) => void;
+  /** Whether systemd makes the cgroup; undefined: where cgroupsPath has the form for that. */
+  readonly systemdCgroup: true | undefined;
   /** Whose namespaces those of a stand-in of this PID are in the guest, where it is one of the sandbox's. */
   readonly namespacesOf: (pid: number) => GuestNamespace | undefined;
   /** Told when a process of the container was killed for want of memory; before its end where it is the init. */
@@ -89,7 +91,9 @@ export class Task {
       const guestId = image?.manifest.container.guestId ?? options.id;
       // A pause container is nothing in the guest: it has no memory there that others could share.
       const memory = isPause(bundle.spec.annotations) ? {} : { memory: pod.memory };
-      const plan = await planContainer(bundle, { id: options.id, guestId, size: null, guestNamespace, ...memory }, pod.config.allow);
+      const systemd = options.systemdCgroup === undefined ? {} : { systemdCgroup: options.systemdCgroup };
+      const planned = { id: options.id, guestId, size: null, guestNamespace, ...systemd, ...memory };
+      const plan = await planContainer(bundle, planned, pod.config.allow);
       for (const [host, guest] of plan.memory) pod.memory.set(host, guest);
       for (const note of plan.notes) pod.log.info(note);
       options.mark("bundle read and checked");

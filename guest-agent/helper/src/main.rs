@@ -24,6 +24,7 @@ mod flags;
 mod front;
 mod lines;
 mod mount;
+mod mount_table;
 mod namespaces;
 mod network;
 mod processes;

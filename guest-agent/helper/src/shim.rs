@@ -5,6 +5,7 @@ mod arguments;
 mod bootstrap;
 mod daemon;
 mod group;
+mod options;
 mod start;
 
 use std::convert::Infallible;

@@ -187,7 +187,7 @@ fn descriptors_that_several_programs_share_are_closed_when_all_of_them_end() {
 #[test]
 fn a_sandbox_joins_the_cgroups_and_the_network_that_it_is_told() {
     let (netns, _holder) = network_namespace();
-    let cgroup = Cgroup::new();
+    let cgroup = common::Cgroup::new();
     let text = "cat /proc/self/cgroup";
     let output = output_of(json!({"netns": netns, "cgroups": [cgroup.0]}), "user", text);
     let name = cgroup.0.file_name().expect("a name").to_str().expect("text");
@@ -214,25 +214,4 @@ fn network_namespace() -> (String, common::Process) {
     let holder = common::Process::start(&mut command);
     common::wait_readable(std::os::fd::AsRawFd::as_raw_fd(&reader), "the namespace");
     (format!("/proc/{}/ns/net", holder.pid()), holder)
-}
-
-/// A cgroup of the test's own, wherever this host has them.
-struct Cgroup(std::path::PathBuf);
-
-impl Cgroup {
-    fn new() -> Cgroup {
-        let parent =
-            ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].into_iter().find(|path| std::path::Path::new(path).join("cgroup.procs").exists());
-        let path = std::path::Path::new(parent.expect("a cgroup hierarchy")).join(format!("husk-helper-test-{}", std::process::id()));
-        fs::create_dir(&path).expect("make a cgroup");
-        Cgroup(path)
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir(&self.0) {
-            eprintln!("cannot remove {}: {error}", self.0.display());
-        }
-    }
 }

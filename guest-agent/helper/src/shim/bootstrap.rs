@@ -3,6 +3,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::options::Options;
+
 /// What `containerd.runtime.bootstrap.v1.BootstrapParams` says, as far as a shim's start needs it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Params {
@@ -19,18 +21,23 @@ pub struct Params {
 /// The highest number of a field in google.protobuf.Any.
 const LAST_OF_ANY: u64 = 2;
 
-/// Reads standard input's content. `None` where it is not of this protocol: empty, or the options alone.
-pub fn parse(bytes: &[u8]) -> Result<Option<Params>> {
+/// Reads standard input's content: its parameters, `None` where it is not of this protocol (empty, or the options alone), and the runtime's options.
+pub fn parse(bytes: &[u8]) -> Result<(Option<Params>, Options)> {
     let mut params = Params::default();
+    let mut options = Options::default();
     let mut highest = 0;
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let (number, value);
-        (number, value, rest) = field(rest).context("standard input holds no message that a shim knows")?;
+    for (number, value) in fields(bytes).context("standard input holds no message that a shim knows")? {
         highest = highest.max(number);
         let place = match (number, value) {
             (3, Value::Number(level)) => {
                 params.log_level = level as i64;
+                continue;
+            }
+            (8, Value::Bytes(extension)) => {
+                for (_, any) in fields(extension)?.into_iter().filter(|(number, _)| *number == 1) {
+                    let Value::Bytes(any) = any else { continue };
+                    options = Some(Options::parse(any)?).filter(|found| *found != Options::default()).unwrap_or(options);
+                }
                 continue;
             }
             (1, _) => &mut params.instance_id,
@@ -46,7 +53,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Params>> {
             *place = String::from_utf8_lossy(bytes).into_owned();
         }
     }
-    Ok((highest > LAST_OF_ANY).then_some(params))
+    if highest > LAST_OF_ANY { Ok((Some(params), options)) } else { Ok((None, Options::parse(bytes)?)) }
 }
 
 /// `containerd.runtime.bootstrap.v1.BootstrapResult`.
@@ -66,10 +73,21 @@ pub fn result(version: u8, address: &str, protocol: &str) -> Vec<u8> {
 }
 
 #[derive(Clone, Copy)]
-enum Value<'a> {
+pub enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
     Other,
+}
+
+/// A message's fields: their numbers and values.
+pub fn fields(mut bytes: &[u8]) -> Result<Vec<(u64, Value<'_>)>> {
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        let (number, value, rest) = field(bytes)?;
+        found.push((number, value));
+        bytes = rest;
+    }
+    Ok(found)
 }
 
 /// Takes the first field: its number, its value, and what follows it.
@@ -122,9 +140,9 @@ mod tests {
             socket_dir: "/s".into(),
             ..Params::default()
         };
-        assert_eq!(parse(PARAMS).expect("a message"), Some(expected));
-        assert_eq!(parse(b"").expect("nothing"), None);
-        assert_eq!(parse(b"\x0a\x15containerd.runc.v1.Op\x12\x04\x32\x02\xff\xfe").expect("an Any"), None);
+        assert_eq!(parse(PARAMS).expect("a message"), (Some(expected), Options::default()));
+        assert_eq!(parse(b"").expect("nothing"), (None, Options::default()));
+        assert_eq!(parse(b"\x0a\x15containerd.runc.v1.Op\x12\x04\x32\x02\xff\xfe").expect("an Any"), (None, Options::default()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 use nix::fcntl::OFlag;
@@ -13,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid, pipe2, setsid};
 
 use crate::programs::Programs;
-use crate::{descriptors, processes, signals};
+use crate::{cgroup, descriptors, processes, signals};
 
 /// The descriptor of the listening socket in the server.
 const LISTENER: i32 = 3;
@@ -24,13 +25,19 @@ const ALLOCATION: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_
 /// The highest score there is: the first to be killed where memory is short.
 const WORST_OOM_SCORE: i32 = 1000;
 
+/// What a server has besides what it inherits.
+pub struct Surroundings<'a> {
+    pub variables: &'a [(&'a str, &'a str)],
+    /// The folders of the cgroups that it is to be in.
+    pub cgroups: &'a [PathBuf],
+}
+
 /// A server that runs.
 pub struct Daemon(Pid);
 
 impl Daemon {
     /// Starts the server in the current folder, with a listening socket. Answers when its program runs: Node, that is, not yet husk's.
-    /// `ttrpc_address`: where events go, where the environment does not say it.
-    pub fn start(programs: Programs<'_>, words: &[OsString], listener: &OwnedFd, ttrpc_address: &str) -> Result<Daemon> {
+    pub fn start(programs: Programs<'_>, words: &[OsString], listener: &OwnedFd, surroundings: &Surroundings<'_>) -> Result<Daemon> {
         let oom_score = oom_score_of(getppid()).map(|score| (score + 1).min(WORST_OOM_SCORE));
         let (reader, low) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
         // Out of the way of the server's numbers.
@@ -38,7 +45,7 @@ impl Daemon {
         drop(low);
         let Some(child) = processes::fork()? else {
             drop(reader);
-            let Err(error) = become_server(programs, words, listener, ttrpc_address, oom_score);
+            let Err(error) = become_server(programs, words, listener, surroundings, oom_score);
             // Where the starting process is gone, nobody is left to be told.
             let _ = File::from(writer).write_all(format!("{error:#}").as_bytes());
             std::process::exit(1)
@@ -67,13 +74,15 @@ fn become_server(
     programs: Programs<'_>,
     words: &[OsString],
     listener: &OwnedFd,
-    ttrpc_address: &str,
+    surroundings: &Surroundings<'_>,
     oom_score: Option<i32>,
 ) -> Result<Infallible> {
     if let Some(score) = oom_score {
         // Lowering it may be forbidden; the server works all the same.
         let _ = fs::write("/proc/self/oom_score_adj", score.to_string());
     }
+    // Before it takes any memory that would be counted elsewhere.
+    cgroup::join(surroundings.cgroups)?;
     // What containerd sends to its own process group, or its terminal does, is not the server's.
     setsid().context("cannot make a session")?;
     // Out of the way of the numbers below; closed when the program runs.
@@ -86,11 +95,7 @@ fn become_server(
     descriptors::place(listener.as_fd(), LISTENER)?;
     descriptors::close_at_exec_from(LISTENER + 1)?;
     signals::restore_defaults()?;
-    if !ttrpc_address.is_empty() && std::env::var_os("TTRPC_ADDRESS").is_none() {
-        // SAFETY: there is only this thread.
-        unsafe { std::env::set_var("TTRPC_ADDRESS", ttrpc_address) };
-    }
-    for (name, value) in ALLOCATION {
+    for (name, value) in surroundings.variables.iter().copied().chain(ALLOCATION) {
         // SAFETY: there is only this thread.
         unsafe { std::env::set_var(name, value) };
     }

@@ -13,17 +13,23 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::arguments::Arguments;
 use super::bootstrap::{self, Params};
-use super::daemon::Daemon;
+use super::daemon::{Daemon, Surroundings};
 use super::group::{self, Config};
 use super::{SCRIPT, print};
 use crate::programs::Programs;
-use crate::unix_socket;
+use crate::{cgroup, unix_socket};
 
 /// Where containerd's own shims have their sockets.
 const SOCKETS: &str = "/run/containerd/s";
 
 /// Says which version of the Task API to promise where containerd does not tell what it knows.
 const API_VARIABLE: &str = "HUSK_SHIM_API";
+
+/// Where events go.
+const EVENTS_VARIABLE: &str = "TTRPC_ADDRESS";
+
+/// Names husk's configuration, in place of the host's.
+const CONFIG_VARIABLE: &str = "HUSK_CONFIG";
 
 /// How much of standard input is read, in bytes: as much as containerd's own shims.
 const LONGEST_INPUT: u64 = 10 << 20;
@@ -40,7 +46,7 @@ enum Form {
 
 /// Carries out `start` in the bundle, which is the current folder.
 pub fn run(programs: Programs<'_>, mut arguments: Arguments) -> Result<()> {
-    let params = bootstrap::parse(&read_input()?)?;
+    let (params, options) = bootstrap::parse(&read_input()?)?;
     let form = Form::choose(params.is_some())?;
     let params = params.unwrap_or_default();
     complete(&mut arguments, &params)?;
@@ -66,6 +72,7 @@ pub fn run(programs: Programs<'_>, mut arguments: Arguments) -> Result<()> {
     let address = format!("unix://{}", socket.display());
     arguments.socket = socket.to_str().context("the socket's path is no text")?.to_owned();
 
+    let cgroups = cgroup::find(&options.shim_cgroup).context("the runtime option shim_cgroup")?;
     let _lock = lock_folder_of(&socket)?;
     if unix_socket::is_served(&socket)? {
         let written = write_address(&address)?;
@@ -78,7 +85,14 @@ pub fn run(programs: Programs<'_>, mut arguments: Arguments) -> Result<()> {
     let bound = Made(Some(socket));
     let written = write_address(&address)?;
     let words = [vec!["serve".into(), "-group".into(), OsString::from(&group)], arguments.words()].concat();
-    let daemon = Daemon::start(programs, &words, &listener, &params.ttrpc_address)?;
+    let mut variables = Vec::new();
+    if !params.ttrpc_address.is_empty() && env::var_os(EVENTS_VARIABLE).is_none() {
+        variables.push((EVENTS_VARIABLE, params.ttrpc_address.as_str()));
+    }
+    if !options.config_path.is_empty() {
+        variables.push((CONFIG_VARIABLE, options.config_path.as_str()));
+    }
+    let daemon = Daemon::start(programs, &words, &listener, &Surroundings { variables: &variables, cgroups: &cgroups })?;
     if let Err(error) = form.answer(&address).and_then(|answer| print(&answer)) {
         daemon.end();
         return Err(error);

@@ -66,6 +66,26 @@ impl Drop for Folder {
     }
 }
 
+/// A cgroup of the test's own, wherever this host has them.
+pub struct Cgroup(pub PathBuf);
+
+impl Cgroup {
+    pub fn new() -> Cgroup {
+        let parent = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].into_iter().find(|path| Path::new(path).join("cgroup.procs").exists());
+        let path = Path::new(parent.expect("a cgroup hierarchy")).join(format!("husk-helper-test-{}", std::process::id()));
+        fs::create_dir(&path).expect("make a cgroup");
+        Cgroup(path)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.0) {
+            eprintln!("cannot remove {}: {error}", self.0.display());
+        }
+    }
+}
+
 /// The test's side of a conversation in JSON lines.
 pub struct Conversation(pub BufReader<UnixStream>);
 

@@ -1,6 +1,7 @@
 //! A containerd for `husk-helper shim`: bundles, and what the shim starts in place of Node, a shell script that says what it finds.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,7 +14,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::session::outcome;
-use super::{Folder, HELPER, eventually, wait_for_end};
+use super::{Folder, HELPER, eventually, pidfd, wait_readable};
 
 /// Where a shim has its sockets by default.
 pub const SOCKETS: &str = "/run/containerd/s";
@@ -120,8 +121,10 @@ impl Shims {
     }
 
     pub fn kill(&self, server: &Seen) {
+        // First: whoever reaps it may be quick.
+        let server_fd = pidfd(server.pid);
         kill(server.pid, Signal::SIGKILL).expect("kill");
-        wait_for_end(server.pid);
+        wait_readable(server_fd.as_raw_fd(), "the end of a server");
     }
 }
 
