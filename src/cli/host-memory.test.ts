@@ -6,6 +6,7 @@ test("what a process is to its sandbox", () => {
   expect(roleOf(["/lib/husk-helper", "sandbox"])).toBe("helper sandbox");
   expect(roleOf(["/lib/husk-helper", "network", "serve"])).toBe("helper network");
   expect(roleOf(["/lib/husk-helper", "front", "--node", "/lib/node", "--dist", "/lib/dist"])).toBe("stand-in");
+  expect(roleOf(["husk-helper", "stand-in"])).toBe("stand-in");
   expect(roleOf(["/lib/virtiofsd", "--fd=3"])).toBe("virtiofsd");
   expect(roleOf(["/lib/node", "/lib/dist/supervisor.js", "run", "box"])).toBe("supervisor");
   expect(roleOf(["/lib/node", "--optimize-for-size", "/lib/dist/shim.js", "serve"])).toBe("shim");

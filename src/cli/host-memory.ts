@@ -103,7 +103,7 @@ export function shimName(words: readonly string[]): string | undefined {
 export function roleOf(words: readonly string[]): string {
   const [program = "", face = ""] = words.map((word) => basename(word));
   if (program.startsWith("qemu-system")) return "qemu";
-  if (program === "husk-helper") return face === "front" ? "stand-in" : `helper ${face}`.trim();
+  if (program === "husk-helper") return ["front", "stand-in"].includes(face) ? "stand-in" : `helper ${face}`.trim();
   if (words.some((word) => basename(word) === "supervisor.js")) return "supervisor";
   if (words.some((word) => basename(word) === "shim.js")) return "shim";
   return program === "" ? "?" : program;

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -39,6 +39,7 @@ test("processes are found with their parents, whatever their numbers are, and th
       writeFileSync(join(proc, String(pid), "status"), `Name:\tx\nPPid:\t${parent}\n`);
       writeFileSync(join(proc, String(pid), "cmdline"), `${words}\0`);
     }
+    symlinkSync("/lib/husk-helper", join(proc, "11", "exe")); // a container's words, and husk's program
     mkdirSync(join(proc, "12")); // it ends while it is looked at
     mkdirSync(join(proc, "self"));
     const processes = listProcesses(proc);
@@ -48,6 +49,7 @@ test("processes are found with their parents, whatever their numbers are, and th
       { pid: 3, parent: 10, words: ["helper", "sandbox"] },
       { pid: 2, parent: 3, words: ["qemu"] },
     ]);
+    expect(processes.find(({ pid }) => pid === 11)?.words).toEqual(["husk-helper", "stand-in"]);
     expect(withDescendants(99, processes)).toEqual([]);
   } finally {
     rmSync(proc, { recursive: true });

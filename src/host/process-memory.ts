@@ -1,5 +1,6 @@
 /** What processes take of the host's memory, as the kernel accounts for it (proc_pid_smaps_rollup(5)), and which processes stand below one. */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { basename } from "node:path";
 import { HuskError } from "../errors.ts";
 import { hasCode } from "./system-error.ts";
 
@@ -15,8 +16,11 @@ export interface ProcessMemory {
 export interface ListedProcess {
   readonly pid: number;
   readonly parent: number;
+  /** Its command line; a stand-in's, which shows its container's words as its own, is told as husk's. */
   readonly words: readonly string[];
 }
+
+const helperName = "husk-helper";
 
 /** Where /proc is: a test has one of its own. */
 const procFolder = "/proc";
@@ -61,9 +65,20 @@ function readProcess(pid: number, proc: string): ListedProcess | undefined {
   try {
     const parent = /^PPid:\s+(\d+)$/m.exec(readFileSync(`${proc}/${pid}/status`, "utf8"))?.[1];
     const words = readFileSync(`${proc}/${pid}/cmdline`, "utf8").split("\0").slice(0, -1);
-    return parent === undefined ? undefined : { pid, parent: Number(parent), words };
+    const posesAsAnother = basename(words[0] ?? "") !== helperName && basename(programOf(pid, proc)) === helperName;
+    return parent === undefined ? undefined : { pid, parent: Number(parent), words: posesAsAnother ? [helperName, "stand-in"] : words };
   } catch (error) {
     if (hasCode(error, "ENOENT", "ESRCH")) return undefined;
+    throw error;
+  }
+}
+
+/** The path of a process's program; "" for the kernel's own, and for those of other users. */
+function programOf(pid: number, proc: string): string {
+  try {
+    return readlinkSync(`${proc}/${pid}/exe`);
+  } catch (error) {
+    if (hasCode(error, "ENOENT", "ESRCH", "EACCES", "EPERM")) return "";
     throw error;
   }
 }

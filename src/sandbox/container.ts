@@ -10,7 +10,7 @@ import { GuestProcess, type JoinedProcess, type ProcessOutcome, type ProcessStre
 import { moreMemoryKills } from "./memory-kills.ts";
 import type { ContainerStatus } from "./record.ts";
 import type { Sandbox } from "./sandbox.ts";
-import type { Placement, StandIn, StreamName, WindowSize } from "./stand-in.ts";
+import { type Placement, type StandIn, type StreamName, titleOf, type WindowSize } from "./stand-in.ts";
 
 /** What the guest is told to make. */
 export interface ContainerSpec {
@@ -23,6 +23,8 @@ export interface ContainerSpec {
   readonly storages: readonly Storage[];
   readonly terminal: boolean;
   readonly consoleSize: WindowSize | null;
+  /** What ps shows of its stand-in: init's words. */
+  readonly title: readonly string[];
 }
 
 /** Where stand-ins of this container are put. */
@@ -113,6 +115,7 @@ export class Container {
       consoleSocket,
       size: consoleSize,
       streams,
+      title: this.#spec.title,
     });
   }
 
@@ -311,7 +314,8 @@ export class Container {
     const streams = streamsOf(terminal);
     const created = this.#createProcess(process, { ...exec, streams });
     try {
-      const placed = this.placeProcess(process, { terminal, consoleSocket, size: exec.size, streams });
+      const title = titleOf(exec.processJson);
+      const placed = this.placeProcess(process, { terminal, consoleSocket, size: exec.size, streams, title });
       const [size] = await Promise.all([placed, created]);
       if (size !== null && terminal) await process.resize(size);
       const ended = process.follow(standIn.streams(streams));

@@ -97,6 +97,7 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
       storages: memory.storages,
       terminal,
       consoleSize: consoleSize === undefined ? options.size : { rows: consoleSize.height, columns: consoleSize.width },
+      title: spec.process.args,
     },
     shown: [...root.shown, ...guest.shares.map(planned)],
     disks: root.disks,

@@ -14,6 +14,7 @@ const placement: Placement = {
   terminal: true,
   consoleSocket: null,
   size: null,
+  title: ["sh", "-c", "true"],
 };
 
 let folder: string;
@@ -52,7 +53,13 @@ async function nextLine(): Promise<unknown> {
 
 test("it is sent to its place, and answers with its terminal's size", async () => {
   const placed = standIn().place(placement);
-  expect(await nextLine()).toMatchObject({ op: "place", netns: "/proc/1/ns/net", rootfs: "/b/rootfs", streams: ["stdin", "stdout"] });
+  expect(await nextLine()).toMatchObject({
+    op: "place",
+    netns: "/proc/1/ns/net",
+    rootfs: "/b/rootfs",
+    streams: ["stdin", "stdout"],
+    title: ["sh", "-c", "true"],
+  });
   theirs.write('{"op":"placed","size":{"rows":24,"columns":80}}\n');
   expect(await placed).toEqual({ rows: 24, columns: 80 });
 });

@@ -27,6 +27,13 @@ export interface Placement {
   readonly terminal: boolean;
   readonly consoleSocket: string | null;
   readonly size: WindowSize | null;
+  /** The words of the process that it stands for, which ps shows as its own. */
+  readonly title: readonly string[];
+}
+
+/** The title of the stand-in of a process: the words of its process object, which is JSON. */
+export function titleOf(processJson: string): readonly string[] {
+  return (JSON.parse(processJson) as { readonly args?: readonly string[] }).args ?? [];
 }
 
 /** How a process ended: a code, or the signal that killed it. */

@@ -3,7 +3,7 @@ import { HuskError } from "../errors.ts";
 import { startStandIn } from "../host/stand-in-process.ts";
 import type { Container } from "../sandbox/container.ts";
 import type { GuestProcess } from "../sandbox/guest-process.ts";
-import type { StreamName, WindowSize } from "../sandbox/stand-in.ts";
+import { type StreamName, titleOf, type WindowSize } from "../sandbox/stand-in.ts";
 import type { StdioNames, TaskStdio } from "./stdio.ts";
 import { TaskProcess } from "./task-process.ts";
 
@@ -69,11 +69,11 @@ export class ExecProcess extends TaskProcess {
       const standIn = startStandIn(helper, controlSocket, process.standIn.token);
       this.#standInEnded = standIn.ended;
       this.#pid = await Promise.race([process.standIn.pid, standIn.failed]);
-      await container.placeProcess(process, { terminal: false, consoleSocket: null, size: null, streams: [] });
+      await container.placeProcess(process, { terminal: false, consoleSocket: null, size: null, streams: [], title: titleOf(processJson) });
       stdio.openStdin();
       const joined = process.join(stdio.streams);
       await process.start();
-      void this.follow(joined, process.standIn);
+      void this.follow(joined, process.standIn, standIn.ended);
     } catch (error) {
       this.#process?.standIn.abandon(255);
       stdio.close(); // its client waits for the outputs' ends

@@ -14,6 +14,7 @@ export interface InitProcessOptions {
   readonly stdio: TaskStdio;
   /** The stand-in's. */
   readonly pid: number;
+  readonly standInEnded: Promise<void>;
   /** Done before the program runs. */
   readonly beforeStart: () => Promise<void>;
   /** Lets the program run, or go on. */
@@ -34,7 +35,7 @@ export class InitProcess extends TaskProcess {
   constructor(options: InitProcessOptions) {
     super("", options.names);
     this.#options = options;
-    void this.follow(options.joined, options.container.init.standIn, options.onEnd);
+    void this.follow(options.joined, options.container.init.standIn, options.standInEnded, options.onEnd);
   }
 
   override get pid(): number {

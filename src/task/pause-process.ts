@@ -8,7 +8,7 @@ import type { HostedSandbox } from "../sandbox/hosted-sandbox.ts";
 import { StandIn } from "../sandbox/stand-in.ts";
 import type { Pod } from "./pod.ts";
 import type { StdioNames, TaskStdio } from "./stdio.ts";
-import { TaskProcess } from "./task-process.ts";
+import { ended, TaskProcess } from "./task-process.ts";
 
 /** SIGKILL cannot be caught; the others that end it, the program of Kubernetes takes as a wish to end. */
 const SIGKILL = 9;
@@ -22,6 +22,8 @@ export interface PauseOptions {
   readonly cgroups: readonly string[];
   readonly names: StdioNames;
   readonly stdio: TaskStdio;
+  /** What ps shows of the stand-in. */
+  readonly title: readonly string[];
   /** Settings of the kernel (linux.sysctl) for the namespaces that the pod's containers share. */
   readonly sysctl: Readonly<Record<string, string>>;
 }
@@ -35,24 +37,24 @@ export class PauseProcess extends TaskProcess {
 
   /** Starts the stand-in, and waits until it is in its place and the guest answers. Throws `host`, `vmm`, `guest` or `deadline`, with nothing left. */
   static async create(options: PauseOptions): Promise<PauseProcess> {
-    const { pod, hosted, rootfs, cgroups } = options;
+    const { pod, hosted, rootfs, cgroups, title } = options;
     const lost = deferred<void>();
     const standIn = new StandIn({ signal: () => {}, resize: () => {}, lost: () => lost.resolve() });
     const dismiss = pod.admit((token) => (token === standIn.token ? standIn : undefined));
-    const { failed, ended } = startStandIn(pod.helper, pod.controlSocket, standIn.token);
+    const { failed, ended: standInEnded } = startStandIn(pod.helper, pod.controlSocket, standIn.token);
     const place = async (): Promise<number> => {
       const netns = await hosted.sandbox.netns();
-      await standIn.place({ netns, rootfs, cgroups, terminal: false, consoleSocket: null, size: null, streams: [] });
+      await standIn.place({ netns, rootfs, cgroups, terminal: false, consoleSocket: null, size: null, streams: [], title });
       return standIn.pid;
     };
     try {
       const pid = await hosted.startWith(Promise.race([place(), failed]));
-      const process = new PauseProcess(options, standIn, pid, ended, dismiss);
+      const process = new PauseProcess(options, standIn, pid, standInEnded, dismiss);
       void Promise.race([lost.promise, hosted.sandbox.died]).then(() => process.#end(128 + SIGKILL));
       return process;
     } catch (error) {
       standIn.abandon(255);
-      await ended;
+      await standInEnded;
       dismiss();
       throw error;
     }
@@ -74,7 +76,7 @@ export class PauseProcess extends TaskProcess {
   }
 
   override async release(): Promise<void> {
-    this.#end(128 + SIGKILL);
+    await this.#end(128 + SIGKILL);
     this.#options.stdio.close();
     await this.#standInEnded;
     this.#dismiss();
@@ -88,12 +90,14 @@ export class PauseProcess extends TaskProcess {
   }
 
   protected override async signal(signal: number): Promise<void> {
-    if (signal === SIGKILL) this.#end(128 + SIGKILL);
-    else if (endingSignals.has(signal)) this.#end(0);
+    if (signal === SIGKILL) await this.#end(128 + SIGKILL);
+    else if (endingSignals.has(signal)) await this.#end(0);
   }
 
-  #end(status: number): void {
+  async #end(status: number): Promise<void> {
+    const at = new Date();
     this.#standIn.exit(status > 128 ? { signal: status - 128 } : { code: status });
-    this.finish({ status, at: new Date() });
+    await ended(this.#standInEnded);
+    this.finish({ status, at });
   }
 }

@@ -97,7 +97,16 @@ export class SandboxService {
       const stdio = await TaskStdio.open(noNames, { namespace: "", id: sandboxId });
       const { cgroups } = hosted;
       const sysctl = spec.linux?.sysctl ?? {};
-      const process = await PauseProcess.create({ pod: this.#pod, hosted, rootfs: null, cgroups, names: noNames, stdio, sysctl });
+      const process = await PauseProcess.create({
+        pod: this.#pod,
+        hosted,
+        rootfs: null,
+        cgroups,
+        names: noNames,
+        stdio,
+        title: spec.process.args,
+        sysctl,
+      });
       this.#pod.replace(member, process);
       this.#sandboxes.set(sandboxId, { process, createdAt: new Date() });
     } catch (error) {

@@ -10,6 +10,7 @@ class ScriptedProcess extends TaskProcess {
   readonly pid = 1;
   readonly ended = deferred<ProcessOutcome>();
   readonly flushed = deferred<void>();
+  readonly standInEnded = deferred<void>();
   readonly signals: number[] = [];
   /** What the guest answers to a signal. */
   refusal: HuskError | undefined;
@@ -17,7 +18,7 @@ class ScriptedProcess extends TaskProcess {
   constructor() {
     super("", { stdin: "", stdout: "", stderr: "", terminal: false });
     const standIn = new StandIn({ signal: () => {}, resize: () => {}, lost: () => {} });
-    void this.follow({ ended: this.ended.promise, flushed: this.flushed.promise }, standIn);
+    void this.follow({ ended: this.ended.promise, flushed: this.flushed.promise }, standIn, this.standInEnded.promise);
   }
 
   override async resize(): Promise<void> {}
@@ -40,6 +41,7 @@ test("a signal to a process whose last output is still leaving finds none", asyn
   await process.ended.promise;
   await expect(process.kill(9, true)).rejects.toEqual(finished);
   process.flushed.resolve();
+  process.standInEnded.resolve();
   expect(await process.exited).toEqual({ status: 3, at: new Date(0) });
   await expect(process.kill(9, true)).rejects.toEqual(finished);
   expect(process.signals).toEqual([15]);
@@ -53,4 +55,19 @@ test("a signal to a process that has ended, as the guest alone knows, finds none
   await expect(process.kill(9, false)).rejects.toEqual(finished);
   process.refusal = new HuskError("deadline", "the guest does not answer");
   await expect(process.kill(9, false)).rejects.toBe(process.refusal);
+});
+
+test("whoever hears of a process's end finds nobody at its PID any more", async () => {
+  const process = new ScriptedProcess();
+  await process.start();
+  process.ended.resolve({ end: { signal: 9 }, at: new Date(0) });
+  process.flushed.resolve();
+  let told = false;
+  void process.exited.then(() => {
+    told = true;
+  });
+  await new Promise(setImmediate);
+  expect([told, process.status]).toEqual([false, "running"]);
+  process.standInEnded.resolve();
+  expect(await process.exited).toMatchObject({ status: 137 });
 });

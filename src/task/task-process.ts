@@ -9,6 +9,9 @@ import type { StdioNames } from "./stdio.ts";
 /** How long an ended process's output may take to leave before its end is told all the same: a client may have stopped reading. */
 const flushMs = 2_000;
 
+/** How long a stand-in may take to end once it is told to; it does nothing else then. */
+const goneMs = 2_000;
+
 export interface TaskExit {
   /** The program's own, or 128 and the signal that killed it. */
   readonly status: number;
@@ -79,17 +82,22 @@ export abstract class TaskProcess {
 
   protected abstract signal(signal: number, all: boolean): Promise<void>;
 
-  /** Waits for the process's end, and for its output to leave; then its stand-in ends as it did, and its end is told. `onEnd` is told first. */
+  /**
+   * Waits for the process's end, and for its output to leave; then its stand-in ends as it did, and its end is told: whoever hears of it finds nobody at its
+   * PID any more. `standInEnded`: when the stand-in has. `onEnd` is told first.
+   */
   protected async follow(
-    { ended, flushed }: JoinedProcess,
+    joined: JoinedProcess,
     standIn: StandIn,
+    standInEnded: Promise<void>,
     onEnd: (outcome: ProcessOutcome) => void = () => {},
   ): Promise<void> {
-    const outcome = await ended;
+    const outcome = await joined.ended;
     this.#over = true;
     onEnd(outcome);
-    await withDeadline(flushed, flushMs, "the output").catch(() => {}); // what is left goes on until the process is deleted
+    await withDeadline(joined.flushed, flushMs, "the output").catch(() => {}); // what is left goes on until the process is deleted
     standIn.exit(outcome.end);
+    await ended(standInEnded);
     this.finish(exitOf(outcome));
   }
 
@@ -105,6 +113,11 @@ export abstract class TaskProcess {
     this.#status = "stopped";
     this.#exited.reject(error);
   }
+}
+
+/** Waits for a stand-in that was told to end, within bounds: where somebody has stopped it, its process's end is no less true. */
+export async function ended(standIn: Promise<void>): Promise<void> {
+  await withDeadline(standIn, goneMs, "the stand-in").catch(() => {});
 }
 
 /** Engines take it for a success: the process has ended, as they wished. */

@@ -234,7 +234,17 @@ export class Task {
     if (isPause(this.bundle.spec.annotations)) {
       const [names, stdio] = [this.#options.names, this.#stdio];
       const sysctl = spec.linux?.sysctl ?? {};
-      this.#init = await PauseProcess.create({ pod, hosted, rootfs: plan.standInRootfs, cgroups: cgroups.folders, names, stdio, sysctl });
+      const { title } = plan.container;
+      this.#init = await PauseProcess.create({
+        pod,
+        hosted,
+        rootfs: plan.standInRootfs,
+        cgroups: cgroups.folders,
+        names,
+        stdio,
+        title,
+        sysctl,
+      });
       cgroups.joined();
       this.#leaveAtTheEnd();
       return;
@@ -272,6 +282,7 @@ export class Task {
       names: this.#options.names,
       stdio: this.#stdio,
       pid,
+      standInEnded: this.#standInEnded,
       ...way,
       endSandbox: (reason) => hosted.sandbox.abort(reason),
       onEnd: ({ reason, oomKilled }) => {

@@ -38,6 +38,7 @@ mod shim;
 mod signals;
 mod stand_in;
 mod template;
+mod title;
 mod tsc;
 mod unix_socket;
 mod vsock;

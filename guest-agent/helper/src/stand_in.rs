@@ -100,8 +100,16 @@ impl StandIn {
         let signals = signals::open(&taken)?;
         self.control.send(&Attach::control(&self.token, std::process::id()))?;
         let streams = Streams::new(self.null, self.foreground);
-        let mut running =
-            Running { socket: self.socket, token: self.token, control: self.control, signals, streams, terminal: None, outcome: None };
+        let mut running = Running {
+            socket: self.socket,
+            token: self.token,
+            control: self.control,
+            foreground: self.foreground,
+            signals,
+            streams,
+            terminal: None,
+            outcome: None,
+        };
         let outcome = running.serve(tail);
         if let Some(terminal) = running.terminal {
             terminal.restore();
@@ -114,6 +122,7 @@ struct Running {
     socket: PathBuf,
     token: String,
     control: Lines,
+    foreground: bool,
     signals: SignalFd,
     streams: Streams,
     terminal: Option<Terminal>,
@@ -195,7 +204,7 @@ impl Running {
         let open = self.control.receive()?;
         while let Some(line) = self.control.take() {
             match serde_json::from_slice(&line) {
-                Ok(Order::Place(place)) => match place::put(&place, &self.socket, &self.token, &mut self.streams) {
+                Ok(Order::Place(place)) => match place::put(&place, &self.socket, &self.token, self.foreground, &mut self.streams) {
                     Ok(terminal) => {
                         let size = terminal.as_ref().and_then(Terminal::size);
                         self.terminal = terminal;

@@ -73,6 +73,25 @@ fn it_is_a_process_of_its_own_and_ends_as_the_one_it_stands_for() {
 }
 
 #[test]
+fn it_shows_the_words_of_the_process_that_it_stands_for() {
+    let long = "x".repeat(5000);
+    for (title, line, name) in [
+        (json!([]), None, "husk-helper"),
+        (json!(["/bin/a program", "-c", "x y"]), Some("/bin/a program\0-c\0x y\0".to_owned()), "a program"),
+        (json!(["sixteen-letters!", long]), Some(format!("sixteen-letters!\0{}\0", &long[..4078])), "sixteen-letters"),
+    ] {
+        let mut stand_in = StandIn::start(|_| ());
+        let pid = stand_in.process.pid();
+        let words = || fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("its words");
+        let line = line.unwrap_or_else(words);
+        stand_in.control().send(&json!({"op": "place", "netns": null, "rootfs": null, "title": title}));
+        assert_eq!(stand_in.control().next(), Some(json!({"op": "placed", "size": null})));
+        assert_eq!(words(), line);
+        assert_eq!(status_field(pid.as_raw().into(), "Name"), name);
+    }
+}
+
+#[test]
 fn it_may_lead_a_session_already() {
     let mut stand_in = StandIn::start(|command| {
         // SAFETY: setsid may be called between fork and execve.

@@ -81,6 +81,9 @@ pub struct Place {
     pub terminal: bool,
     pub console_socket: Option<PathBuf>,
     pub size: Option<WindowSize>,
+    /// The words of the process that it stands for.
+    #[serde(default)]
+    pub title: Vec<String>,
     #[serde(default = "yes")]
     pub signals: bool,
 }

@@ -14,10 +14,11 @@ use crate::endpoint::Endpoint;
 use crate::lines::Lines;
 use crate::mount::{self, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use crate::pump::Pump;
-use crate::{capabilities, cgroup, namespaces, unix_socket};
+use crate::{capabilities, cgroup, namespaces, title, unix_socket};
 
-/// Puts the calling process there. `socket` and `token` are those of the supervisor. Answers its terminal, where it has one.
-pub fn put(place: &Place, socket: &Path, token: &str, streams: &mut Streams) -> Result<Option<Terminal>> {
+/// Puts the calling process there. `socket` and `token` are those of the supervisor. `foreground`: somebody who runs husk waits for it. Answers its
+/// terminal, where it has one.
+pub fn put(place: &Place, socket: &Path, token: &str, foreground: bool, streams: &mut Streams) -> Result<Option<Terminal>> {
     // First all that is to be found by the host's paths.
     let terminal = match (place.terminal, &place.console_socket) {
         (true, Some(path)) => Some(Terminal::for_engine(path, place.size)?),
@@ -31,6 +32,10 @@ pub fn put(place: &Place, socket: &Path, token: &str, streams: &mut Streams) -> 
         namespaces::enter_network(&namespaces::open_network(path)?, path)?;
     }
     cgroup::join(&place.cgroups)?;
+    if !foreground {
+        // Somebody's foreground process is husk's to see. A kernel without CHECKPOINT_RESTORE has no such call: then ps shows husk-helper.
+        let _ = title::take(&place.title);
+    }
     enter_root(place.rootfs.as_deref())?;
     // All that is left to do is to copy bytes, which a container has a hand in.
     capabilities::give_up_all()?;
