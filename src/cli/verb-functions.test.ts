@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { installationFolder } from "../host/installation.ts";
 import { printable } from "../host/printable.ts";
-import { featureReport } from "./features.ts";
+import { featureReport } from "../oci/features.ts";
 import { formatLine, type Level, type Log, openLog } from "./log.ts";
 import { GrowingFile } from "./logs.ts";
 import { table } from "./output.ts";

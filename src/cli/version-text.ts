@@ -1,11 +1,9 @@
 /** What husk is, in the form that runc's callers read: "NAME version X" first, then "spec: X". */
 
+import { specVersion } from "../oci/features.ts";
 import { version } from "../version.ts";
 
 export { version } from "../version.ts";
-
-/** The newest runtime specification of which every field is honoured, subsumed or refused by name. */
-export const specVersion = "1.3.0";
 
 /** Docker takes the name and the version from the one line that holds the word "version". */
 export function versionText(): string {

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { PodSandboxConfig } from "../gen/cri/v1/pod.ts";
+import { cgroupOf } from "../oci/cgroups-path.ts";
 import { podConfig } from "./pod-config.ts";
 
 const config = PodSandboxConfig.fromPartial({
@@ -21,6 +22,17 @@ test("a pod's settings are those of the runtime spec", () => {
       "io.kubernetes.cri.sandbox-cpu-period": "100000",
     },
     linux: { sysctl: { "net.ipv4.ip_forward": "1" }, cgroupsPath: "/kubepods/burstable/id" },
+  });
+});
+
+test("a kubelet's slices make the cgroup a scope of systemd's", () => {
+  const cgroupParent = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod7.slice";
+  const value = Buffer.from(PodSandboxConfig.encode(PodSandboxConfig.fromPartial({ linux: { cgroupParent } })).finish());
+  const { linux } = podConfig("id", { typeUrl: "runtime.v1.PodSandboxConfig", value });
+  expect(linux?.cgroupsPath).toBe("kubepods-burstable-pod7.slice:cri-containerd:id");
+  expect(cgroupOf(linux?.cgroupsPath, "id", undefined)).toEqual({
+    unit: "cri-containerd-id.scope",
+    slice: "kubepods-burstable-pod7.slice",
   });
 });
 

@@ -1,5 +1,5 @@
 /** A pod's own settings as the Sandbox API brings them: CRI's PodSandboxConfig, in the words of the runtime spec. */
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { PodSandboxConfig } from "../gen/cri/v1/pod.ts";
 import type { Any } from "../gen/google/protobuf/any.ts";
 import type { Spec } from "../oci/types.ts";
@@ -18,7 +18,13 @@ export function podConfig(id: string, options: Any | undefined): Pick<Spec, "hos
     annotations: { [podMemory]: String(memoryLimitInBytes), [podQuota]: String(cpuQuota), [podPeriod]: String(cpuPeriod) },
     linux: {
       sysctl: linux?.sysctls ?? {},
-      ...(linux === undefined || linux.cgroupParent === "" ? {} : { cgroupsPath: join("/", linux.cgroupParent, id) }),
+      ...(linux === undefined || linux.cgroupParent === "" ? {} : { cgroupsPath: cgroupBelow(linux.cgroupParent, id) }),
     },
   };
+}
+
+/** A pod's cgroup below its parent, as CRI names it: a kubelet with the systemd driver gives the path of slices. */
+function cgroupBelow(parent: string, id: string): string {
+  const name = basename(parent);
+  return name.endsWith(".slice") ? `${name}:cri-containerd:${id}` : join("/", parent, id);
 }
