@@ -178,25 +178,36 @@ compile_virtiofsd() {
   rm -rf "$work"
 }
 
-# Engines newer than this system's, for the tests: containerd 1.7 and Docker 26 of Debian 13, unpacked and not installed. Their programs run on
-# Debian 12 as they are; runc's would not, and is this system's.
-newer_engines=(usr/bin/{containerd,containerd-shim-runc-v2,ctr,docker,tini-static} usr/sbin/{dockerd,docker-proxy})
+# Engines newer than this system's, for the tests: containerd 1.7 and Docker 26 of Debian 13, containerd 2 and Docker 28 of the Debian to come, unpacked and not
+# installed. Their programs run on Debian 12 as they are; runc's would not, and is this system's. Docker's docker-init moves between its packages.
+engine_programs=(usr/bin/{containerd,containerd-shim-runc-v2,ctr,docker,tini-static} usr/sbin/{dockerd,docker-proxy})
 fetch_newer_engines() {
-  local packages=docker.io,docker-cli,containerd key work=$cache/newer-engines.new
-  key=$(echo trixie "$packages" "${newer_engines[@]}" | sha256sum | cut -c1-16)
-  if [ "$(cat "$cache/newer-engines/.key" 2> /dev/null)" != "$key" ]; then
-    rm -rf "$work" "$work.root" && mkdir "$work"
-    mmdebstrap --variant=extract --include="$packages" --aptopt='APT::Install-Recommends "false"' trixie "$work.root" >> "$log" 2>&1 || {
-      echo "getting $packages of Debian 13 failed: is there a network? $(grep -m 1 '^E:' "$log")" >> "$log"
-      return 1
-    }
-    (cd "$work.root" && cp "${newer_engines[@]}" "$work/")
-    mv "$work/tini-static" "$work/docker-init"
-    echo "$key" > "$work/.key"
-    rm -rf "$cache/newer-engines" "$work.root"
-    mv -T "$work" "$cache/newer-engines"
-  fi
-  echo "engines: $("$cache/newer-engines/dockerd" --version | cut -d, -f1), $("$cache/newer-engines/containerd" --version | cut -d' ' -f1,3)"
+  fetch_engines trixie "Debian 13" newer-engines
+  fetch_engines forky "Debian's next" newest-engines
+  echo "engines: $(of_engines newer); $(of_engines newest)"
+}
+
+of_engines() {
+  echo "$("$cache/$1-engines/dockerd" --version | cut -d, -f1), containerd $("$cache/$1-engines/containerd" --version | cut -d' ' -f3)"
+}
+
+# fetch_engines SUITE ITS_NAME FOLDER: puts a suite's engines into the cache. A suite that is not released yet has indices that go out of date, where a mirror is
+# behind.
+fetch_engines() {
+  local packages=docker.io,docker-cli,containerd key folder=$cache/$3 work=$cache/$3.new
+  key=$(echo "$1" "$packages" "${engine_programs[@]}" | sha256sum | cut -c1-16)
+  [ "$(cat "$folder/.key" 2> /dev/null)" != "$key" ] || return 0
+  rm -rf "$work" "$work.root" && mkdir "$work"
+  mmdebstrap --variant=extract --include="$packages" --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
+    "$1" "$work.root" >> "$log" 2>&1 || {
+    echo "getting $packages of $2 failed: is there a network? $(grep -m 1 '^E:' "$log")" >> "$log"
+    return 1
+  }
+  (cd "$work.root" && cp "${engine_programs[@]}" "$work/")
+  mv "$work/tini-static" "$work/docker-init"
+  echo "$key" > "$work/.key"
+  rm -rf "$folder" "$work.root"
+  mv -T "$work" "$folder"
 }
 
 build_bundle() {

@@ -38,11 +38,11 @@ const runFolders = [
 
 const path = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/** The programs of containerd 1.7 and Docker 26, as tools/setup keeps them. */
-const newerPrograms = join(process.env["XDG_CACHE_HOME"] ?? join(process.env["HOME"] ?? "/root", ".cache"), "husk/newer-engines");
+/** The programs of newer engines, as tools/setup keeps them. */
+const cache = join(process.env["XDG_CACHE_HOME"] ?? join(process.env["HOME"] ?? "/root", ".cache"), "husk");
 
-/** Which engines: those of this system, or newer ones. */
-export type Generation = "system" | "newer";
+/** Which engines: those of this system; containerd 1.7 and Docker 26; containerd 2 and Docker 28. */
+export type Generation = "system" | "newer" | "newest";
 
 /** An engine's command line. */
 export class Engine {
@@ -105,7 +105,7 @@ export class Engines {
 
   private constructor(generation: Generation) {
     this.#generation = generation;
-    this.#path = generation === "newer" ? `${newerPrograms}:${path}` : path;
+    this.#path = generation === "system" ? path : `${cache}/${generation}-engines:${path}`;
     this.folder = mkdtempSync(join(tmpdir(), "husk-engines-"));
     this.#data = join(this.folder, "data");
     mkdirSync(this.#data);
@@ -291,8 +291,9 @@ function criConfig(network: string, generation: Generation): string {
   const cri = 'plugins."io.containerd.grpc.v1.cri"';
   const runtimes = ["husk", "runc"].map((name) => `[${cri}.containerd.runtimes.${name}]\nruntime_type = "io.containerd.${name}.v2"\n`);
   // The pods of this one are made by the Sandbox API.
-  if (generation === "newer")
-    runtimes.push(`[${cri}.containerd.runtimes.husk-sandbox]\nruntime_type = "io.containerd.husk.v2"\nsandbox_mode = "shim"\n`);
+  const setting = generation === "newest" ? "sandboxer" : "sandbox_mode";
+  if (generation !== "system")
+    runtimes.push(`[${cri}.containerd.runtimes.husk-sandbox]\nruntime_type = "io.containerd.husk.v2"\n${setting} = "shim"\n`);
   return `[${cri}]\ndisable_apparmor = true\nrestrict_oom_score_adj = true\nsandbox_image = "docker.io/${pauseName}"
 [${cri}.cni]\nbin_dir = "/usr/lib/cni"\nconf_dir = "${network}"\n${runtimes.join("")}`;
 }

@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { type Client, credentials, loadPackageDefinition } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
-import { test as base, type Engines } from "../engines.ts";
+import { test as base, type Engines, type Generation } from "../engines.ts";
 import { isHusk } from "../runtime.ts";
 
 /** How long any call may take: a pod's machine starts in it. */
@@ -160,7 +160,7 @@ export class Pod {
 }
 
 /** Starts containerd with its CRI plugin, the runtime under test and a bridge. */
-async function open(engines: Engines): Promise<Cri> {
+async function open(engines: Engines, generation: Generation): Promise<Cri> {
   const network = join(engines.folder, "cni");
   mkdirSync(network);
   const bridge = {
@@ -170,8 +170,8 @@ async function open(engines: Engines): Promise<Cri> {
     ipam: { type: "host-local", dataDir: "/run/cni-ipam", subnet: "10.88.7.0/24", routes: [{ dst: "0.0.0.0/0" }] },
   };
   writeFileSync(join(network, "10-bridge.conflist"), JSON.stringify({ cniVersion: "0.4.0", name: "bridge", plugins: [bridge] }));
-  // What containerd 1.7 wants to have the Sandbox API.
-  const env = { ENABLE_CRI_SANDBOXES: "1" };
+  // What containerd 1.7 wants to have the Sandbox API, and husk to promise containerd 2 the newer Task API.
+  const env = { ENABLE_CRI_SANDBOXES: "1", ...(generation === "newest" && { HUSK_SHIM_API: "3" }) };
   const socket = await engines.containerd(resolve(import.meta.dirname, "../../../bin"), network, env);
   for (const archive of engines.archives())
     await engines.inside("ctr", "--address", socket, "--namespace", "k8s.io", "image", "import", archive);
@@ -179,8 +179,8 @@ async function open(engines: Engines): Promise<Cri> {
 }
 
 /** The engines' test, with CRI besides. */
-export const test = base.extend("cri", { scope: "file" }, async ({ engines }, { onCleanup }) => {
-  const cri = await open(engines);
+export const test = base.extend("cri", { scope: "file" }, async ({ engines, generation }, { onCleanup }) => {
+  const cri = await open(engines, generation);
   onCleanup(() => cri.close());
   return cri;
 });

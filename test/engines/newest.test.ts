@@ -1,0 +1,51 @@
+/** containerd 2 and Docker 28, of the Debian to come: the Task API's version 3, what containerd learns of the runtime, a shim in a cgroup, docker top. */
+import { existsSync, readFileSync } from "node:fs";
+import { expect } from "vitest";
+import { Containerd } from "../harness/containerd.ts";
+import { test as base } from "../harness/engines.ts";
+import { isHusk } from "../harness/runtime.ts";
+
+const test = base
+  .override("generation", "newest")
+  .extend("containerd", { scope: "file" }, ({ engines }) => Containerd.start(engines, { HUSK_SHIM_API: "3" }))
+  .extend("docker", { scope: "file" }, async ({ containerd, engines }) => engines.docker(containerd.runtime));
+
+test("run, exec, kill and metrics by the Task API's version 3", async ({ containerd }) => {
+  expect(await containerd.ctr.ok("version")).toMatch(/Server:\n +Version: +2\./);
+  expect(await containerd.ran("short", [], "sh", "-c", "echo out; echo err >&2; exit 7")).toEqual({
+    status: 7,
+    stdout: "out\n",
+    stderr: expect.stringContaining("err\n"),
+  });
+  await containerd.detached("long", [], ["sleep", "1000"], async () => {
+    if (isHusk) expect(JSON.parse(readFileSync(`${containerd.bundle("long")}/bootstrap.json`, "utf8"))).toMatchObject({ version: 3 });
+    expect(await containerd.ctr.ok("task", "exec", "--exec-id", "e1", "long", "echo", "from exec")).toBe("from exec\n");
+    expect(await containerd.ctr.ok("task", "metrics", "long")).toMatch(/memory\.usage_in_bytes|memory\.usage +[1-9]/);
+    await containerd.ctr.ok("task", "kill", "--signal", "KILL", "long");
+    await expect.poll(() => containerd.status("long"), { timeout: 30_000 }).toBe("STOPPED");
+  });
+});
+
+test("containerd learns the runtime's features", async ({ containerd }) => {
+  const info = JSON.parse(await containerd.ctr.ok("plugins", "inspect-runtime", "--runtime", containerd.runtime)) as {
+    readonly Name: string;
+    readonly Features: { readonly mountOptions: readonly string[] };
+  };
+  expect(info.Name).toBe(containerd.runtime);
+  expect(info.Features.mountOptions).toContain("rro");
+});
+
+test("docker top shows the container's own words, at a PID that is the host's", async ({ docker, engines }) => {
+  try {
+    await docker.ok("run", "--detach", "--name", "topped", engines.image, "sleep", "1234");
+    const [, line = ""] = (await docker.ok("top", "topped", "-o", "pid,comm,args")).split("\n");
+    expect(line).toMatch(/^\d+ +(sleep|busybox) +sleep 1234$/);
+    const pid = await docker.ok("inspect", "--format", "{{.State.Pid}}", "topped");
+    expect(line.split(" ")[0]).toBe(pid.trim());
+    await docker.ok("kill", "topped");
+    await docker.ok("wait", "topped");
+    expect(existsSync(`/proc/${pid.trim()}`)).toBe(false);
+  } finally {
+    await docker.run("rm", "--force", "topped");
+  }
+});
