@@ -91,7 +91,7 @@ describe("refused by name", () => {
 
   test("the host's own namespaces, which a missing entry asks for", () => {
     expect(lines(withLinux({ namespaces: [{ type: "mount" }, { type: "pid" }, { type: "ipc" }, { type: "uts" }] }))).toEqual([
-      `refused: linux.namespaces: a VM cannot share the host's network: add a namespace of type "network"`,
+      `refused: linux.namespaces: a VM cannot share the host's network: leave out --network host (hostNetwork of a pod), or add a namespace of type "network"`,
     ]);
     expect(lines({ ...defaultSpec, linux: {} })).toHaveLength(5);
   });

@@ -169,7 +169,7 @@ describe.runIf(isHusk)("husk's own words", () => {
       bundle,
       125,
       "config.json: linux.intelRdt: the host's resctrl groups cannot hold processes of a guest; linux.resources.rdma: the guest has no RDMA devices; " +
-        'linux.namespaces: a VM cannot share the host\'s network: add a namespace of type "network"',
+        'linux.namespaces: a VM cannot share the host\'s network: leave out --network host (hostNetwork of a pod), or add a namespace of type "network"',
     );
   });
 
