@@ -14,6 +14,7 @@ class ScriptedProcess extends TaskProcess {
   readonly signals: number[] = [];
   /** What the guest answers to a signal. */
   refusal: HuskError | undefined;
+  answer: Promise<void> = Promise.resolve();
 
   constructor() {
     super("", { stdin: "", stdout: "", stderr: "", terminal: false });
@@ -27,6 +28,7 @@ class ScriptedProcess extends TaskProcess {
   protected override async run(): Promise<void> {}
   protected override async signal(signal: number): Promise<void> {
     if (this.refusal !== undefined) throw this.refusal;
+    await this.answer;
     this.signals.push(signal);
   }
 }
@@ -55,6 +57,20 @@ test("a signal to a process that has ended, as the guest alone knows, finds none
   await expect(process.kill(9, false)).rejects.toEqual(finished);
   process.refusal = new HuskError("deadline", "the guest does not answer");
   await expect(process.kill(9, false)).rejects.toBe(process.refusal);
+});
+
+test("a signal that is on its way when the end is heard of finds none", async () => {
+  const process = new ScriptedProcess();
+  await process.start();
+  const late = deferred<never>();
+  process.answer = late.promise;
+  const killed = process.kill(9, true);
+  process.ended.resolve({ end: { code: 0 }, at: new Date(0) });
+  process.flushed.resolve();
+  process.standInEnded.resolve();
+  await process.exited;
+  late.reject(new HuskError("wrong-state", 'process "" has ended'));
+  await expect(killed).rejects.toEqual(finished);
 });
 
 test("whoever hears of a process's end finds nobody at its PID any more", async () => {

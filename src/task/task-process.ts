@@ -64,8 +64,8 @@ export abstract class TaskProcess {
     try {
       await this.signal(signal, all);
     } catch (error) {
-      // The guest knows of its end before we do.
-      if (this.#status === "running" && error instanceof HuskError && error.code === "wrong-state") throw finished(error);
+      // The guest knows of its end before we do, or we have heard of it meanwhile.
+      if (this.#status !== "created" && error instanceof HuskError && error.code === "wrong-state") throw finished(error);
       throw error;
     }
   }
