@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { PodSandboxConfig } from "../gen/cri/v1/pod.ts";
+import { NamespaceMode, PodSandboxConfig } from "../gen/cri/v1/pod.ts";
 import { cgroupOf } from "../oci/cgroups-path.ts";
 import { podConfig } from "./pod-config.ts";
 
@@ -34,6 +34,16 @@ test("a kubelet's slices make the cgroup a scope of systemd's", () => {
     unit: "cri-containerd-id.scope",
     slice: "kubepods-burstable-pod7.slice",
   });
+});
+
+test.each([
+  [{ network: NamespaceMode.NODE }, "a VM cannot share the host's network: leave out hostNetwork of the pod"],
+  [{ pid: NamespaceMode.NODE }, "a VM cannot share the host's processes: leave out hostPID of the pod"],
+  [{ ipc: NamespaceMode.NODE }, "a VM cannot share the host's shared memory and message queues: leave out hostIPC of the pod"],
+])("a pod that is to share %o with the host is refused", (namespaceOptions, words) => {
+  const shared = PodSandboxConfig.fromPartial({ linux: { securityContext: { namespaceOptions } } });
+  const value = Buffer.from(PodSandboxConfig.encode(shared).finish());
+  expect(() => podConfig("id", { typeUrl: "runtime.v1.PodSandboxConfig", value })).toThrow(words);
 });
 
 test("nothing follows from options that are others, or none", () => {

@@ -1,6 +1,7 @@
 /** A pod's own settings as the Sandbox API brings them: CRI's PodSandboxConfig, in the words of the runtime spec. */
 import { basename, join } from "node:path";
-import { PodSandboxConfig } from "../gen/cri/v1/pod.ts";
+import { HuskError } from "../errors.ts";
+import { NamespaceMode, PodSandboxConfig } from "../gen/cri/v1/pod.ts";
 import type { Any } from "../gen/google/protobuf/any.ts";
 import type { Spec } from "../oci/types.ts";
 import { podMemory, podPeriod, podQuota } from "./pod-annotations.ts";
@@ -8,10 +9,22 @@ import { podMemory, podPeriod, podQuota } from "./pod-annotations.ts";
 /** What CRI names its message. */
 const typeName = "runtime.v1.PodSandboxConfig";
 
-/** Of options of another kind, nothing follows. */
+/** What a pod may share with the host, elsewhere. */
+const hostNamespaces = [
+  ["network", "network", "hostNetwork"],
+  ["pid", "processes", "hostPID"],
+  ["ipc", "shared memory and message queues", "hostIPC"],
+] as const;
+
+/** Of options of another kind, nothing follows. Throws `invalid-argument` for a pod that is to share what a virtual machine cannot. */
 export function podConfig(id: string, options: Any | undefined): Pick<Spec, "hostname" | "annotations" | "linux"> {
   if (options === undefined || options.typeUrl.split("/").at(-1) !== typeName) return {};
   const { hostname, linux } = PodSandboxConfig.decode(options.value);
+  const namespaces = linux?.securityContext?.namespaceOptions;
+  for (const [type, what, field] of hostNamespaces) {
+    if (namespaces?.[type] === NamespaceMode.NODE)
+      throw new HuskError("invalid-argument", `a VM cannot share the host's ${what}: leave out ${field} of the pod`);
+  }
   const { memoryLimitInBytes = 0n, cpuQuota = 0n, cpuPeriod = 0n } = linux?.resources ?? {};
   return {
     ...(hostname === "" ? {} : { hostname }),

@@ -12,6 +12,7 @@ const callMs = 90_000;
 /** What a pod shares between its containers, besides its network. */
 export interface PodOptions {
   readonly sharedProcesses?: boolean;
+  readonly hostNetwork?: boolean;
   readonly sysctls?: Readonly<Record<string, string>>;
   /** The runtime's name in containerd's configuration; the one under test. */
   readonly handler?: string;
@@ -63,14 +64,23 @@ export class Cri {
   }
 
   /** Runs a pod. */
-  async pod({ sharedProcesses = false, sysctls = {}, handler = isHusk ? "husk" : "runc" }: PodOptions = {}): Promise<Pod> {
+  async pod({
+    sharedProcesses = false,
+    hostNetwork = false,
+    sysctls = {},
+    handler = isHusk ? "husk" : "runc",
+  }: PodOptions = {}): Promise<Pod> {
     const name = `pod${this.#pods++}`;
     const pid = sharedProcesses ? "POD" : "CONTAINER";
     const config = {
       metadata: { name, uid: `${name}-uid`, namespace: "default" },
       hostname: name,
       log_directory: join(this.#logs, name),
-      linux: { cgroup_parent: "/kubepods", security_context: { namespace_options: { pid } }, sysctls },
+      linux: {
+        cgroup_parent: "/kubepods",
+        security_context: { namespace_options: { pid, network: hostNetwork ? "NODE" : "POD" } },
+        sysctls,
+      },
     };
     const { pod_sandbox_id: id } = await this.call<{ pod_sandbox_id: string }>("RunPodSandbox", {
       config,
