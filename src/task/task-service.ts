@@ -2,7 +2,8 @@
  * containerd's Task API, versions 2 and 3, in front of a sandbox. Calls are carried out as they come: a State is answered while a Create still boots.
  * https://github.com/containerd/containerd/blob/main/api/runtime/task/v3/shim.proto
  */
-import { GrpcCode, grpcCode, HuskError } from "../errors.ts";
+import { existsSync } from "node:fs";
+import { explain, GrpcCode, grpcCode, HuskError } from "../errors.ts";
 import { Metrics } from "../gen/containerd/cgroups/v2/metrics.ts";
 import {
   TaskCheckpointed,
@@ -60,6 +61,8 @@ export class TaskService {
   readonly #options: TaskServiceOptions;
   /** A task is here from the beginning of its Create on; undefined while that lasts. */
   readonly #tasks = new Map<string, Task | undefined>();
+  /** Whether containerd has said that it has no use for the shim; it may have done so while a Create went on that nobody waits for any more. */
+  #isUnwanted = false;
   /** Starts that go on: a process's end is told after its start. */
   readonly #starting = new Map<TaskProcess, Promise<void>>();
 
@@ -100,6 +103,7 @@ export class TaskService {
       stats: async ({ id }) => ({ stats: packAny(Metrics, metricsOf(await this.#task(id).stats())) }),
       connect: ({ id }) => ({ shimPid: process.pid, taskPid: this.#tasks.get(id)?.init.pid ?? 0, version: "3" }),
       shutdown: ({ now }) => {
+        this.#isUnwanted = true;
         if (this.#tasks.size === 0 || now) this.#options.onShutdown();
       },
     };
@@ -150,13 +154,28 @@ export class TaskService {
       });
     } catch (error) {
       this.#tasks.delete(id);
+      this.#endIfUnwanted();
       throw forEngines(error);
     }
     this.#tasks.set(id, task);
     const io = { terminal, stdin, stdout, stderr };
     this.#publish("/tasks/create", packAny(TaskCreate, { containerId: id, bundle, rootfs, io, checkpoint, pid: task.init.pid }));
     this.#tellExit(task, task.init);
+    if (this.#isUnwanted && !existsSync(bundle)) await this.#forsake(id);
     return { pid: task.init.pid };
+  }
+
+  /** Gives back a task whose bundle containerd has taken away while it was made: its client is gone. */
+  async #forsake(id: string): Promise<void> {
+    const { log } = this.#options.pod;
+    log.warn(`container "${id}" is taken back: its bundle is gone, so nobody waits for it any more`);
+    await this.#delete({ id, execId: "" }).catch((error: unknown) => log.warn(`container "${id}": ${explain(error)}`));
+    this.#tasks.delete(id);
+    this.#endIfUnwanted();
+  }
+
+  #endIfUnwanted(): void {
+    if (this.#isUnwanted && this.#tasks.size === 0) this.#options.onShutdown();
   }
 
   async #start(id: string, execId: string): Promise<{ pid: number }> {

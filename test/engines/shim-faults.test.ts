@@ -50,6 +50,19 @@ test.runIf(isHusk)("the shim killed while the VM boots: the caller is told, and 
   expect(await program.ended()).toMatchObject({ status: 1, stderr: expect.stringMatching(/ttrpc: closed|unavailable|shim/) });
 });
 
+test.runIf(isHusk)(
+  "the caller killed while the VM boots: containerd gives the task up, and the shim ends with all that it made",
+  async ({ containerd, engines }) => {
+    const program = containerd.run("box", [], ["true"]);
+    const { pid } = await found(() => containerd.qemu("box") && containerd.shimProcess("box"));
+    program.signal("SIGKILL");
+    await program.ended();
+    await expect.poll(() => containerd.shimProcess("box")?.pid === pid, { timeout: 60_000 }).toBe(false);
+    await containerd.remove("box");
+    await engines.inside("sh", "-c", "rm -rf /run/containerd/fifo/*"); // ctr's own
+  },
+);
+
 test.runIf(isHusk)("the shim killed while the task runs, with an exec in it", async ({ containerd, engines }) => {
   await containerd.detached("box", [], ["sleep", "1000"], async () => {
     const exec = containerd.ctr.start(["task", "exec", "--exec-id", "e", "box", "sh", "-c", "echo ready; sleep 1000"]);
