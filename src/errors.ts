@@ -48,6 +48,8 @@ export const meaningOf = {
   /** args[0] is there but cannot be executed. */
   "program-not-executable": { exit: 126, grpc: GrpcCode.unknown },
   "program-not-found": { exit: 127, grpc: GrpcCode.unknown },
+  /** A hook failed: as with runc, an ordinary failure. */
+  hook: { exit: 1, grpc: GrpcCode.unknown },
   /** The host lacks something: QEMU, a device, memory, disk space. */
   host: { exit: 125, grpc: GrpcCode.unknown },
   /** QEMU failed, or said no over QMP. */

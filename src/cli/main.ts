@@ -42,7 +42,7 @@ async function dispatch(line: CommandLine, log: Log): Promise<number | void> {
     case "start":
     case "pause":
     case "resume":
-      return (await import("./simple-calls.ts")).simpleCall(line);
+      return (await import("./simple-calls.ts")).simpleCall(line, log);
     case "ps":
       return (await import("./ps.ts")).ps(line);
     case "update":

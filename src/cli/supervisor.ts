@@ -210,7 +210,7 @@ async function seeThrough(
   const outcome = await supervisor.ended();
   supervisorLog.info({ ...outcome.end, reason: outcome.reason }, "the container has stopped");
   if (foreground && !(call.verb === "run" && call.keep)) {
-    await supervisor.runPoststop().catch((error: unknown) => log.warning(explain(error)));
+    await supervisor.runPoststop();
     await supervisor.remove();
   }
   supervisor.releaseStandIn(outcome, foreground ? lastWords(call.id, outcome) : undefined);

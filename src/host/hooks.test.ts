@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { runHooks } from "./hooks.ts";
+import { runHooks, runPoststop } from "./hooks.ts";
 
 let bundle: string;
 beforeEach(() => {
@@ -40,6 +40,13 @@ test("a failing hook stops those after it, with what it said", async () => {
     "hooks.createRuntime[0] (/bin/sh) ended with status 3: no such bridge",
   );
   expect(() => readFileSync(join(bundle, "second"))).toThrow("ENOENT");
+});
+
+test("poststop hooks all run, whichever of them fail, and those are told of", async () => {
+  const warnings: string[] = [];
+  await runPoststop([shell("exit 3"), shell("touch second")], { status: "stopped" }, bundle, (message) => warnings.push(message));
+  expect(warnings).toEqual(["hooks.poststop[0] (/bin/sh) ended with status 3"]);
+  expect(readFileSync(join(bundle, "second"), "utf8")).toBe("");
 });
 
 test("a hook that cannot be started is named", async () => {

@@ -1,6 +1,6 @@
 /** The hooks that run on the host: prestart, createRuntime, poststart, poststop (runtime-spec, config.md, "POSIX-platform Hooks"). */
 import { spawn } from "node:child_process";
-import { HuskError } from "../errors.ts";
+import { explain, HuskError } from "../errors.ts";
 import { Tail } from "./tail.ts";
 
 /**
@@ -16,10 +16,22 @@ export interface HostHook {
 
 /**
  * Runs the hooks in order, each with `state` as JSON on its standard input and the bundle as its working directory.
- * Throws `host` at the first that cannot be started, fails or takes longer than its timeout, with what it said.
+ * Throws `hook` at the first that cannot be started, fails or takes longer than its timeout, with what it said.
  */
 export async function runHooks(name: string, hooks: readonly HostHook[] | undefined, state: object, bundle: string): Promise<void> {
   for (const [index, hook] of (hooks ?? []).entries()) await runHook(`hooks.${name}[${index}] (${hook.path})`, hook, state, bundle);
+}
+
+/** Runs the poststop hooks: each of them, and none keeps a container from being removed. `warn` is told which failed. */
+export async function runPoststop(
+  hooks: readonly HostHook[] | undefined,
+  state: object,
+  bundle: string,
+  warn: (message: string) => void,
+): Promise<void> {
+  for (const [index, hook] of (hooks ?? []).entries()) {
+    await runHook(`hooks.poststop[${index}] (${hook.path})`, hook, state, bundle).catch((error: unknown) => warn(explain(error)));
+  }
 }
 
 function runHook(what: string, hook: HostHook, state: object, bundle: string): Promise<void> {
@@ -47,14 +59,14 @@ function runHook(what: string, hook: HostHook, state: object, bundle: string): P
     child.stdin.end(JSON.stringify(state));
     child.once("error", (cause) => {
       clearTimeout(timer);
-      reject(new HuskError("host", `${what} cannot be started`, { cause }));
+      reject(new HuskError("hook", `${what} cannot be started`, { cause }));
     });
     child.once("exit", (code, signal) => {
       clearTimeout(timer);
       if (code === 0) return resolve();
       const how = late ? `did not end within ${hook.timeout} s` : code === null ? `was killed by ${signal}` : `ended with status ${code}`;
       const output = said.lines(3).join(" | ");
-      reject(new HuskError("host", `${what} ${how}${output === "" ? "" : `: ${output}`}`));
+      reject(new HuskError("hook", `${what} ${how}${output === "" ? "" : `: ${output}`}`));
     });
   });
 }

@@ -66,9 +66,10 @@ export function claimContainer(root: string, record: ContainerRecord, fill: (pat
   });
 }
 
-/** How a hook is told of the container (runtime-spec, runtime.md, "State"). */
-export function hookState({ ociVersion, id, status, pid, bundle, annotations }: ContainerRecord): object {
-  return { ociVersion, id, status, pid, bundle, annotations };
+/** How a hook is told of the container (runtime-spec, runtime.md, "State"). `status`: the record's, where nothing is said. */
+export function hookState(record: ContainerRecord, status: ContainerStatus = record.status): object {
+  const { ociVersion, id, pid, bundle, annotations } = record;
+  return { ociVersion, id, status, pid: status === "stopped" ? 0 : pid, bundle, annotations };
 }
 
 /** Replaces the record in one step: a reader meets the old one or the new one. Only the supervisor calls this. */

@@ -8,11 +8,11 @@
  */
 import { existsSync, statSync } from "node:fs";
 import { explain, HuskError } from "../errors.ts";
-import { runHooks } from "../host/hooks.ts";
+import { runPoststop } from "../host/hooks.ts";
 import { type GiveBackOptions, giveBack, type LedgerEntry, readLedger } from "../host/ledger.ts";
 import { isAlive, type ProcessIdentity, signalProcess } from "../host/process-identity.ts";
 import { demand } from "../oci/state.ts";
-import { type ContainerRecord, readRecord } from "./record.ts";
+import { type ContainerRecord, hookState, readRecord } from "./record.ts";
 import { type RunFolder, removeRunFolder, runFolder } from "./run-folder.ts";
 
 /** In milliseconds: how long a supervisor may take to have the guest kill the container, and then to end by itself; if not, it is killed. */
@@ -69,7 +69,8 @@ export async function removeRemains(
   const [failure] = await giveBack(entries, options);
   if (failure !== undefined) throw failure;
   // A run in the foreground has run them itself by the time its folder is gone.
-  if (record !== undefined && existsSync(folder.path)) await runPoststop(record, options.warn);
+  if (record !== undefined && existsSync(folder.path))
+    await runPoststop(record.poststop, hookState(record, "stopped"), record.bundle, options.warn);
   removeRunFolder(folder);
 }
 
@@ -81,14 +82,6 @@ function readForced(readAll: () => readonly LedgerEntry[], force: boolean, optio
     if (!force) throw error;
     options.warn(explain(error));
     return [];
-  }
-}
-
-async function runPoststop(record: ContainerRecord, warn: (message: string) => void): Promise<void> {
-  const { ociVersion, id, bundle, annotations } = record;
-  const state = { ociVersion, id, status: "stopped", pid: 0, bundle, annotations };
-  for (const hook of record.poststop) {
-    await runHooks("poststop", [hook], state, bundle).catch((error: unknown) => warn(explain(error))); // the others run all the same
   }
 }
 

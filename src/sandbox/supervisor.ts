@@ -16,11 +16,10 @@ import { exitStatus, explain, HuskError } from "../errors.ts";
 import { moveBeside } from "../host/cgroups.ts";
 import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
-import { runHooks } from "../host/hooks.ts";
+import { runHooks, runPoststop } from "../host/hooks.ts";
 import { identify } from "../host/process-identity.ts";
 import { type SandboxCgroups, takeCgroups } from "../host/sandbox-cgroups.ts";
 import { demand } from "../oci/state.ts";
-import type { Resources } from "../oci/types.ts";
 import type { CheckpointOptions } from "./checkpoint.ts";
 import { Container, streamsOf } from "./container.ts";
 import { type ControlServer, type Params, serveControl } from "./control.ts";
@@ -108,11 +107,12 @@ export class Supervisor {
     }
   }
 
-  /** Gives up: the VM is ended, unless others need it, everything given back, and the stand-in let go. */
+  /** Gives up: the VM is ended, unless others need it, everything given back, the poststop hooks run, and the stand-in let go. */
   async abandon(error: unknown): Promise<void> {
     await this.#leave(true);
     await this.#ended?.catch(() => {});
     await this.remove();
+    await this.runPoststop();
     const standIn = this.#container?.init.standIn;
     if (this.#starter.isStandIn) standIn?.fail(explain(error), exitStatus(error));
     else standIn?.abandon(exitStatus(error));
@@ -161,7 +161,7 @@ export class Supervisor {
     return this.#ended;
   }
 
-  /** Mirrors the network and runs the program. Throws `wrong-state` unless the container is created. */
+  /** Mirrors the network and runs the program. Throws `wrong-state` unless the container is created, and `hook`: it was killed, and is to be destroyed. */
   async start(): Promise<void> {
     const container = this.#liveContainer();
     demand("start", this.#record.id, this.#starting ? "running" : container.status);
@@ -227,9 +227,9 @@ export class Supervisor {
     moveBeside(pid, this.#input.cgroups.hierarchies);
   }
 
-  /** Runs the poststop hooks. A hook that fails does not keep a container from being removed; the error says which did. */
+  /** Runs the poststop hooks; a warning tells which failed. */
   async runPoststop(): Promise<void> {
-    await runHooks("poststop", this.#input.hooks.poststop, hookState(this.#record), this.#record.bundle);
+    await runPoststop(this.#input.hooks.poststop, hookState(this.#record, "stopped"), this.#record.bundle, this.#starter.warn);
   }
 
   /** Has init's stand-in write to its standard error. */
@@ -254,12 +254,11 @@ export class Supervisor {
     this.#container = container;
     const { id } = input.container;
     if (this.#lead !== undefined) hosted.limits.begin(id, input.resources);
-    const update = (resources: Resources) => hosted.limits.change(id, container, resources);
     this.#control = await serveControl(folder.socket, {
       ...serveContainer(container, {
         start: () => this.#starter.tellStart(() => this.start()),
         state: () => this.#record,
-        update,
+        update: (resources) => hosted.limits.change(id, container, resources),
         kill: (signal, all) => this.kill(signal, all),
         discard: () => this.discard(),
         checkpoint: (options) => this.checkpoint(options),

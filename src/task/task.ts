@@ -5,7 +5,7 @@ import type { Image } from "../checkpoint/image.ts";
 import { HuskError } from "../errors.ts";
 import type { StatsContainerResponse } from "../gen/agent/v1/agent.ts";
 import { deferred } from "../host/deferred.ts";
-import { runHooks } from "../host/hooks.ts";
+import { runHooks, runPoststop } from "../host/hooks.ts";
 import { noteInLedger } from "../host/ledger.ts";
 import { type HostMount, mountAll } from "../host/mounts.ts";
 import { startStandIn } from "../host/stand-in-process.ts";
@@ -103,7 +103,10 @@ export class Task {
       return task;
     } catch (error) {
       if (task === undefined) await settleLedger(ledger, pod.helper);
-      else await task.#discard();
+      else {
+        await task.#discard();
+        await task.#runPoststop();
+      }
       throw error;
     }
   }
@@ -146,8 +149,13 @@ export class Task {
   /** Runs init, or an exec. */
   async start(execId: string): Promise<void> {
     await this.process(execId).start();
-    if (execId === "" && this.#image === undefined)
+    if (execId !== "" || this.#image !== undefined) return;
+    try {
       await runHooks("poststart", this.#plan.hooks.poststart, this.#hookState("running"), this.bundle.path);
+    } catch (error) {
+      await this.init.kill(9, true).catch(() => {}); // it may have ended; the hook's failure is what counts
+      throw error;
+    }
   }
 
   /** Makes an exec known; it is made in the guest when it starts. Throws `already-exists`, `wrong-state`, `unsupported`. */
@@ -213,9 +221,7 @@ export class Task {
     await this.init.release();
     for (const exec of this.#execs.values()) await exec.release();
     await this.#discard();
-    await runHooks("poststop", this.#plan.hooks.poststop, this.#hookState("stopped"), this.bundle.path).catch((error: unknown) =>
-      this.#pod.log.warn(`container "${this.id}": ${String(error)}`),
-    );
+    await this.#runPoststop();
   }
 
   async #create(): Promise<void> {
@@ -357,6 +363,11 @@ export class Task {
   async #releaseLimits(): Promise<void> {
     const hosted = this.#membership?.hosted;
     if (hosted !== undefined && (await this.#pod.isLive(hosted))) await hosted.limits.release(this.id);
+  }
+
+  async #runPoststop(): Promise<void> {
+    const warn = (message: string): void => this.#pod.log.warn(`container "${this.id}": ${message}`);
+    await runPoststop(this.#plan.hooks.poststop, { ...this.#hookState("stopped"), pid: 0 }, this.bundle.path, warn);
   }
 
   async #runCreateHooks(pid: number): Promise<void> {

@@ -60,6 +60,37 @@ test.for(["prestart", "createRuntime"])("a %s hook that fails fails create, and 
   expect(await host.ok("list", "-q")).toBe("");
 });
 
+// runc runs them at create already: https://github.com/opencontainers/runc/issues/4347
+test.runIf(isHusk)("a poststart hook that fails is the end of the container: start fails, and nothing of it stays", async ({ host }) => {
+  const hooks = {
+    poststart: [hook(host, "poststart", "echo what went wrong >&2; exit 4"), hook(host, "never")],
+    poststop: [hook(host, "poststop", "exit 5"), hook(host, "last")],
+  };
+  const bundle = host.script("sleep 1000", { hooks });
+  const { id } = await host.create(bundle);
+  const { status, stderr } = await host.runtime("start", id);
+  expect(status).toBe(1);
+  expect(stderr).toMatch(/hooks.poststart\[0\].*what went wrong/);
+  expect(await host.ok("list", "-q")).toBe("");
+  const seen = ["poststart", "poststop", "last"];
+  expect(trace(host).map(({ name, state }) => `${name} ${state.status}`)).toEqual([
+    "poststart running",
+    "poststop stopped",
+    "last stopped",
+  ]);
+
+  expect((await host.run(bundle)).status).toBe(1);
+  expect(trace(host).map(({ name }) => name)).toEqual([...seen, ...seen]);
+  expect(await host.ok("list", "-q")).toBe("");
+});
+
+test("poststop runs after a create that failed, too", async ({ host }) => {
+  const hooks = { createRuntime: [hook(host, "createRuntime", "exit 4")], poststop: [hook(host, "poststop")] };
+  const { status } = await host.runtime("create", "--bundle", host.script("echo never", { hooks }).path, "c");
+  expect(status).toBe(1);
+  expect(trace(host).map(({ name }) => name)).toEqual(["createRuntime", "poststop"]);
+});
+
 test("poststop runs at delete, and a failure of it keeps nothing", async ({ host }) => {
   const bundle = host.script("true", { hooks: { poststop: [hook(host, "poststop", "exit 1")] } });
   const { id, program } = await host.create(bundle);
