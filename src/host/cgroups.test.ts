@@ -1,8 +1,8 @@
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { findHierarchies, limitCgroups, makeCgroups } from "./cgroups.ts";
+import { demandFree, findHierarchies, limitCgroups, makeCgroups } from "./cgroups.ts";
 
 const hybrid = `31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
@@ -49,4 +49,35 @@ test("a path that leaves the hierarchy is refused before anything is made", () =
     "linux.cgroupsPath: /../../etc leaves the cgroup hierarchy",
   );
   expect(made).toEqual([]);
+});
+
+test("cgroups with processes in them, or below them, and frozen ones are refused; free and missing ones are not", () => {
+  const root = mkdtempSync(join(tmpdir(), "husk-cgroups-"));
+  try {
+    const hierarchies = [
+      { mountPoint: join(root, "v1"), version: 1, controllers: ["freezer"] },
+      { mountPoint: join(root, "v2"), version: 2, controllers: [] },
+    ] as const;
+    const write = (file: string, text: string): void => {
+      mkdirSync(join(root, file, ".."), { recursive: true });
+      writeFileSync(join(root, file), text);
+    };
+    write("v1/a/cgroup.procs", "");
+    write("v1/a/freezer.state", "THAWED\n");
+    write("v2/a/cgroup.procs", "");
+    write("v2/a/b/cgroup.procs", "");
+    write("v2/a/cgroup.freeze", "0\n");
+    demandFree(hierarchies, "/a");
+    demandFree(hierarchies, "/missing");
+
+    write("v2/a/b/cgroup.procs", "12\n13\n");
+    expect(() => demandFree(hierarchies, "/a")).toThrow(`container's cgroup is not empty: 2 process(es) found in ${root}/v2/a`);
+    write("v2/a/b/cgroup.procs", "");
+    write("v2/a/cgroup.freeze", "1\n");
+    expect(() => demandFree(hierarchies, "/a")).toThrow(`container's cgroup unexpectedly frozen: ${root}/v2/a`);
+    write("v1/a/freezer.state", "FROZEN\n");
+    expect(() => demandFree(hierarchies, "/a")).toThrow(`container's cgroup unexpectedly frozen: ${root}/v1/a`);
+  } finally {
+    rmSync(root, { recursive: true });
+  }
 });

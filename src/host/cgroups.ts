@@ -3,7 +3,7 @@
  * live there; the container's own limits act in the guest, so the host's hold what the whole sandbox may take.
  * https://www.kernel.org/doc/html/latest/admin-guide/cgroup-v2.html
  */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { HuskError } from "../errors.ts";
 import { type BlockIoLimits, blockIoSettings } from "./block-io.ts";
@@ -48,6 +48,29 @@ export function makeCgroups(hierarchies: readonly CgroupHierarchy[], path: strin
     makeFolder(hierarchy, folder, beforeMaking);
     return folder;
   });
+}
+
+/**
+ * Refuses cgroups in which there are processes already, since limits and the removal would hit those too, and frozen ones, in which nothing would ever run. The
+ * words are runc's. Throws `wrong-state`.
+ */
+export function demandFree(hierarchies: readonly CgroupHierarchy[], path: string): void {
+  for (const { mountPoint, version, controllers } of hierarchies) {
+    const folder = join(mountPoint, path);
+    if (!existsSync(folder)) continue;
+    const processes = processesBelow(folder);
+    if (processes > 0) throw new HuskError("wrong-state", `container's cgroup is not empty: ${processes} process(es) found in ${folder}`);
+    const state = version === 2 ? join(folder, "cgroup.freeze") : controllers.includes("freezer") ? join(folder, "freezer.state") : "";
+    if (state !== "" && existsSync(state) && ["1", "FROZEN", "FREEZING"].includes(readFileSync(state, "utf8").trim())) {
+      throw new HuskError("wrong-state", `container's cgroup unexpectedly frozen: ${folder}`);
+    }
+  }
+}
+
+function processesBelow(folder: string): number {
+  const own = readFileSync(join(folder, "cgroup.procs"), "utf8").split("\n").filter(Boolean).length;
+  const children = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+  return children.reduce((sum, { name }) => sum + processesBelow(join(folder, name)), own);
 }
 
 /** What everything of a sandbox may take of the host. What is absent stays as it is. */

@@ -13,7 +13,7 @@
 import type { Socket } from "node:net";
 import type { Manifest } from "../checkpoint/manifest.ts";
 import { exitStatus, explain, HuskError } from "../errors.ts";
-import { moveBeside } from "../host/cgroups.ts";
+import { demandFree, moveBeside } from "../host/cgroups.ts";
 import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
 import { runHooks, runPoststop } from "../host/hooks.ts";
@@ -293,6 +293,7 @@ export class Supervisor {
 
   async #takeCgroups({ cgroups, cgroupLimits, helper }: SupervisorInput): Promise<SandboxCgroups> {
     try {
+      if (typeof cgroups.at === "string") demandFree(cgroups.hierarchies, cgroups.at);
       return await takeCgroups(cgroups, cgroupLimits, () => this.#household.home.ledger, helper);
     } catch (error) {
       this.#launched.reject(error as Error);
