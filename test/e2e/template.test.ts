@@ -1,6 +1,6 @@
 /** Templates: made on first use, cloned from then on, and never the reason why a container does not run. */
 import { createHash } from "node:crypto";
-import { chmodSync, copyFileSync, existsSync, readFileSync, rmSync, statSync, truncateSync, utimesSync } from "node:fs";
+import { chmodSync, copyFileSync, existsSync, readFileSync, rmSync, truncateSync, utimesSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect } from "vitest";
 import { test } from "../harness/host.ts";
