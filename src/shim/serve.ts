@@ -1,7 +1,7 @@
 /** The server: one sandbox's Task API on the socket that the front bound, until containerd says that it is over. */
 import { readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
-import { loadConfig } from "../config/config.ts";
+import { type Config, loadConfig } from "../config/config.ts";
 import { explain } from "../errors.ts";
 import { SandboxDefinition } from "../gen/containerd/sandbox/v1/sandbox.ts";
 import { TaskDefinition as TaskV2 } from "../gen/containerd/task/v2/task.ts";
@@ -29,7 +29,7 @@ const ownVariables = ["MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_"];
 export async function serve(call: ShimCall): Promise<void> {
   for (const name of ownVariables) delete process.env[name];
   const log = openShimLog(call);
-  const { config } = await loadConfig({ env: process.env, flags: {} });
+  const { config, problem } = await readConfig();
   const folder = shimFolder(call.socket);
   const pod = await Pod.open({
     folder,
@@ -46,9 +46,13 @@ export async function serve(call: ShimCall): Promise<void> {
   const sandboxes = new SandboxService(pod, over.resolve);
   const isSandboxPid = (pid: number): boolean => sandboxes.ownsPid(pid);
   const tasks = new TaskService({ namespace: call.namespace, pod, events, isSandboxPid, onShutdown: over.resolve });
-  server.register(TaskV2, tasks.handlers());
-  server.register<typeof TaskV3>(TaskV3, tasks.handlers());
-  server.register(SandboxDefinition, sandboxes.handlers());
+  const refuse = (): never => {
+    throw problem;
+  };
+  const taskCalls = { ...tasks.handlers(), ...(problem !== undefined && { create: refuse }) };
+  server.register(TaskV2, taskCalls);
+  server.register<typeof TaskV3>(TaskV3, taskCalls);
+  server.register(SandboxDefinition, { ...sandboxes.handlers(), ...(problem !== undefined && { createSandbox: refuse }) });
   const listener = createServer();
   server.serve(listener);
   listener.listen({ fd: socketDescriptor });
@@ -61,4 +65,14 @@ export async function serve(call: ShimCall): Promise<void> {
   await server.close(graceMs);
   await pod.close();
   rmSync(folder, { recursive: true, force: true });
+}
+
+/** A configuration that cannot be used is told to whoever wants something made: of a shim that ends, nobody would hear why. */
+async function readConfig(): Promise<{ readonly config: Config; readonly problem?: unknown }> {
+  try {
+    return await loadConfig({ env: process.env, flags: {} });
+  } catch (problem) {
+    const nothing = { readText: () => undefined, list: () => [] };
+    return { ...(await loadConfig({ env: {}, flags: {}, files: nothing })), problem };
+  }
 }

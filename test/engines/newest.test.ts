@@ -1,5 +1,6 @@
 /** containerd 2 and Docker 28, of the Debian to come: the Task API's version 3, what containerd learns of the runtime, a shim in a cgroup, docker top. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect } from "vitest";
 import { Containerd } from "../harness/containerd.ts";
 import { test as base } from "../harness/engines.ts";
@@ -34,6 +35,20 @@ test("containerd learns the runtime's features", async ({ containerd }) => {
   expect(info.Name).toBe(containerd.runtime);
   expect(info.Features.mountOptions).toContain("rro");
 });
+
+test.runIf(isHusk)(
+  "a configuration that the runtime options name is in force, and what is wrong with it is said",
+  async ({ containerd, engines }) => {
+    const [good, bad] = [join(engines.folder, "good.toml"), join(engines.folder, "bad.toml")];
+    writeFileSync(good, "[vm]\nvcpus = 2\n");
+    writeFileSync(bad, "[vm]\nvcpu = 2\n");
+    expect((await containerd.ran("two", ["--runtime-config-path", good], "nproc")).stdout).toBe("2\n");
+    expect(await containerd.ran("none", ["--runtime-config-path", bad], "true")).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining(`${bad}: vm.vcpu: there is no such setting`),
+    });
+  },
+);
 
 test("docker top shows the container's own words, at a PID that is the host's", async ({ docker, engines }) => {
   try {
