@@ -52,8 +52,8 @@ async function takeScope(
   try {
     if (holder.pid === 0) await holder.failed;
     const description = describeScope(scope);
-    noteInLedger(ledger(), { kind: "scope", unit: scope.unit, description });
-    await startScope(scope, description, holder.pid, limits, version);
+    const note = (): void => noteInLedger(ledger(), { kind: "scope", unit: scope.unit, description });
+    await startScope({ ...scope, description }, holder.pid, limits, version, note);
     const path = pathOf(readFileSync(`/proc/${holder.pid}/cgroup`, "utf8"), version);
     // systemd makes it in the hierarchies that it manages; on cgroup v1 not in all of them.
     const { folders, made } = makeFolders(hierarchies, path, ledger);

@@ -41,7 +41,12 @@ afterEach(() => {
 describe("startScope", () => {
   it("asks for the scope with its process, slice and limits, and waits until systemd has made it", async () => {
     await using bus = await systemd(jobs("done"));
-    await startScope(scope, own.description, 4711, { memoryBytes: 2 ** 28, cpuShares: 512, cpus: "0-1", mems: "0" }, 2);
+    let noted = 0;
+    await startScope({ ...scope, ...own }, 4711, { memoryBytes: 2 ** 28, cpuShares: 512, cpus: "0-1", mems: "0" }, 2, () => {
+      expect(bus.calls).toEqual([]);
+      noted++;
+    });
+    expect(noted).toBe(1);
     expect(bus.calls.map(({ member }) => member)).toEqual(["Subscribe", "StartTransientUnit"]);
     const [name, mode, properties, auxiliary] = bus.calls[1]?.body ?? [];
     expect([name, mode, auxiliary]).toEqual(["husk-box.scope", "fail", []]);
@@ -62,7 +67,7 @@ describe("startScope", () => {
 
   it("says how systemd's job ended where it failed", async () => {
     await using _bus = await systemd(jobs("failed"));
-    const failure = await startScope(scope, own.description, 1, {}, 2).catch((error: unknown) => error);
+    const failure = await startScope({ ...scope, ...own }, 1, {}, 2, () => {}).catch((error: unknown) => error);
     expect(explain(failure)).toBe('cannot make the scope husk-box.scope: systemd\'s job ended as "failed"');
     expect(failure).toMatchObject({ code: "host" });
   });
@@ -74,18 +79,20 @@ describe("startScope", () => {
       tries.push(call.member ?? "");
       return call.member === "StartTransientUnit" && !tries.includes("ResetFailedUnit") ? taken : jobs("done")(call, bus);
     });
-    await startScope(scope, own.description, 1, {}, 2);
+    await startScope({ ...scope, ...own }, 1, {}, 2, () => {});
     expect(tries).toEqual(["Subscribe", "StartTransientUnit", "ResetFailedUnit", "Subscribe", "StartTransientUnit"]);
 
     await using _other = await systemd(({ member }) => (member === "StartTransientUnit" ? taken : nothing));
-    const failure = await startScope(scope, own.description, 1, {}, 2).catch((error: unknown) => error);
+    const failure = await startScope({ ...scope, ...own }, 1, {}, 2, () => {}).catch((error: unknown) => error);
     expect(failure).toMatchObject({ code: "already-exists" });
     expect(explain(failure)).toBe("cannot make the scope husk-box.scope: Unit husk-box.scope was already loaded.");
   });
 
-  it("says what to do on a host without systemd", async () => {
+  it("says what to do on a host without systemd, and has nothing to be given back there", async () => {
     vi.stubEnv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus");
-    const failure = await startScope(scope, own.description, 1, {}, 2).catch((error: unknown) => error);
+    const note = vi.fn<() => void>();
+    const failure = await startScope({ ...scope, ...own }, 1, {}, 2, note).catch((error: unknown) => error);
+    expect(note).not.toHaveBeenCalled();
     expect(explain(failure)).toBe(
       "cannot make the scope husk-box.scope: connect ENOENT /nonexistent/bus (without systemd, leave --systemd-cgroup out)",
     );

@@ -52,13 +52,21 @@ type Property = readonly [name: string, value: Variant];
 
 /**
  * Has systemd make the scope, with the process in it. `version`: that of the cgroups that systemd manages. Rejects with `host` where systemd
- * cannot be asked or cannot do it, and with `already-exists` where there is such a unit.
+ * cannot be asked or cannot do it, and with `already-exists` where there is such a unit. `beforeAsking`: told once systemd is there to be asked; before that,
+ * there is no scope to be stopped, and nobody who could.
  */
-export async function startScope(scope: Scope, description: string, pid: number, limits: CgroupLimits, version: 1 | 2): Promise<void> {
-  await withSystemd(`cannot make the scope ${scope.unit}`, async (systemd) => {
+export async function startScope(
+  { unit, slice, description }: Scope & OwnScope,
+  pid: number,
+  limits: CgroupLimits,
+  version: 1 | 2,
+  beforeAsking: () => void,
+): Promise<void> {
+  await withSystemd(`cannot make the scope ${unit}`, async (systemd) => {
+    beforeAsking();
     const properties: Property[] = [
       ["Description", { signature: "s", value: description }],
-      ["Slice", { signature: "s", value: scope.slice }],
+      ["Slice", { signature: "s", value: slice }],
       ["PIDs", { signature: "au", value: [pid] }],
       // Ours to divide further: systemd leaves alone what is below it, and enables every controller.
       ["Delegate", flag(true)],
@@ -71,13 +79,13 @@ export async function startScope(scope: Scope, description: string, pid: number,
       ["CollectMode", { signature: "s", value: "inactive-or-failed" }],
       ...limitProperties(limits, version),
     ];
-    const start = (): Promise<void> => systemd.job("StartTransientUnit", "ssa(sv)a(sa(sv))", [scope.unit, "fail", properties, []]);
+    const start = (): Promise<void> => systemd.job("StartTransientUnit", "ssa(sv)a(sa(sv))", [unit, "fail", properties, []]);
     try {
       await start();
     } catch (error) {
       if (!isCallError(error, unitExists)) throw error;
       // One of that name may be in systemd's memory alone, since it failed.
-      await systemd.call("ResetFailedUnit", "s", [scope.unit]).catch(unlessGone);
+      await systemd.call("ResetFailedUnit", "s", [unit]).catch(unlessGone);
       await start();
     }
   });
