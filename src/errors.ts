@@ -86,6 +86,14 @@ export function exitStatus(error: unknown): number {
   return error instanceof HuskError ? meaningOf[error.code].exit : 125;
 }
 
+/**
+ * The exit status of an exec that failed: what became of the program, as a shell has it, or 255, as with runc, since a program's own status is seldom that.
+ */
+export function execExitStatus(error: unknown): number {
+  const status = exitStatus(error);
+  return status === meaningOf["program-not-executable"].exit || status === meaningOf["program-not-found"].exit ? status : 255;
+}
+
 /** The gRPC code that stands for an error; unknown for what was not raised on purpose. */
 export function grpcCode(error: unknown): number {
   return error instanceof HuskError ? meaningOf[error.code].grpc : GrpcCode.unknown;

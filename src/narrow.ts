@@ -164,6 +164,12 @@ export function checked<T>(reader: Reader<T>, problem: (value: T) => string | un
   return Object.assign(strict, { properties: reader.properties, item: reader.item });
 }
 
+/** A reader that takes what is absent, or null, for `absent`. */
+export function otherwise<T>(reader: Reader<T>, absent: unknown): Reader<T> {
+  const lenient = (value: unknown, place: Place): T => reader(value ?? absent, place);
+  return Object.assign(lenient, { properties: reader.properties, item: reader.item });
+}
+
 /** The paths of all properties that a reader takes, such as `mounts[].options`: the leaves, `[]` standing for list items and map entries. */
 export function propertiesOf(reader: Reader<unknown>, path = ""): string[] {
   if (reader.item !== undefined) return propertiesOf(reader.item, `${path}[]`);

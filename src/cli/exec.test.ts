@@ -13,6 +13,7 @@ import { identify } from "../host/process-identity.ts";
 import { type ControlHandlers, type ControlServer, serveControl } from "../sandbox/control.ts";
 import { type ContainerRecord, claimContainer, writeRecord } from "../sandbox/record.ts";
 import type { RunFolder } from "../sandbox/run-folder.ts";
+import { pathOfCaller } from "./exec.ts";
 
 const program = fileURLToPath(new URL("main.ts", import.meta.url));
 
@@ -123,6 +124,7 @@ describe("a program that runs", () => {
           consoleSocket: null,
           size: { rows: 24, columns: 80 },
           ignorePaused: false,
+          cgroup: "",
         },
       ],
       ["execStarted", { execId: "exec-1" }],
@@ -142,7 +144,7 @@ describe("a program that does not run", () => {
       throw new HuskError("wrong-state", "cannot exec in a stopped container: box");
     });
     const { front, stderr } = await exec(["box", "ls"]);
-    expect(front).toEqual([{ op: "fail", message: "cannot exec in a stopped container: box", status: 1 }]);
+    expect(front).toEqual([{ op: "fail", message: "cannot exec in a stopped container: box", status: 255 }]);
     expect(stderr).toBe("");
     expect(logged()).toEqual(["cannot exec in a stopped container: box"]);
   });
@@ -167,16 +169,24 @@ describe("a program that does not run", () => {
     expect((await exec(["--tyy", "box", "ls"])).front).toEqual([
       { op: "fail", message: `unknown flag --tyy for "exec"; did you mean --tty?`, status: 125 },
     ]);
-    expect((await exec(["other", "ls"])).front).toEqual([{ op: "fail", message: `container "other" does not exist`, status: 1 }]);
+    expect((await exec(["other", "ls"])).front).toEqual([{ op: "fail", message: `container "other" does not exist`, status: 255 }]);
     writeRecord(folder, { ...record, status: "paused" });
     expect((await exec(["box", "ls"])).front).toMatchObject([
-      { op: "fail", message: expect.stringContaining("paused container"), status: 1 },
+      { op: "fail", message: expect.stringContaining("paused container"), status: 255 },
     ]);
     const unwritable = await exec(["--ignore-paused", "--pid-file", "/no/such/folder/pid", "box", "ls"]);
     expect(unwritable.front).toMatchObject([
-      { op: "fail", message: expect.stringContaining("cannot write the PID file /no/such/folder/pid") },
+      { op: "fail", message: expect.stringContaining("cannot write the PID file /no/such/folder/pid"), status: 255 },
     ]);
   });
+});
+
+it("reads a descriptor of the caller's by front's, which has inherited it", () => {
+  expect(pathOfCaller("/dev/fd/63", 4242)).toBe("/proc/4242/fd/63");
+  expect(pathOfCaller("/proc/self/fd/0", 4242)).toBe("/proc/4242/fd/0");
+  expect(pathOfCaller("/dev/stdin", 4242)).toBe("/proc/4242/fd/0");
+  expect(pathOfCaller("/dev/fd/x", 4242)).toBe("/dev/fd/x");
+  expect(pathOfCaller("/tmp/dev/fd/63", 4242)).toBe("/tmp/dev/fd/63");
 });
 
 it("prints help through front", async () => {

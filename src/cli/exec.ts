@@ -3,7 +3,7 @@
  * runs: the rest is between the stand-in and the supervisor. The supervisor itself does it where front could dial it; otherwise a session's child.
  */
 import type { Socket } from "node:net";
-import { exitStatus, explain, HuskError } from "../errors.ts";
+import { execExitStatus, explain, HuskError } from "../errors.ts";
 import { nonEmptyString, object, read, ShapeError } from "../narrow.ts";
 import { stringifyJson } from "../oci/json.ts";
 import { demand } from "../oci/state.ts";
@@ -98,6 +98,16 @@ async function distant({ globals, id }: ExecOptions, { signal }: Session): Promi
 }
 
 async function exec(options: ExecOptions, session: Session, log: Log, connect: () => Promise<Maker>): Promise<void> {
+  try {
+    await makeProcess(options, session, log, connect);
+  } catch (error) {
+    log.error(explain(error));
+    session.fail(explain(error), execExitStatus(error));
+  }
+}
+
+async function makeProcess(given: ExecOptions, session: Session, log: Log, connect: () => Promise<Maker>): Promise<void> {
+  const options = given.process === undefined ? given : { ...given, process: pathOfCaller(given.process, session.hello.pid) };
   const { globals, id, detach } = options;
   const record = readRecord(globals.root, id);
   if (!(record.status === "paused" && options.ignorePaused)) demand("exec", id, record.status);
@@ -113,6 +123,7 @@ async function exec(options: ExecOptions, session: Session, log: Log, connect: (
     consoleSocket: options.consoleSocket ?? null,
     size: consoleSize === undefined ? session.hello.size : { rows: consoleSize.height, columns: consoleSize.width },
     ignorePaused: options.ignorePaused,
+    cgroup: options.cgroup ?? "",
   });
   session.attach({ socket: runFolder(globals.root, id).socket, token, detach });
   try {
@@ -122,8 +133,14 @@ async function exec(options: ExecOptions, session: Session, log: Log, connect: (
   } catch (error) {
     // From here on there is a stand-in, and the supervisor has told it; front's own words would be the same ones again.
     log.error(explain(error));
-    if (detach) session.exit(exitStatus(error));
+    if (detach) session.exit(execExitStatus(error));
   }
+}
+
+/** A descriptor of the caller's, such as a shell's <(...), by a name that this process can open, which has others. `pid`: front's, which has inherited them. */
+export function pathOfCaller(path: string, pid: number): string {
+  if (path === "/dev/stdin") return `/proc/${pid}/fd/0`;
+  return path.replace(/^\/(?:dev|proc\/self)\/fd\/(\d+)$/, `/proc/${pid}/fd/$1`);
 }
 
 function readAnswer(answer: unknown): { readonly token: string; readonly execId: string } {

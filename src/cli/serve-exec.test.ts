@@ -102,7 +102,7 @@ it("leaves to the stand-in what keeps a program from running, and writes it to t
 
 it("reports a failure before there is a stand-in", async () => {
   const words = ["--root", "root", "exec", "--pid-file", "/no/such/folder/pid", "box", "ls"];
-  expect(await ask({ words })).toMatchObject([{ op: "fail", message: expect.stringContaining("cannot write the PID file"), status: 125 }]);
+  expect(await ask({ words })).toMatchObject([{ op: "fail", message: expect.stringContaining("cannot write the PID file"), status: 255 }]);
   expect(made).toEqual([]);
 });
 

@@ -51,6 +51,8 @@ export interface ExecOptions {
   readonly noNewPrivileges: boolean;
   readonly detach: boolean;
   readonly ignorePaused: boolean;
+  /** Below the container's; undefined: the container's own. */
+  readonly cgroup: string | undefined;
   readonly pidFile: string | undefined;
   readonly consoleSocket: string | undefined;
   readonly meaningless: readonly string[];
@@ -152,6 +154,7 @@ function execOptions({ globals, flags, operands }: Invocation<"exec">, cwd: stri
     noNewPrivileges: flags["no-new-privs"],
     detach: flags.detach,
     ignorePaused: flags["ignore-paused"],
+    cgroup: flags.cgroup,
     pidFile: absolute(cwd, flags["pid-file"]),
     consoleSocket: absolute(cwd, flags["console-socket"]),
     meaningless: given(["--apparmor", flags.apparmor !== undefined], ["--process-label", flags["process-label"] !== undefined]),

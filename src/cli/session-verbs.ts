@@ -124,11 +124,16 @@ export const execVerb = verb({
     "no-new-privs": { kind: "switch", help: "it cannot gain privileges by executing programs" },
     apparmor: { kind: "text", value: "PROFILE", help: "accepted: the virtual machine is the stronger boundary" },
     "process-label": { kind: "text", value: "LABEL", help: "accepted: the virtual machine is the stronger boundary" },
+    cgroup: {
+      kind: "text",
+      value: "PATH",
+      help: "a cgroup below the container's that it joins; /: that itself, and no other in its place",
+    },
     "ignore-paused": { kind: "switch", help: "do it in a paused container too" },
     "preserve-fds": { kind: "number", value: "N", help: "only 0: descriptors cannot be passed into a virtual machine" },
   },
   description: `What no flag says is taken from the process in the container's config.json. The exit status is
-the program's own, or 128+N where signal N ended it; 125 where husk failed, 126 where the program
+the program's own, or 128+N where signal N ended it; 255 where husk failed, 126 where the program
 cannot be executed, 127 where it does not exist.`,
   examples: [
     ["A shell in a running container", "husk exec -t box sh"],

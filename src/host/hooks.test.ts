@@ -37,7 +37,7 @@ test("a hook that names no environment has husk's own; one that names an empty o
 test("a failing hook stops those after it, with what it said", async () => {
   const hooks = [shell("echo no such bridge >&2; exit 3"), shell("touch second")];
   await expect(runHooks("createRuntime", hooks, {}, bundle)).rejects.toThrow(
-    "hooks.createRuntime[0] (/bin/sh) ended with status 3: no such bridge",
+    "error running createRuntime hook #0: /bin/sh ended with status 3: no such bridge",
   );
   expect(() => readFileSync(join(bundle, "second"))).toThrow("ENOENT");
 });
@@ -45,13 +45,13 @@ test("a failing hook stops those after it, with what it said", async () => {
 test("poststop hooks all run, whichever of them fail, and those are told of", async () => {
   const warnings: string[] = [];
   await runPoststop([shell("exit 3"), shell("touch second")], { status: "stopped" }, bundle, (message) => warnings.push(message));
-  expect(warnings).toEqual(["hooks.poststop[0] (/bin/sh) ended with status 3"]);
+  expect(warnings).toEqual(["error running poststop hook #0: /bin/sh ended with status 3"]);
   expect(readFileSync(join(bundle, "second"), "utf8")).toBe("");
 });
 
 test("a hook that cannot be started is named", async () => {
   await expect(runHooks("poststop", [{ path: "/no/such/hook" }], {}, bundle)).rejects.toThrow(
-    "hooks.poststop[0] (/no/such/hook) cannot be started",
+    "error running poststop hook #0: /no/such/hook cannot be started",
   );
 });
 
@@ -61,7 +61,9 @@ test("a hook that takes longer than its timeout is killed with what it started",
   execFileSync("mkfifo", [fifo]);
   const everybodyGone = readFile(fifo);
   const hook = shell(`exec 9> ${fifo}; sleep 1000 & wait`, { timeout: 0.3 });
-  await expect(runHooks("prestart", [hook], {}, bundle)).rejects.toThrow("hooks.prestart[0] (/bin/sh) did not end within 0.3 s");
+  await expect(runHooks("prestart", [hook], {}, bundle)).rejects.toThrow(
+    "error running prestart hook #0: /bin/sh did not end within 0.3 s",
+  );
   expect(await everybodyGone).toHaveLength(0);
 });
 

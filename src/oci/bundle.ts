@@ -106,6 +106,8 @@ async function readText(file: string): Promise<string> {
     // Without O_NONBLOCK, a FIFO of this name would hold us for ever.
     await using handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
     const found = await handle.stat();
+    // A pipe of the caller's own, whose writer it has started: waited for, which a FIFO by a name of its own is not.
+    if (found.isFIFO() && /^\/proc\/\d+\/fd\/\d+$/.test(file)) return await readFile(file, "utf8");
     if (!found.isFile()) throw new HuskError("invalid-argument", `${file} is not a regular file`);
     if (found.size > MAX_CONFIG_BYTES) throw tooLarge(file);
     // One byte more than it had, so that a file which grows meanwhile is not cut off unnoticed.

@@ -157,6 +157,11 @@ test("resources lose what is the host's, what cgroup v2 lacks, and zeros that me
   expect(guestResources({ cpu: { idle: 0, shares: 0 } })).toEqual({ cpu: { idle: 0 } });
 });
 
+test("a variable that is given twice has its last value, and no other", () => {
+  const env = ["A=1", "PATH=/bin", "A=", "B", "B=2=3", "A=4"];
+  expect(guestProcess({ ...defaultSpec.process, env }).env).toEqual(["PATH=/bin", "B=2=3", "A=4"]);
+});
+
 test("processes lose the labels that guard the host", () => {
   const { process } = defaultSpec;
   expect(guestProcess({ ...process, apparmorProfile: "a", selinuxLabel: "s" })).toEqual(process);

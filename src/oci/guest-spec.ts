@@ -126,7 +126,13 @@ function commonMemory({ mount, memoryOf }: Extract<MountPlan, { action: "replace
 export function guestProcess(process: Process): Process {
   const { apparmorProfile: _profile, selinuxLabel: _label, commandLine: _commandLine, user, ...rest } = process;
   const { username: _username, ...ids } = user;
-  return { user: ids, ...rest };
+  return { user: ids, ...rest, ...(process.env && { env: lastOfEach(process.env) }) };
+}
+
+/** Each variable once, with its last value, as runc has it: which of two a program takes is its own affair, and shells and libc differ. */
+function lastOfEach(entries: readonly string[]): readonly string[] {
+  const names = entries.map((entry) => entry.split("=", 1)[0]);
+  return entries.filter((_, index) => names.lastIndexOf(names[index]) === index);
 }
 
 /** execCPUAffinity is for the processes of `exec` alone, which take it from here where they have none of their own (runtime-spec, config.md). */

@@ -239,3 +239,11 @@ test("refuseUnsupported names everything at once, and gives the notes otherwise"
     }),
   );
 });
+
+test("capabilities that the guest's kernel does not know are named, those of an exec too", () => {
+  const process = { ...defaultSpec.process, capabilities: { bounding: ["CAP_KILL", "TEST_CAP"], effective: ["CAP_MOON", "TEST_CAP"] } };
+  const words = "noted: process.capabilities: ignoring unknown or unavailable capabilities: [TEST_CAP CAP_MOON]";
+  expect(lines({ ...defaultSpec, process })).toContain(words);
+  const [found] = judgeProcess(process);
+  expect(`${found?.verdict}: ${found?.path}: ${found?.reason}`).toBe(words);
+});

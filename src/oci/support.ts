@@ -5,6 +5,7 @@
  */
 import { HuskError } from "../errors.ts";
 import { judgeAnnotations } from "./support/annotations.ts";
+import { judgeCapabilities } from "./support/capabilities.ts";
 import { judgeDevices } from "./support/devices.ts";
 import type { Circumstances, Finding } from "./support/finding.ts";
 import { judgeHooks } from "./support/hooks.ts";
@@ -24,6 +25,7 @@ const verdicts: Partial<Record<FieldRule["place"], Finding["verdict"]>> = { refu
 export function judge(spec: Spec, circumstances: Circumstances): Finding[] {
   return [
     ...judgeFields(spec),
+    ...judgeCapabilities(spec.process),
     ...judgeNamespaces(spec, circumstances),
     ...judgeMounts(spec, circumstances),
     ...judgeDevices(spec),
@@ -35,7 +37,7 @@ export function judge(spec: Spec, circumstances: Circumstances): Finding[] {
 
 /** Judges the process of an `exec`. */
 export function judgeProcess(process: Process): Finding[] {
-  return judgeFields({ process });
+  return [...judgeFields({ process }), ...judgeCapabilities(process)];
 }
 
 /** Judges the resources of an `update`, whose paths begin with linux.resources. */

@@ -30,6 +30,12 @@ test("the smallest specification", () => {
   expect(parseSpec(JSON.stringify(minimal))).toEqual({ value: minimal, unknown: [] });
 });
 
+test("a user or group that is not given is root's", () => {
+  const text = JSON.stringify({ ...minimal, process: { ...minimal.process, user: { uid: 5 } } });
+  expect(parseSpec(text).value.process.user).toEqual({ uid: 5, gid: 0 });
+  expect(parseProcess('{"args":["sh"],"cwd":"/"}', "p.json").value.user).toEqual({ uid: 0, gid: 0 });
+});
+
 describe("each wrong field is named", () => {
   test.each<[string, unknown, string | RegExp]>([
     ["ociVersion", undefined, "ociVersion: expected a string, got nothing"],

@@ -79,6 +79,7 @@ async function further(container: Container, processJson: string): Promise<void>
     terminal: false,
     size: null,
     ignorePaused: false,
+    cgroup: "",
     streams: ["stdin", "stdout", "stderr"],
   });
   const ended = process.follow(streams);

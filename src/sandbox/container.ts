@@ -1,7 +1,7 @@
 /** A container in a sandbox: its states, its processes, and what is asked of it while it lives. */
 import { randomBytes } from "node:crypto";
 import { Writable } from "node:stream";
-import { exitStatus, explain, HuskError } from "../errors.ts";
+import { execExitStatus, explain, HuskError } from "../errors.ts";
 import type { ListProcessesResponse, StatsContainerResponse, Stdio, Storage } from "../gen/agent/v1/agent.ts";
 import { encodeForAgent, guestResources } from "../oci/guest-spec.ts";
 import { become, demand } from "../oci/state.ts";
@@ -25,6 +25,8 @@ export interface ContainerSpec {
   readonly consoleSize: WindowSize | null;
   /** What ps shows of its stand-in: init's words. */
   readonly title: readonly string[];
+  /** What the host's side of it is called. */
+  readonly names: NonNullable<Placement["names"]>;
 }
 
 /** Where stand-ins of this container are put. */
@@ -38,6 +40,8 @@ export interface ExecSpec {
   readonly consoleSocket: string | null;
   readonly size: WindowSize | null;
   readonly ignorePaused: boolean;
+  /** Below the container's, "/" being that itself; "": wherever its processes are. */
+  readonly cgroup: string;
 }
 
 /** A further process: what it is, and which of its streams somebody has. */
@@ -47,6 +51,8 @@ export interface ProcessSpec {
   readonly terminal: boolean;
   readonly size: WindowSize | null;
   readonly ignorePaused: boolean;
+  /** Below the container's, "/" being that itself; "": wherever its processes are. */
+  readonly cgroup: string;
   readonly streams: readonly StreamName[];
 }
 
@@ -108,9 +114,11 @@ export class Container {
    */
   async placeStandIn(place: StandInPlace, consoleSocket: string | null, streams: readonly StreamName[]): Promise<void> {
     this.#place = place;
-    const { terminal, consoleSize } = this.#spec;
+    const { terminal, consoleSize, names } = this.#spec;
     this.#size = await this.init.standIn.place({
       ...place,
+      beside: null,
+      names,
       terminal: terminal && streams.length > 0,
       consoleSocket,
       size: consoleSize,
@@ -255,8 +263,11 @@ export class Container {
   }
 
   /** Sends a further process's stand-in beside init's. Resolves to its terminal's size where it has one. */
-  placeProcess(process: GuestProcess, placement: Omit<Placement, keyof StandInPlace>): Promise<WindowSize | null> {
-    return process.standIn.place({ ...this.#place, ...placement });
+  async placeProcess(
+    process: GuestProcess,
+    placement: Omit<Placement, keyof StandInPlace | "beside" | "names">,
+  ): Promise<WindowSize | null> {
+    return process.standIn.place({ ...this.#place, beside: await this.init.standIn.pid, ...placement });
   }
 
   /** Lets the agent forget an ended process, or one that never ran. A guest that is gone has forgotten everything. */
@@ -323,7 +334,7 @@ export class Container {
       void ended.then(({ end }) => this.#endExec(process, end));
       return await standIn.pid;
     } catch (error) {
-      standIn.fail(explain(error), exitStatus(error));
+      standIn.fail(explain(error), execExitStatus(error));
       await created.catch(() => {}); // what it made must be there to be forgotten; its failure is the error, or follows from the same one
       await standIn.pid.catch(() => {}); // until it dials, it must be found by its token, to be told; where nobody will, that was said
       this.#execs.delete(target.processId);
@@ -349,6 +360,7 @@ export class Container {
       processJson: Buffer.from(spec.processJson),
       stdio: guestStdio(spec.terminal, spec.streams, spec.size),
       ignorePaused: spec.ignorePaused,
+      cgroup: spec.cgroup,
     });
   }
 

@@ -73,6 +73,7 @@ async function answer(
           consoleSocket: typeof params["consoleSocket"] === "string" ? params["consoleSocket"] : null,
           size: readSize(params["size"]) ?? null,
           ignorePaused: params["ignorePaused"] === true,
+          cgroup: typeof params["cgroup"] === "string" ? params["cgroup"] : "",
         },
         signal,
       );

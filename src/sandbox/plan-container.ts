@@ -96,6 +96,10 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
       rootfs: root.storage,
       storages: memory.storages,
       terminal,
+      names: {
+        ...(spec.hostname ? { hostname: spec.hostname } : {}),
+        ...(spec.domainname ? { domainname: spec.domainname } : {}),
+      },
       consoleSize: consoleSize === undefined ? options.size : { rows: consoleSize.height, columns: consoleSize.width },
       title: spec.process.args,
     },

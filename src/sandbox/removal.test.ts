@@ -88,7 +88,7 @@ describe("a stopped container", () => {
   it("is gone even where a hook fails, and the other hooks run", async () => {
     claim({ poststop: [hook("exit 3"), hook("touch second")] });
     await deleteContainer(root, "box", false, options);
-    expect(warnings).toEqual(["hooks.poststop[0] (/bin/sh) ended with status 3"]);
+    expect(warnings).toEqual(["error running poststop hook #0: /bin/sh ended with status 3"]);
     expect(existsSync(join(work, "second"))).toBe(true);
     expect(existsSync(root) && existsSync(join(root, "box"))).toBe(false);
   });

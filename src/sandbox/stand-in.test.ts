@@ -8,6 +8,7 @@ import { type Placement, StandIn, type StandInEvents } from "./stand-in.ts";
 
 const placement: Placement = {
   netns: "/proc/1/ns/net",
+  beside: null,
   rootfs: "/b/rootfs",
   cgroups: [],
   streams: ["stdin", "stdout"],

@@ -22,6 +22,9 @@ export interface WindowSize {
 export interface Placement {
   readonly netns: string | null;
   readonly rootfs: string | null;
+  /** The process whose namespaces of names, IPC and cgroups it shares; null: it gets its own, with these names in them, or the host's. */
+  readonly beside: number | null;
+  readonly names?: { readonly hostname?: string; readonly domainname?: string };
   readonly cgroups: readonly string[];
   readonly streams: readonly StreamName[];
   readonly terminal: boolean;

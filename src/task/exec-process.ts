@@ -63,6 +63,7 @@ export class ExecProcess extends TaskProcess {
         terminal: names.terminal,
         size: this.#size,
         ignorePaused: false,
+        cgroup: "",
         streams,
       });
       this.#process = process;

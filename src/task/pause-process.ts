@@ -44,7 +44,7 @@ export class PauseProcess extends TaskProcess {
     const { failed, ended: standInEnded } = startStandIn(pod.helper, pod.controlSocket, standIn.token);
     const place = async (): Promise<number> => {
       const netns = await hosted.sandbox.netns();
-      await standIn.place({ netns, rootfs, cgroups, terminal: false, consoleSocket: null, size: null, streams: [], title });
+      await standIn.place({ netns, rootfs, cgroups, beside: null, terminal: false, consoleSocket: null, size: null, streams: [], title });
       return standIn.pid;
     };
     try {

@@ -1,13 +1,16 @@
 /** `exec`: further processes in a container that runs. */
-import { readFileSync, writeFileSync } from "node:fs";
+import { execFile } from "node:child_process";
+import { readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { text } from "node:stream/consumers";
+import { promisify } from "node:util";
 import { expect } from "vitest";
 import { ControlClient } from "../../src/sandbox/control-client.ts";
 import { writeProgram } from "../harness/bundle.ts";
 import { type Host, test } from "../harness/host.ts";
 import type { Program, Result } from "../harness/program.ts";
-import { either, isHusk } from "../harness/runtime.ts";
+import { either, isHusk, program } from "../harness/runtime.ts";
+import { defaultMounts } from "../harness/spec.ts";
 
 /** A container that waits for a line, and its end. */
 async function waiting(
@@ -87,7 +90,7 @@ test.runIf(isHusk)("a stand-in that dials after the guest has refused the progra
   standIn.write(`${JSON.stringify({ attach: token, stream: "control", pid: 4711 })}\n`);
   const message = `user "nobody-here": no such user in the container's /etc/passwd`;
   const [last = ""] = (await text(standIn)).trimEnd().split("\n").slice(-1);
-  expect(JSON.parse(last)).toEqual({ op: "fail", message, status: 125 });
+  expect(JSON.parse(last)).toEqual({ op: "fail", message, status: 255 });
   await expect(client.call("execStarted", { execId })).rejects.toThrow();
   expect((await end()).status).toBe(0);
 });
@@ -120,6 +123,44 @@ test("--process takes the whole process from a file", async ({ host }) => {
   const result = await host.runtime("exec", "--process", host.path("process.json"), id);
   expect(result).toEqual({ status: 3, stdout: "file /tmp 1000 1000 5\nNoNewPrivs:\t1\n100\n200\n", stderr: "" });
   expect((await end()).status).toBe(0);
+});
+
+test("--process takes a shell's <(...)", async ({ host }) => {
+  const { id, end } = await waiting(host);
+  const words = [program, "--root", host.root, "exec", "--process", `<(printf %s "$JSON")`, id].join(" ");
+  const json = JSON.stringify({ args: ["echo", "from a pipe"], env: ["PATH=/bin"], cwd: "/", user: { uid: 0, gid: 0 } });
+  const { stdout } = await promisify(execFile)("bash", ["-c", words], { env: { ...process.env, JSON: json } });
+  expect(stdout).toBe("from a pipe\n");
+  expect((await end()).status).toBe(0);
+});
+
+test.runIf(isHusk)("--cgroup joins a cgroup below the container's, and none outside", async ({ host }) => {
+  const mounts = defaultMounts.map((mount) => (mount.destination === "/sys/fs/cgroup" ? { ...mount, options: ["rw"] } : mount));
+  const cgroup = { destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["rw"] };
+  const all = mounts.some(({ destination }) => destination === cgroup.destination) ? mounts : [...mounts, cgroup];
+  const { id, foreground } = await host.running(host.script("mkdir /sys/fs/cgroup/below; echo ready; read line", { mounts: all }), {
+    stdin: "pipe",
+  });
+  const joined = (path: string): Promise<Result> => host.runtime("exec", "--cgroup", path, id, "cat", "/proc/self/cgroup");
+  expect(await joined("below")).toEqual({ status: 0, stdout: "0::/below\n", stderr: "" });
+  expect(await joined("/")).toEqual({ status: 0, stdout: "0::/\n", stderr: "" });
+  expect(await joined("a/../..")).toMatchObject({ status: 255, stderr: "husk: --cgroup: a/../.. is not a sub cgroup path\n" });
+  expect(await joined("missing")).toMatchObject({ status: 255, stderr: expect.stringMatching(/^husk: .*\/missing.*\n$/) });
+  foreground.stdin.end("\n");
+  expect((await foreground.ended()).status).toBe(0);
+});
+
+test.runIf(isHusk)("a stand-in has the container's namespaces on the host, and an exec's is beside it", async ({ host }) => {
+  const { id, foreground } = await host.running(host.script("echo ready; read line", { hostname: "inside" }), { stdin: "pipe" });
+  const { pid } = await host.state(id);
+  const spaces = (of: number | "self") => ["uts", "ipc", "cgroup"].map((name) => readlinkSync(`/proc/${of}/ns/${name}`));
+  expect(spaces(pid).filter((space) => spaces("self").includes(space))).toEqual([]);
+  const { stdout } = await promisify(execFile)("nsenter", [`--uts=/proc/${pid}/ns/uts`, "uname", "-n"]);
+  expect(stdout).toBe("inside\n");
+  await host.ok("exec", "-d", "--pid-file", host.path("exec.pid"), id, "sleep", "1000");
+  expect(spaces(Number(readFileSync(host.path("exec.pid"), "utf8")))).toEqual(spaces(pid));
+  foreground.stdin.end("\n");
+  expect((await foreground.ended()).status).toBe(0);
 });
 
 test("many at once, each with its own streams", async ({ host }) => {
@@ -161,7 +202,7 @@ test("into a container that was created and not started, and never into one that
   const late = await host.runtime("exec", id, "true");
   expect(late).toMatchObject(
     either({
-      husk: { status: 1, stderr: `husk: cannot exec in a stopped container: ${id}\n` },
+      husk: { status: 255, stderr: `husk: cannot exec in a stopped container: ${id}\n` },
       runc: { status: 255, stderr: expect.stringContaining("cannot exec in a stopped container") },
     }),
   );
@@ -172,6 +213,6 @@ test.runIf(isHusk)("a user of the container's /etc/passwd by name", async ({ hos
   const { id, end } = await waiting(host);
   expect(await host.ok("exec", "-u", "user", id, "id", "-un")).toBe("user\n");
   const unknown = await host.runtime("exec", "-u", "nobody-here", id, "id");
-  expect(unknown).toMatchObject({ status: 125, stdout: "", stderr: expect.stringMatching(/^husk: .*nobody-here.*\n$/) });
+  expect(unknown).toMatchObject({ status: 255, stdout: "", stderr: expect.stringMatching(/^husk: .*nobody-here.*\n$/) });
   expect((await end()).status).toBe(0);
 });

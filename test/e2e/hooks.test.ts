@@ -70,7 +70,7 @@ test.runIf(isHusk)("a poststart hook that fails is the end of the container: sta
   const { id } = await host.create(bundle);
   const { status, stderr } = await host.runtime("start", id);
   expect(status).toBe(1);
-  expect(stderr).toMatch(/hooks.poststart\[0\].*what went wrong/);
+  expect(stderr).toMatch(/error running poststart hook #0: .*what went wrong/);
   expect(await host.ok("list", "-q")).toBe("");
   const seen = ["poststart", "poststop", "last"];
   expect(trace(host).map(({ name, state }) => `${name} ${state.status}`)).toEqual([
@@ -109,6 +109,15 @@ test("hooks in the container's own namespaces: createContainer and startContaine
     hooks: { startContainer: [{ path: "/bin/sh", args: ["sh", "-c", 'grep -o "\\"id\\": *\\"[^\\"]*\\"" | tr -d " " >/started'] }] },
   });
   expect(await host.run(bundle)).toEqual({ status: 0, stdout: '"id":"c2"\n', stderr: "" });
+});
+
+test.runIf(isHusk)("a startContainer hook that names no environment has the program's", async ({ host }) => {
+  const path = ["sh", "-c", 'echo "$ONE $HOME" >/started'];
+  const bundle = host.script("cat /started", {
+    process: { env: ["PATH=/bin", "ONE=two", "HOME=/home"] },
+    hooks: { startContainer: [{ path: "/bin/sh", args: path }] },
+  });
+  expect(await host.run(bundle)).toEqual({ status: 0, stdout: "two /home\n", stderr: "" });
 });
 
 test("createContainer: a static program of the host runs in the container's namespaces", async ({ host }) => {

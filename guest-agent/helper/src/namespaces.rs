@@ -11,9 +11,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::Mode;
-use nix::unistd::{chdir, fchdir, pivot_root};
+use nix::unistd::{Pid, chdir, fchdir, pivot_root, sethostname};
 
-use crate::mount;
+use serde::Deserialize;
+
+use crate::{mount, processes};
 
 /// Opens a network namespace by its path, such as /proc/PID/ns/net or /run/netns/NAME.
 pub fn open_network(path: &Path) -> Result<File> {
@@ -43,6 +45,36 @@ pub fn raise_loopback() -> Result<()> {
 pub fn unshare_mounts() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).context("cannot make the mounts private")
+}
+
+/// What a container's host and domain are called. None: as the machine's.
+#[derive(Default, Deserialize)]
+pub struct Names {
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+}
+
+/// What a container has for itself besides network and mounts, so that who looks at the process on the host sees a container.
+const SURROUNDINGS: CloneFlags = CloneFlags::CLONE_NEWUTS.union(CloneFlags::CLONE_NEWIPC).union(CloneFlags::CLONE_NEWCGROUP);
+
+/// Makes namespaces of names, IPC and cgroups of one's own. The names are the host's, where none are given.
+pub fn unshare_surroundings(names: &Names) -> Result<()> {
+    unshare(SURROUNDINGS).context("cannot make namespaces of names, IPC and cgroups")?;
+    if let Some(name) = &names.hostname {
+        sethostname(name).with_context(|| format!("cannot set the host's name {name}"))?;
+    }
+    if let Some(name) = &names.domainname {
+        // SAFETY: the name lives through the call, and its length is its own.
+        Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) })
+            .with_context(|| format!("cannot set the domain's name {name}"))?;
+    }
+    Ok(())
+}
+
+/// Enters the namespaces of names, IPC and cgroups of another process.
+pub fn join_surroundings(pid: i32) -> Result<()> {
+    let what = || format!("cannot enter the namespaces of process {pid}");
+    setns(processes::pidfd(Pid::from_raw(pid)).with_context(what)?, SURROUNDINGS).with_context(what)
 }
 
 /// Attaches a detached tree where it is out of the way, and answers its root: the first half of a change of the root.

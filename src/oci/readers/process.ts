@@ -9,6 +9,7 @@ import {
   object,
   oneOf,
   optional,
+  otherwise,
   type Reader,
   string,
   wrong,
@@ -62,16 +63,22 @@ const scheduler: Reader<Scheduler> = object<Scheduler>({
   period: optional(uint64),
 });
 
-export const process: Reader<Process> = object<Process>({
-  terminal: optional(boolean),
-  consoleSize: optional(object<ConsoleSize>({ height: uint16, width: uint16 })),
-  user: object<User>({
-    uid: userId,
-    gid: userId,
+/** What is not given is root's: programs that fill in structures of Go leave it out, and runc takes it. */
+const user: Reader<User> = otherwise(
+  object<User>({
+    uid: otherwise(userId, 0),
+    gid: otherwise(userId, 0),
     umask: optional(integer(0, 0o777)),
     additionalGids: optional(list(userId)),
     username: optional(string),
   }),
+  {},
+);
+
+export const process: Reader<Process> = object<Process>({
+  terminal: optional(boolean),
+  consoleSize: optional(object<ConsoleSize>({ height: uint16, width: uint16 })),
+  user,
   args,
   env: optional(list(string)),
   cwd: absolutePath,

@@ -1,6 +1,7 @@
 //! The words of a `husk` call, as far as front looks at them: enough to find the verb.
 
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 
 use anyhow::Result;
 
@@ -10,7 +11,7 @@ use crate::programs::Programs;
 const FLAGS_WITH_VALUE: [&str; 4] = ["root", "log", "log-format", "rootless"];
 
 /// Flags of exec that take a value, and those that take none, in all their spellings (src/cli/session-verbs.ts).
-const EXEC_WITH_VALUE: [&str; 16] = [
+const EXEC_WITH_VALUE: [&str; 17] = [
     "user",
     "u",
     "additional-gids",
@@ -26,6 +27,7 @@ const EXEC_WITH_VALUE: [&str; 16] = [
     "c",
     "apparmor",
     "process-label",
+    "cgroup",
     "preserve-fds",
 ];
 const EXEC_SWITCHES: [&str; 6] = ["tty", "t", "detach", "d", "no-new-privs", "ignore-paused"];
@@ -94,6 +96,16 @@ impl<'a> Call<'a> {
                 _ => return None,
             }
         }
+    }
+
+    /// The descriptors of the caller's that are to be read for `exec`, as a shell's <(...) names them: the values of --process, and nobody else's.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let words = self.text().filter(|_| self.verb() == Some("exec")).unwrap_or_default();
+        let named = |word: &str| matches!(flag(word), Some(("process" | "p", None)));
+        let inline = words.iter().filter_map(|word| flag(word).filter(|(name, _)| matches!(*name, "process" | "p"))?.1);
+        let following = words.windows(2).filter(|pair| named(pair[0])).map(|pair| pair[1]);
+        let number = |path: &str| ["/dev/fd/", "/proc/self/fd/"].iter().find_map(|folder| path.strip_prefix(folder)?.parse().ok());
+        inline.chain(following).filter_map(number).collect()
     }
 
     pub fn is_session(&self) -> bool {

@@ -140,7 +140,7 @@ enum Outcome {
 /// Serves a call to its end. Answers the exit status, unless the process ends by a signal.
 pub fn run(call: &Call<'_>) -> Result<ExitCode> {
     // What the caller left open is not the supervisor's, nor a stand-in's that outlives the call.
-    descriptors::close_all_but(CONTROL, &[])?;
+    descriptors::close_all_but(CONTROL, &call.descriptors())?;
     if call.verb() == Some("exec")
         && let Some(supervisor) = exec::ask(call)
         && let Outcome::Code(code) = Session::with(supervisor, Server::Supervisor)?.serve()?

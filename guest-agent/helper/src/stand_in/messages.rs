@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::namespaces::Names;
 use crate::window::WindowSize;
 
 /// The first line on each connection.
@@ -73,6 +74,10 @@ pub enum Order {
 pub struct Place {
     pub netns: Option<PathBuf>,
     pub rootfs: Option<PathBuf>,
+    /// A process whose namespaces of names, IPC and cgroups are this one's too. None: it gets its own, with the names below.
+    pub beside: Option<i32>,
+    #[serde(default)]
+    pub names: Names,
     #[serde(default)]
     pub cgroups: Vec<PathBuf>,
     #[serde(default)]

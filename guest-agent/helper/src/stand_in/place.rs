@@ -1,4 +1,4 @@
-//! Bringing a stand-in to its place: its streams connected, then in the container's network namespace, cgroups and root.
+//! Bringing a stand-in to its place: its streams connected, then in the container's namespaces, cgroups and root.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -35,6 +35,11 @@ pub fn put(place: &Place, socket: &Path, token: &str, foreground: bool, streams:
     if !foreground {
         // Somebody's foreground process is husk's to see. A kernel without CHECKPOINT_RESTORE has no such call: then ps shows husk-helper.
         let _ = title::take(&place.title);
+    }
+    // After the cgroups, which are the root of what the cgroup namespace shows.
+    match place.beside {
+        Some(pid) => namespaces::join_surroundings(pid)?,
+        None => namespaces::unshare_surroundings(&place.names)?,
     }
     enter_root(place.rootfs.as_deref())?;
     // All that is left to do is to copy bytes, which a container has a hand in.
