@@ -112,6 +112,18 @@ test("mounts: a destination behind a link stays in the root file system, and a f
   expect((await host.run(bundle)).stdout).toBe("single\n/inside\n-\n");
 });
 
+test("mounts: /proc and /sys on a link are refused: what is masked in them would be elsewhere", async ({ host }) => {
+  for (const name of ["proc", "sys"]) {
+    const bundle = host.script("echo never");
+    rmSync(`${bundle.rootfs}/${name}`, { recursive: true, force: true });
+    symlinkSync("/elsewhere", `${bundle.rootfs}/${name}`);
+    const { status, stdout, stderr } = await host.run(bundle);
+    expect(status).not.toBe(0);
+    expect(stdout).toBe("");
+    expect(stderr).toContain("must be mounted on ordinary directory");
+  }
+});
+
 test.runIf(isHusk)("mounts: what a virtual machine cannot have is refused by name", async ({ host }) => {
   const shared = await mountTmpfs(host, "--make-shared");
   const refused: [object, RegExp][] = [

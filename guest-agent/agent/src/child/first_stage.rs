@@ -146,7 +146,9 @@ fn join_cgroup(plan: &Plan, proc: &Proc) -> Result<()> {
         Err(error) => error,
     };
     // A container that manages cgroups itself has moved its processes down, and the kernel then takes no more of them up here.
-    if let (Kind::Exec { init_pid }, Some(libc::EBUSY)) = (&plan.kind, error.raw_os_error()) {
+    if let (Kind::Exec { init_pid }, Some(libc::EBUSY)) = (&plan.kind, error.raw_os_error())
+        && !plan.exact_cgroup
+    {
         let line = proc.read(&format!("{init_pid}/cgroup"))?;
         if let Some(path) = line.lines().find_map(|line| line.strip_prefix("0::")) {
             return join(&format!("/sys/fs/cgroup{path}"))

@@ -25,15 +25,16 @@ pub fn state(spec: &Spec, id: &str, status: &str, pid: i32, bundle: &str) -> Str
     .to_string()
 }
 
-/// Runs the hooks in order; the first that fails ends it.
-pub fn run(kind: &str, hooks: &[Hook], state: &str) -> Result<()> {
+/// Runs the hooks in order; the first that fails ends it. `environment`: of those that name none. The words are runc's.
+pub fn run(kind: &str, hooks: &[Hook], state: &str, environment: &[String]) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, state).context(|| format!("{kind} hook {index} ({})", hook.path))?;
+        run_one(hook, state, hook.env.as_deref().unwrap_or(environment))
+            .context(|| format!("error running {kind} hook #{index}: {}", hook.path))?;
     }
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &str) -> Result<()> {
+fn run_one(hook: &Hook, state: &str, environment: &[String]) -> Result<()> {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(&hook.path);
     // args[0] is what the hook is to be called, as with execv(3).
@@ -42,7 +43,7 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
         .args(hook.args.iter().skip(1));
     command
         .env_clear()
-        .envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
+        .envs(environment.iter().filter_map(|entry| entry.split_once('=')));
     command.stdin(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.spawn().context(|| "start")?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -90,7 +91,7 @@ mod tests {
         Hook {
             path: "/bin/sh".into(),
             args,
-            env: vec!["GREETING=hello".into()],
+            env: Some(vec!["GREETING=hello".into()]),
             timeout,
         }
     }
@@ -100,28 +101,44 @@ mod tests {
         let state = state(&Spec::default(), "c1", "creating", 7, "/b");
         let script = r#"grep -q '"id":"c1"' && test "$GREETING" = hello && test -z "$HOME""#;
         assert_eq!(
-            run("createContainer", &[hook(script, None)], &state),
+            run("createContainer", &[hook(script, None)], &state, &[]),
             Ok(())
         );
     }
 
     #[test]
+    fn a_hook_that_names_no_environment_has_the_one_that_is_given() {
+        let script = r#"test "$GREETING" = inherited"#;
+        let hook = Hook {
+            env: None,
+            ..hook(script, None)
+        };
+        let environment = ["GREETING=inherited".to_owned()];
+        assert_eq!(run("startContainer", &[hook], "{}", &environment), Ok(()));
+    }
+
+    #[test]
     fn a_failing_hook_is_named() {
         let failure =
-            run("createContainer", &[hook("exit 3", Some(5))], "{}").expect_err("a failure");
+            run("createContainer", &[hook("exit 3", Some(5))], "{}", &[]).expect_err("a failure");
         assert_eq!(
             failure.message,
-            "createContainer hook 0 (/bin/sh): exit status: 3"
+            "error running createContainer hook #0: /bin/sh: exit status: 3"
         );
     }
 
     #[test]
     fn a_hook_that_takes_too_long_is_killed() {
-        let failure =
-            run("startContainer", &[hook("exec sleep 60", Some(1))], "{}").expect_err("a failure");
+        let failure = run(
+            "startContainer",
+            &[hook("exec sleep 60", Some(1))],
+            "{}",
+            &[],
+        )
+        .expect_err("a failure");
         assert_eq!(
             failure.message,
-            "startContainer hook 0 (/bin/sh): killed after its timeout of 1 s"
+            "error running startContainer hook #0: /bin/sh: killed after its timeout of 1 s"
         );
     }
 }

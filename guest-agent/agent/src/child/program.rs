@@ -22,6 +22,14 @@ pub struct Program {
     environment: Vec<CString>,
 }
 
+impl Program {
+    /// The variables that it gets, HOME among them.
+    pub fn environment(&self) -> Vec<String> {
+        let text = |entry: &CString| entry.to_string_lossy().into_owned();
+        self.environment.iter().map(text).collect()
+    }
+}
+
 /// Looks args\[0\] up in the container's PATH, with the user's rights, in the working directory. Says at once what a start would only find out
 /// later: that it is not there, or cannot be executed.
 pub fn find(process: &Process, home: &str) -> Result<Program> {

@@ -1,11 +1,11 @@
 //! The container's root file system: what the first stage gathers for it, how the second puts it together, and how it becomes `/`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{fchdir, pivot_root};
 
 use super::devices::{self, DeviceSource};
@@ -103,6 +103,9 @@ pub fn build(spec: &Spec, gathered: Gathered, mount_point: &str) -> Result<Rootf
         late: Vec::new(),
     };
     for (entry, (options, source)) in spec.mounts.iter().zip(gathered.mounts) {
+        if matches!(entry.r#type.as_str(), "proc" | "sysfs") {
+            demand_ordinary(rootfs.root.as_fd(), entry)?;
+        }
         let late = mounts::mount(rootfs.root.as_fd(), entry, &options, source)?;
         rootfs.late.extend(late);
     }
@@ -111,6 +114,30 @@ pub fn build(spec: &Spec, gathered: Gathered, mount_point: &str) -> Result<Rootf
         dev_links::make(rootfs.root.as_fd(), spec)?;
     }
     Ok(rootfs)
+}
+
+/// Refuses a destination that is there and no folder, such as a link: what is masked and made read-only by its path would be elsewhere. In runc's words.
+fn demand_ordinary(root: BorrowedFd<'_>, entry: &crate::spec::Mount) -> Result<()> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    let fail = || at(entry);
+    let found = match openat2(root, entry.destination.trim_end_matches('/'), how) {
+        Err(Errno::ENOENT) => return Ok(()),
+        found => found.class(Class::MountFailed, fail)?,
+    };
+    let mode = fstat(&found).class(Class::MountFailed, fail)?.st_mode;
+    if mode & libc::S_IFMT == libc::S_IFDIR {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Class::MountFailed,
+        format!(
+            "{}: filesystem \"{}\" must be mounted on ordinary directory",
+            at(entry),
+            entry.r#type
+        ),
+    ))
 }
 
 /// Whether the bundle brings its own /dev as a bind mount, which is then left as it is.

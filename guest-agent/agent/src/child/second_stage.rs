@@ -72,7 +72,12 @@ fn prepare(control: &mut Control, mut setup: Setup) -> Result<Program> {
             std::process::id() as i32,
             "/",
         );
-        hooks::run("startContainer", &setup.spec.hooks.start_container, &state)?;
+        hooks::run(
+            "startContainer",
+            &setup.spec.hooks.start_container,
+            &state,
+            &program.environment(),
+        )?;
     }
     if process.no_new_privileges
         && let Some(seccomp) = seccomp
@@ -100,7 +105,7 @@ fn enter_root(
             setup.pid,
             mount_point,
         );
-        hooks::run("createContainer", &spec.hooks.create_container, &state)?;
+        hooks::run("createContainer", &spec.hooks.create_container, &state, &[])?;
     }
     if let Some(proc) = &setup.proc {
         sysctl::apply(&spec.linux.sysctl, proc)?;

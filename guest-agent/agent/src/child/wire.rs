@@ -32,6 +32,8 @@ pub struct Plan {
     pub container_id: String,
     /// The container's cgroup, a folder below /sys/fs/cgroup.
     pub cgroup: String,
+    /// An exec joins that one or none, and not init's in its place.
+    pub exact_cgroup: bool,
     /// config.json.
     pub spec: String,
     /// The spec's process object of this process.

@@ -51,6 +51,7 @@ pub async fn container(
     });
     let stdio = request.stdio.unwrap_or_default();
     let new = NewProcess {
+        cgroup: None,
         id: INIT,
         json: process_json,
         stdio,

@@ -23,6 +23,8 @@ pub struct NewProcess<'a> {
     pub stdio: api::Stdio,
     pub kind: Kind,
     pub mappings: UserMappings,
+    /// Below the container's, and none in its place. None: that one itself, or init's where it takes no process.
+    pub cgroup: Option<&'a str>,
 }
 
 /// Makes a further process of a running container; it waits for its start.
@@ -44,8 +46,10 @@ pub async fn further_process(
     if container.is_frozen() && !request.ignore_paused {
         return Err(wrong_state("it is paused"));
     }
+    let cgroup = sub_cgroup(&request.cgroup)?;
     let _reserved = container.reserve(&request.process_id)?;
     let new = NewProcess {
+        cgroup,
         id: &request.process_id,
         json: String::from_utf8_lossy(&request.process_json).into_owned(),
         stdio: request.stdio.unwrap_or_default(),
@@ -53,6 +57,16 @@ pub async fn further_process(
         mappings: UserMappings::default(),
     };
     new.spawn(sandbox, container).await
+}
+
+/// The path below the container's cgroup that an exec asks for. It must not lead out of that.
+fn sub_cgroup(path: &str) -> Result<Option<&str>> {
+    if path.split('/').any(|part| part == "..") {
+        return Err(Failure::invalid(format!(
+            "--cgroup: {path} is not a sub cgroup path"
+        )));
+    }
+    Ok((!path.is_empty()).then(|| path.trim_matches('/')))
 }
 
 impl NewProcess<'_> {
@@ -72,7 +86,13 @@ impl NewProcess<'_> {
             .then(|| terminal_size(self.stdio.size.unwrap_or_default()));
         let plan = Plan {
             container_id: container.id.clone(),
-            cgroup: container.cgroup.folder().to_string_lossy().into_owned(),
+            cgroup: container
+                .cgroup
+                .folder()
+                .join(self.cgroup.unwrap_or_default())
+                .to_string_lossy()
+                .into_owned(),
+            exact_cgroup: self.cgroup.is_some(),
             spec: container.spec_json.clone(),
             process: self.json,
             terminal,

@@ -69,7 +69,8 @@ pub struct Hooks {
 pub struct Hook {
     pub path: String,
     pub args: Vec<String>,
-    pub env: Vec<String>,
+    /// None: whoever runs the hook says what it gets.
+    pub env: Option<Vec<String>>,
     /// Seconds.
     pub timeout: Option<i64>,
 }
