@@ -12,7 +12,7 @@ import { startStandIn } from "../host/stand-in-process.ts";
 import { type Bundle, loadBundle } from "../oci/bundle.ts";
 import { encodeForAgent, guestProcess } from "../oci/guest-spec.ts";
 import { demand } from "../oci/state.ts";
-import { type GuestNamespace, judgeProcess, judgeUpdate, refuseUnsupported, sharedTypes } from "../oci/support.ts";
+import { type GuestNamespace, judgeProcess, judgeUpdate, refuseUnsupported } from "../oci/support.ts";
 import type { Namespace, Process, Resources } from "../oci/types.ts";
 import { Container } from "../sandbox/container.ts";
 import { settleLedger } from "../sandbox/give-back.ts";
@@ -23,6 +23,7 @@ import type { VmPlan } from "../sandbox/plan-vm.ts";
 import { memberCgroups, withdraw } from "../sandbox/shared-sandbox.ts";
 import type { StandIn } from "../sandbox/stand-in.ts";
 import { ExecProcess } from "./exec-process.ts";
+import { guestNamespaceOf, type NamespacesOf } from "./guest-namespaces.ts";
 import { InitProcess, type InitProcessOptions } from "./init-process.ts";
 import { PauseProcess } from "./pause-process.ts";
 import type { Membership, Pod } from "./pod.ts";
@@ -43,8 +44,7 @@ export interface TaskOptions {
   readonly mark: (phase: string) => void;
   /** Whether systemd makes the cgroup; undefined: where cgroupsPath has the form for that. */
   readonly systemdCgroup: true | undefined;
-  /** Whose namespaces those of a stand-in of this PID are in the guest, where it is one of the sandbox's. */
-  readonly namespacesOf: (pid: number) => GuestNamespace | undefined;
+  readonly namespacesOf: NamespacesOf;
   /** Told when a process of the container was killed for want of memory; before its end where it is the init. */
   readonly onMemoryKill: () => void;
 }
@@ -82,11 +82,7 @@ export class Task {
         await mountAll(pod.helper, target, options.rootfs);
       }
       const bundle = await loadBundle(options.bundle);
-      const guestNamespace = ({ type, path = "" }: Namespace): GuestNamespace | undefined => {
-        const pid = /^\/proc\/(\d+)\/ns\/\w+$/.exec(path)?.[1];
-        const found = pid === undefined ? undefined : options.namespacesOf(Number(pid));
-        return found === "sandbox" || sharedTypes.includes(type) ? found : undefined;
-      };
+      const guestNamespace = (entry: Namespace): GuestNamespace | undefined => guestNamespaceOf(entry, options.namespacesOf);
       const image = options.checkpoint === "" ? undefined : (await import("../checkpoint/image.ts")).openImage(options.checkpoint);
       const guestId = image?.manifest.container.guestId ?? options.id;
       // A pause container is nothing in the guest: it has no memory there that others could share.
@@ -238,19 +234,9 @@ export class Task {
     const place = { hierarchies: pod.hierarchies, at: plan.cgroup };
     const cgroups = await memberCgroups(membership, place, pod.taskLedger(this.id), pod.helper);
     if (isPause(this.bundle.spec.annotations)) {
-      const [names, stdio] = [this.#options.names, this.#stdio];
-      const sysctl = spec.linux?.sysctl ?? {};
-      const { title } = plan.container;
-      this.#init = await PauseProcess.create({
-        pod,
-        hosted,
-        rootfs: plan.standInRootfs,
-        cgroups: cgroups.folders,
-        names,
-        stdio,
-        title,
-        sysctl,
-      });
+      const streams = { names: this.#options.names, stdio: this.#stdio };
+      const own = { title: plan.container.title, sysctl: spec.linux?.sysctl ?? {} };
+      this.#init = await PauseProcess.create({ pod, hosted, rootfs: plan.standInRootfs, cgroups: cgroups.folders, ...streams, ...own });
       cgroups.joined();
       this.#leaveAtTheEnd();
       return;
