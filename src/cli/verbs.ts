@@ -96,8 +96,8 @@ A limit above what the virtual machine was made with is refused.`,
     },
     description: `PSS is a process's share of all that it maps: a page that three processes map counts a third in each. So the sums are
 what sandboxes add to the host, with what they share counted once: the pages of programs, and a template's memory.
-ANON: memory of the process's own. FILE: pages of files, such as programs. SHARED: shared memory, such as a template's, or a guest's
-that virtiofsd maps too. The host's kernel takes more, which is in none. As JSON, everything is in bytes.
+ANON: memory of the process's own. FILE: pages of files, such as programs. SHARED: shared memory, such as a template's,
+or a guest's that virtiofsd maps too. The host's kernel takes more, which is in none. As JSON, everything is in bytes.
 The sandboxes of containerd's shims are told of as well, as NAMESPACE/ID.`,
     examples: [
       ["All sandboxes", "husk stats --host"],

@@ -87,7 +87,7 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
     ...(options.memory === undefined ? {} : { guestMemory: memory.find(options.memory) }),
   });
   const consoleSize = spec.process.consoleSize;
-  const cgroup = cgroupOf(spec.linux?.cgroupsPath, id, options.systemdCgroup);
+  const cgroup = cgroupOf(spec.linux?.cgroupsPath, options.id, options.systemdCgroup);
   return {
     container: {
       id: options.id,

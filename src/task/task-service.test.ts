@@ -16,7 +16,7 @@ test("a shim that is told to end while its only Create goes on ends once that ha
     },
   });
   const { create, shutdown } = service.handlers();
-  const call = {} as never;
+  const call = { metadata: new Map() } as never;
   const created = Promise.resolve(create?.({ ...request, id: "c1", bundle: "/nonexistent/bundle" }, call));
   await shutdown?.({ id: "c1", now: false }, call);
   expect(ended, "the Create goes on").toBe(0);

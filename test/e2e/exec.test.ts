@@ -157,10 +157,12 @@ test.runIf(isHusk)("a stand-in has the container's namespaces on the host, and a
   expect(spaces(pid).filter((space) => spaces("self").includes(space))).toEqual([]);
   const { stdout } = await promisify(execFile)("nsenter", [`--uts=/proc/${pid}/ns/uts`, "uname", "-n"]);
   expect(stdout).toBe("inside\n");
-  await host.ok("exec", "-d", "--pid-file", host.path("exec.pid"), id, "sleep", "1000");
+  const exec = host.launch(["exec", "-d", "--pid-file", host.path("exec.pid"), id, "sleep", "1000"]);
+  expect(await exec.exited()).toBe(0);
   expect(spaces(Number(readFileSync(host.path("exec.pid"), "utf8")))).toEqual(spaces(pid));
   foreground.stdin.end("\n");
   expect((await foreground.ended()).status).toBe(0);
+  await exec.ended(); // it holds the output until its container is gone
 });
 
 test("many at once, each with its own streams", async ({ host }) => {

@@ -89,7 +89,7 @@ mod tests {
             ("type.googleapis.com/containerd.runc.v1.Options", b"\x1a\x02/s", options("/s", "")),
             (RUNC, b"\x32\x04runc", options("", "")),
             (GENERIC, b"\x0a\x01t\x12\x02/c", options("", "/c")),
-            (GENERIC, b"\x1a\x25SystemdCgroup = true\nShimCgroup = '/s'", options("/s", "")),
+            (GENERIC, b"\x1a\x26SystemdCgroup = true\nShimCgroup = '/s'", options("/s", "")),
             ("example.Options", b"\x1a\x02/s", options("", "")),
         ] {
             assert_eq!(Options::parse(&any(name, content)).expect(name), expected, "{name} {content:?}");
