@@ -152,7 +152,7 @@ async function word(qemu: ChildProcess, text: string): Promise<void> {
 
 /** The memory in a QEMU command line's -m, in MiB. */
 function mebibytesOf(size: string): number {
-  const found = /^(\d+)M$/.exec(size)?.[1];
+  const found = /^(\d+)M(?:,|$)/.exec(size)?.[1];
   if (found === undefined) throw new Error("expected -m with a number of mebibytes in QEMU's command line");
   return Number(found);
 }
