@@ -281,7 +281,8 @@ test("output that nobody reads does not hold up the end", async ({ containerd })
 
 test("many, four at a time, leave nothing in containerd either", async ({ containerd, engines }) => {
   const run = async (worker: number, count: number): Promise<void> => {
-    for (let n = 0; n < count; n++) expect(await containerd.ran(`many-${worker}-${n}`, [], "true")).toMatchObject({ status: 0, stderr: "" });
+    for (let n = 0; n < count; n++)
+      expect(await containerd.ran(`many-${worker}-${n}`, [], "true")).toMatchObject({ status: 0, stderr: "" });
   };
   const four = (count: number) => Promise.all([0, 1, 2, 3].map((worker) => run(worker, count)));
   await four(1);
