@@ -59,7 +59,10 @@ export class Engines {
     );
     const templates = join(this.#folder, "shim.toml");
     writeFileSync(templates, `[vm]\nkernel = "own"\n[template]\nfolder = "${join(this.#host.folder, "templates")}"\n`);
-    const env = { PATH: `${programs}:${path}`, HUSK_CONFIG: templates, HUSK_POOL: "" };
+    const cache = process.env["XDG_CACHE_HOME"];
+    // Where the guest's image is, which a checkout has in the cache of whoever set it up.
+    const home = { HOME: process.env["HOME"] ?? "/root", ...(cache === undefined ? {} : { XDG_CACHE_HOME: cache }) };
+    const env = { ...home, PATH: `${programs}:${path}`, HUSK_CONFIG: templates, HUSK_POOL: "" };
     await this.#daemon(["containerd", "--config", config], env, ["ctr", "--address", containerdSocket, "version"]);
     await this.ctr("image", "import", this.#archive);
   }
