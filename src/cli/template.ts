@@ -1,12 +1,12 @@
 /** `husk template`: what sandboxes are cloned from. */
 import { type Config, loadConfig } from "../config/config.ts";
-import { formatSize } from "../config/setting.ts";
+import { formatSize, isName } from "../config/setting.ts";
 import { HuskError } from "../errors.ts";
 import { ownAnnotations } from "../oci/annotations.ts";
 import { defaultSpec } from "../oci/default-spec.ts";
 import { planVm, templateStore } from "../sandbox/plan-vm.ts";
 import { diskBytes, type Template, type TemplateStore } from "../template/store.ts";
-import { everybody, isTenantName, kubernetesNamespace } from "../template/tenant.ts";
+import { everybody, kubernetesNamespace } from "../template/tenant.ts";
 import type { Invocation } from "./command-line.ts";
 import { print, table } from "./output.ts";
 
@@ -66,7 +66,7 @@ function bundleOf(tenant: string): { readonly annotations: Readonly<Record<strin
   const [, kind, name = ""] = /^(kubernetes|containerd|name):(.*)$/.exec(tenant) ?? ["", "name", tenant];
   if (kind === "containerd" && name !== "") return { annotations: {}, engineNamespace: name };
   if (kind === "kubernetes" && name !== "") return { annotations: { [kubernetesNamespace]: name } };
-  if (kind === "name" && isTenantName(name)) return { annotations: { [ownAnnotations.tenant]: name } };
+  if (kind === "name" && isName(name)) return { annotations: { [ownAnnotations.tenant]: name } };
   throw new HuskError("invalid-argument", `--tenant: expected NAME, kubernetes:NAME or containerd:NAME, got ${JSON.stringify(tenant)}`);
 }
 

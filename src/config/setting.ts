@@ -74,12 +74,17 @@ export function wordOrPath(words: readonly string[], doc: string, fallback = "au
   return { default: fallback, doc, kind, reader, fromText: (text) => text, format: (value) => JSON.stringify(value) };
 }
 
+/** Whether a text is a name as `wordOrName` takes it. */
+export function isName(text: string): boolean {
+  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(text);
+}
+
 /** One of a few words, or a name. The first word is the default. */
 export function wordOrName(words: readonly [string, ...string[]], doc: string): Setting<string> {
   const kind = `${words.map((word) => JSON.stringify(word)).join(", ")}, or a name of up to 63 letters, digits and ._-`;
   const reader: Reader<string> = (value, place) => {
     const text = string(value, place);
-    return /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(text) ? text : wrong(place, kind, value);
+    return isName(text) ? text : wrong(place, kind, value);
   };
   return { default: words[0], doc, kind, reader, fromText: (text) => text, format: (value) => JSON.stringify(value) };
 }

@@ -19,8 +19,7 @@ export interface HostHook {
  * Throws `hook` at the first that cannot be started, fails or takes longer than its timeout, with what it said.
  */
 export async function runHooks(name: string, hooks: readonly HostHook[] | undefined, state: object, bundle: string): Promise<void> {
-  for (const [index, hook] of (hooks ?? []).entries())
-    await runHook(`error running ${name} hook #${index}: ${hook.path}`, hook, state, bundle);
+  for (const [index, hook] of (hooks ?? []).entries()) await runHook(describe(name, index, hook), hook, state, bundle);
 }
 
 /** Runs the poststop hooks: each of them, and none keeps a container from being removed. `warn` is told which failed. */
@@ -31,10 +30,13 @@ export async function runPoststop(
   warn: (message: string) => void,
 ): Promise<void> {
   for (const [index, hook] of (hooks ?? []).entries()) {
-    await runHook(`error running poststop hook #${index}: ${hook.path}`, hook, state, bundle).catch((error: unknown) =>
-      warn(explain(error)),
-    );
+    await runHook(describe("poststop", index, hook), hook, state, bundle).catch((error: unknown) => warn(explain(error)));
   }
+}
+
+/** What failed, in runc's words. */
+function describe(name: string, index: number, { path }: HostHook): string {
+  return `error running ${name} hook #${index}: ${path}`;
 }
 
 function runHook(what: string, hook: HostHook, state: object, bundle: string): Promise<void> {

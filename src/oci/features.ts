@@ -1,6 +1,7 @@
 /** What is supported, in the form of the runtime spec's features.md, which Docker, CRI-O and containerd read. */
 import { version } from "../version.ts";
 import { ownAnnotations } from "./annotations.ts";
+import { capabilityNames } from "./capability-names.ts";
 
 /** The newest runtime specification of which every field is honoured, subsumed or refused by name. */
 export const specVersion = "1.3.0";
@@ -14,7 +15,7 @@ export function featureReport(): object {
     mountOptions: mountOptions(),
     linux: {
       namespaces: ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
-      capabilities,
+      capabilities: capabilityNames,
       // The container's cgroup is in the guest, where it is version 2; the host's may be either.
       cgroup: { v1: true, v2: true, systemd: true, systemdUser: false, rdma: false },
       seccomp: {
@@ -57,10 +58,3 @@ function mountOptions(): string[] {
   ].concat(["rbind", "remount", "silent", "sync", "tmpcopyup"]);
   return [...attributes, ...attributes.map((name) => `r${name}`), ...others].toSorted();
 }
-
-const capabilities = [
-  "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN",
-  "NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME",
-  "SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON",
-  "BPF CHECKPOINT_RESTORE",
-].flatMap((line) => line.split(" ").map((name) => `CAP_${name}`));

@@ -91,6 +91,10 @@ export function diskBytes({ ram, state }: Pick<Template, "ram" | "state">): numb
   return blocks.reduce((sum, each) => sum + each * 512, 0);
 }
 
+function bytesOf(templates: readonly Template[]): number {
+  return templates.reduce((sum, template) => sum + diskBytes(template), 0);
+}
+
 function isIdle({ usedAt }: { readonly usedAt: Date }): boolean {
   return Date.now() - usedAt.getTime() > inUseMs;
 }
@@ -206,7 +210,7 @@ export class TemplateStore {
   /** Whether another template may be made: there is room for one, or one that nobody has used for long can go. */
   hasRoom({ most, mostBytes }: Room): boolean {
     const { templates } = this.list();
-    const bytes = templates.reduce((sum, template) => sum + diskBytes(template), 0);
+    const bytes = bytesOf(templates);
     const last = templates.at(-1);
     return last === undefined || (templates.length < most && bytes < mostBytes) || isIdle(last);
   }
@@ -215,7 +219,7 @@ export class TemplateStore {
   limit({ most, mostBytes }: Room): void {
     const { templates } = this.list();
     let count = templates.length;
-    let bytes = templates.reduce((sum, template) => sum + diskBytes(template), 0);
+    let bytes = bytesOf(templates);
     for (const template of templates.toReversed()) {
       if ((count <= most && bytes <= mostBytes) || !isIdle(template)) return;
       count -= 1;

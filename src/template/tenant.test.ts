@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { everybody, isTenantName, type TenantSources, tenantOf } from "./tenant.ts";
+import { isName } from "../config/setting.ts";
+import { everybody, type TenantSources, tenantOf } from "./tenant.ts";
 
 const kubernetes = { "io.kubernetes.cri.sandbox-namespace": "red" };
 
@@ -17,7 +18,7 @@ test.each<[string, TenantSources, string]>([
 
 test("a tenant that cannot be named so is an error", () => {
   for (const name of ["", "a:b", "../x", "x".repeat(64)]) {
-    expect(isTenantName(name)).toBe(false);
+    expect(isName(name)).toBe(false);
     expect(() => tenantOf({ setting: "shared", annotations: { "io.husk.tenant": name } })).toThrow(
       `config.json: annotations["io.husk.tenant"]: expected a name such as "acme", of up to 63 letters, digits and ._-, got ${JSON.stringify(name)}`,
     );

@@ -2,13 +2,12 @@
  * For whom a template is. Clones of one template have the same layout of their kernel's memory and the same secrets that a kernel draws at its boot: who knows
  * them of his own guest knows them of the others'. So tenants that do not trust each other do not share one.
  */
+import { isName } from "../config/setting.ts";
 import { HuskError } from "../errors.ts";
 import { ownAnnotations } from "../oci/annotations.ts";
 
 /** The tenant of a template that is for everybody. */
 export const everybody = "";
-
-const namePattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 
 /** Where containerd writes down a pod's Kubernetes namespace; a pod's own annotations cannot change it. */
 export const kubernetesNamespace = "io.kubernetes.cri.sandbox-namespace";
@@ -24,11 +23,6 @@ export interface TenantSources {
   readonly engineNamespace?: string;
 }
 
-/** Whether a text can be a tenant's name. */
-export function isTenantName(text: string): boolean {
-  return namePattern.test(text);
-}
-
 /**
  * The tenant, as a text that says where its name is from, so that no two sorts can meet: "name:acme", "kubernetes:default", "containerd:moby", or `everybody`.
  * The bundle's annotation, which was allowed, comes before the setting. Throws `invalid-argument`.
@@ -36,7 +30,7 @@ export function isTenantName(text: string): boolean {
 export function tenantOf({ setting, annotations, engineNamespace }: TenantSources): string {
   const annotated = annotations[ownAnnotations.tenant];
   if (annotated !== undefined) {
-    if (isTenantName(annotated)) return `name:${annotated}`;
+    if (isName(annotated)) return `name:${annotated}`;
     const expected = 'a name such as "acme", of up to 63 letters, digits and ._-';
     throw new HuskError(
       "invalid-argument",
