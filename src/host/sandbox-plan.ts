@@ -26,8 +26,8 @@ export interface TemplateMemory {
   readonly ram: string;
   /** Of `ram` (`husk-helper template sum`). */
   readonly sum: string;
-  /** The file that says who has it, read and written by helpers alone; absent: no other sandbox gets it. */
-  readonly record?: string;
+  /** The file that says who has it, read and written by helpers alone. */
+  readonly record: string;
 }
 
 export type SandboxDevice = "kvm" | "net/tun" | "vhost-net" | "vhost-vsock";

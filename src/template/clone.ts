@@ -30,11 +30,10 @@ export const copier = "memory-copy";
 /** The file beside a template's others that says which process has its memory (guest-agent/helper/src/sandbox/template_memory.rs). */
 const recordName = "holder";
 
-/** For a clone that maps the template's memory privately. `among`: whether it takes it from other clones, and they from it. */
+/** For a clone that maps the template's memory privately; it takes it from other clones, and they from it. */
 export function privateParts(
   { key, folder, ram, state, manifest }: Template,
   descriptors: Pick<CloneDescriptors, "memory" | "state">,
-  among: "all" | "none" = "all",
 ): Pick<SandboxPlan, "open" | "memory"> {
   const { ramBytes, ramSum, stateSha256 } = manifest;
   const template = {
@@ -42,7 +41,7 @@ export function privateParts(
     name: `husk-${key}-${ramSum}-${stateSha256.slice(0, 16)}`,
     ram,
     sum: ramSum,
-    ...(among === "all" ? { record: join(folder, recordName) } : {}),
+    record: join(folder, recordName),
   };
   return {
     open: [{ fd: descriptors.state, path: state, write: false }],

@@ -1,6 +1,8 @@
 //! Processes: forking, pidfds, waiting, ending.
 
 use std::ffi::{CString, OsStr};
+use std::fmt::Display;
+use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -100,6 +102,24 @@ fn die_by(number: i32) {
     let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
     let _ = nix::sys::signal::kill(Pid::this(), signal);
     let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&mask), None);
+}
+
+/// What the kernel says of a process in /proc/PID/stat (proc_pid_stat(5)).
+pub struct Stat(String);
+
+impl Stat {
+    /// `process`: a PID, or "self".
+    pub fn of(process: impl Display) -> Result<Stat> {
+        let path = format!("/proc/{process}/stat");
+        Ok(Stat(fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?))
+    }
+
+    /// The number in a field, counted from 1, after the second: that one, a name, may hold anything.
+    pub fn number(&self, field: usize) -> Result<u64> {
+        let (_, fields) = self.0.rsplit_once(") ").context("a process's state cannot be understood")?;
+        let text = fields.split_ascii_whitespace().nth(field - 3).with_context(|| format!("a process's state has no field {field}"))?;
+        text.parse().with_context(|| format!("field {field} of a process's state is no number: {text}"))
+    }
 }
 
 /// A string as execve takes it.

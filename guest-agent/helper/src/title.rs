@@ -1,11 +1,12 @@
 //! What `ps` shows of a process that stands for another one: that one's words. `docker top` and `crictl` show a container's processes by `ps`.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::prctl;
+
+use crate::processes::Stat;
 
 /// How much of a command line is shown, in bytes: it is kept in memory.
 const LONGEST: usize = 4096;
@@ -57,10 +58,8 @@ pub fn take(words: &[String]) -> Result<()> {
 
 /// The addresses as they are.
 fn memory_map() -> Result<MemoryMap> {
-    let stat = fs::read_to_string("/proc/self/stat").context("cannot read /proc/self/stat")?;
-    // The second field, a name, may hold anything.
-    let fields = stat.rsplit(") ").next().unwrap_or_default().split_ascii_whitespace().collect::<Vec<_>>();
-    let field = |number: usize| fields.get(number - 3).and_then(|field| field.parse::<u64>().ok()).context("/proc/self/stat is short");
+    let stat = Stat::of("self")?;
+    let field = |number: usize| stat.number(number);
     // SAFETY: an address of 0 asks for the present one.
     let brk = unsafe { libc::syscall(libc::SYS_brk, 0) };
     ensure!(brk > 0, "the end of the data segment is unknown");

@@ -64,8 +64,8 @@ pub struct TemplateMemory {
     pub ram: PathBuf,
     /// Of `ram`, as `husk-helper template sum` has it.
     pub sum: String,
-    /// The file that says who has it; absent: nobody else gets it.
-    pub record: Option<PathBuf>,
+    /// The file that says who has it.
+    pub record: PathBuf,
 }
 
 /// What the processes see of the host's files.

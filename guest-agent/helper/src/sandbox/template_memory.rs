@@ -8,7 +8,6 @@
 //! Whatever is wrong with the record or with what it names costs a copy, and a new record. Two at once may make one each: the last one's record stays.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -20,6 +19,7 @@ use nix::unistd::ftruncate;
 use serde::{Deserialize, Serialize};
 
 use super::plan::TemplateMemory;
+use crate::processes::Stat;
 use crate::template;
 
 /// Who has it: a process, told from any other that has or had its PID, and the descriptor.
@@ -33,16 +33,13 @@ struct Holder {
 
 /// Answers the memory of a living clone, or makes it. The descriptor is closed at execve.
 pub fn obtain(wanted: &TemplateMemory, bytes: u64) -> Result<OwnedFd> {
-    let known = wanted.record.as_deref().map(read);
-    if let Some(Ok(Some(holder))) = &known
-        && let Ok(found) = open(holder, &wanted.name, bytes)
+    if let Ok(holder) = read(&wanted.record)
+        && let Ok(found) = open(&holder, &wanted.name, bytes)
     {
         return Ok(found);
     }
     let made = make(wanted, bytes)?;
-    if let Some(record) = &wanted.record
-        && let Err(error) = write(record, &made)
-    {
+    if let Err(error) = write(&wanted.record, &made) {
         // A folder that is for reading only, or a /proc of other processes: what this clone has is its own.
         eprintln!("husk: the template's memory is not shared with other sandboxes: {error:#}");
     }
@@ -82,13 +79,8 @@ fn open(holder: &Holder, name: &str, bytes: u64) -> Result<OwnedFd> {
     Ok(memory.into())
 }
 
-/// None: there is no record.
-fn read(record: &Path) -> Result<Option<Holder>> {
-    match fs::read(record) {
-        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+fn read(record: &Path) -> Result<Holder> {
+    Ok(serde_json::from_slice(&fs::read(record)?)?)
 }
 
 /// Says that this process has the memory, by one rename.
@@ -104,8 +96,6 @@ fn write(record: &Path, memory: &OwnedFd) -> Result<()> {
 }
 
 fn start_of(pid: u32) -> Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name may hold spaces and parentheses, so fields count from the last ")".
-    let (_, fields) = stat.rsplit_once(") ").context("a process's state cannot be understood")?;
-    Ok(fields.split(' ').nth(19).context("a process has no start time")?.parse()?)
+    const START: usize = 22;
+    Stat::of(pid)?.number(START)
 }
