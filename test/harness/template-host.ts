@@ -47,6 +47,16 @@ export class Templates {
     patch(manifest, "w", readFileSync(manifest, "utf8").replace(/"ramChanged": "\d+"/, changed), 0);
   }
 
+  /** Runs the bundle, which says hello, where the template is damaged: that costs a boot, and the template. */
+  async findDamaged(bundle: Bundle): Promise<void> {
+    const damaged = await this.run(bundle);
+    expect(damaged.stdout).toBe("hello\n");
+    expect(damaged.log).toMatch(/level=warning msg="the template failed, so the VM boots: .*the template's memory is damaged/);
+    expect(damaged.trace).not.toContain(cloned);
+    expect(this.names).toEqual([]);
+    expect((await this.run(bundle)).trace).toContain(cloned);
+  }
+
   /** Runs the bundle; answers what it said, and what husk said of it in its log. */
   async run(bundle: Bundle): Promise<{ readonly stdout: string; readonly log: string; readonly trace: string }> {
     const log = this.#host.path(this.#host.name("log"));
