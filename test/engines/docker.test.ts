@@ -97,6 +97,7 @@ test("a service: ports, exec, logs, top, stats, cp, pause, update, restart, stop
   const docker = await engines.docker();
   const script = `mkdir -p /www; echo page >/www/index.html; trap "exit 3" TERM; echo started; httpd -f -p 80 -h /www & wait`;
   const health = ["--health-cmd", "test -e /www/index.html", "--health-interval", "1s"];
+  const served = ["sh", "-c", "until wget -q -O /dev/null http://127.0.0.1/; do :; done"];
   await docker.ok(
     "run",
     "--detach",
@@ -113,7 +114,7 @@ test("a service: ports, exec, logs, top, stats, cp, pause, update, restart, stop
     script,
   );
   try {
-    await docker.ok("exec", "web", "sh", "-c", "until wget -q -O /dev/null http://127.0.0.1/; do :; done");
+    await docker.ok("exec", "web", ...served);
     expect(await engines.inside("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8081/")).toBe("page\n");
     expect((await docker.run("exec", "web", "sh", "-c", "exit 4")).status).toBe(4);
     expect(await docker.ok("exec", "-u", "1000", "-w", "/tmp", "-e", "A=b", "web", "sh", "-c", "id -u; pwd; echo $A")).toBe(
@@ -132,8 +133,8 @@ test("a service: ports, exec, logs, top, stats, cp, pause, update, restart, stop
     await docker.ok("update", "--memory", "64m", "--memory-swap", "64m", "--cpus", "0.5", "web");
     if (isHusk)
       expect(await docker.ok("exec", "web", "sh", "-c", "cd /sys/fs/cgroup; cat memory.max cpu.max")).toBe("67108864\n50000 100000\n");
-    await docker.ok("exec", "web", "sh", "-c", "until [ -e /www/index.html ]; do :; done");
     await docker.ok("restart", "--time", "5", "web");
+    await docker.ok("exec", "web", ...served); // its trap is set by then: before, SIGTERM would not reach a first process
     await docker.ok("stop", "--time", "5", "web");
     expect(await docker.ok("inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", "web")).toBe("exited 3\n");
     await docker.ok("start", "web");
