@@ -1,4 +1,8 @@
+import { resolve } from "node:path";
 import { defineConfig } from "vitest/config";
+
+/** What husk is run with, where neither a test nor whoever runs the tests says otherwise. */
+const env = { HUSK_CONFIG: process.env["HUSK_CONFIG"] ?? resolve(import.meta.dirname, "test/fixtures/husk.toml") };
 
 /** unit: no root, no VM. e2e: real VMs under whatever accelerator the host has. engines: likewise, by
  * way of Docker and Podman. kvm: run inside the project's KVM host. */
@@ -18,6 +22,7 @@ export default defineConfig({
       {
         test: {
           name: "e2e",
+          env,
           include: ["test/e2e/**/*.test.ts"],
           environment: "node",
           // Real VMs under emulation on two cores: files run one after another, and a test's bound is generous since nothing waits for it.
@@ -29,6 +34,7 @@ export default defineConfig({
       {
         test: {
           name: "engines",
+          env,
           include: ["test/engines/**/*.test.ts"],
           environment: "node",
           fileParallelism: false,
@@ -39,6 +45,7 @@ export default defineConfig({
       {
         test: {
           name: "kvm",
+          env,
           include: ["test/kvm/**/*.test.ts"],
           environment: "node",
           fileParallelism: false,

@@ -13,6 +13,7 @@ import type { Params } from "../sandbox/control.ts";
 import type { ProcessOutcome } from "../sandbox/guest-process.ts";
 import { networkNamespace } from "../sandbox/plan-container.ts";
 import { runFolder } from "../sandbox/run-folder.ts";
+import { zygoteKeeper } from "../sandbox/start-zygote.ts";
 import { type Starter, Supervisor } from "../sandbox/supervisor.ts";
 import type { Teller } from "../sandbox/telling.ts";
 import { Trace } from "../sandbox/trace.ts";
@@ -234,6 +235,8 @@ function interruption(frontGone: AbortSignal): Promise<never> {
 
 if (process.argv[2] === poolMember) {
   void import("./pool-member.ts").then(({ servePool }) => servePool(process.argv.slice(3), { plan, carryOut }));
+} else if (process.argv[2] === zygoteKeeper) {
+  void import("./zygote-keeper.ts").then(({ keep }) => keep(process.argv[3] ?? ""));
 } else {
   void main();
 }

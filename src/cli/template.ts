@@ -7,6 +7,7 @@ import { defaultSpec } from "../oci/default-spec.ts";
 import { planVm, templateStore } from "../sandbox/plan-vm.ts";
 import { diskBytes, type Template, type TemplateStore } from "../template/store.ts";
 import { everybody, kubernetesNamespace } from "../template/tenant.ts";
+import { findZygote } from "../template/zygote.ts";
 import type { Invocation } from "./command-line.ts";
 import { print, table } from "./output.ts";
 
@@ -72,7 +73,8 @@ function bundleOf(tenant: string): { readonly annotations: Readonly<Record<strin
 
 function inspect(template: Template): void {
   const { key, folder, manifest } = template;
-  print(`${JSON.stringify({ key, folder, ...manifest, diskBytes: diskBytes(template) }, null, 2)}\n`);
+  const zygote = findZygote(template)?.process.pid ?? null;
+  print(`${JSON.stringify({ key, folder, ...manifest, diskBytes: diskBytes(template), zygote }, null, 2)}\n`);
 }
 
 function remove(store: TemplateStore, keys: readonly string[]): void {

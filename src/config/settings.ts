@@ -105,6 +105,13 @@ const template = {
     "What all templates may take on the disk. One takes 40 to 120 MiB: what a booted guest has touched. Likewise, the least recently used goes.",
     "1MiB",
   ),
+  warm_s: seconds(
+    0,
+    86_400,
+    30,
+    "A template that is used again within so many seconds is kept warm for as many: its machine stands ready in a process, some 150 MB, that new sandboxes " +
+      "are copied from, in a third of the time. It ends by itself. 0: never. Only under TCG.",
+  ),
   tenant: wordOrName(
     ["shared", "namespace"],
     "Whose the templates are. shared: all sandboxes of a kind are cloned from the same one. namespace: each namespace of Kubernetes, or else of containerd, has " +

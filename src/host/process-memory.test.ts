@@ -29,13 +29,17 @@ test("this process takes something, and one that is not there takes nothing", ()
 test("processes are found with their parents, whatever their numbers are, and those below one of them", () => {
   const proc = mkdtempSync(join(tmpdir(), "husk-proc-"));
   try {
-    for (const [pid, parent, words] of [
-      [10, 1, "supervisor"],
-      [3, 10, "helper\0sandbox"],
-      [2, 3, "qemu"],
-      [11, 1, "other"],
+    for (const [pid, parent, words, namespace] of [
+      [10, 1, "supervisor", "host"],
+      [3, 10, "helper\0sandbox", "own"],
+      [2, 3, "virtiofsd", "own"],
+      [11, 1, "other", "host"],
+      [20, 1, "qemu", "host"], // a zygote, and its copies in this sandbox and in another one
+      [21, 20, "qemu", "own"],
+      [22, 20, "qemu", "another"],
     ] as const) {
-      mkdirSync(join(proc, String(pid)));
+      mkdirSync(join(proc, String(pid), "ns"), { recursive: true });
+      symlinkSync(namespace, join(proc, String(pid), "ns", "pid"));
       writeFileSync(join(proc, String(pid), "status"), `Name:\tx\nPPid:\t${parent}\n`);
       writeFileSync(join(proc, String(pid), "cmdline"), `${words}\0`);
     }
@@ -43,11 +47,12 @@ test("processes are found with their parents, whatever their numbers are, and th
     mkdirSync(join(proc, "12")); // it ends while it is looked at
     mkdirSync(join(proc, "self"));
     const processes = listProcesses(proc);
-    expect(processes.map(({ pid }) => pid).toSorted((a, b) => a - b)).toEqual([2, 3, 10, 11]);
+    expect(processes.map(({ pid }) => pid).toSorted((a, b) => a - b)).toEqual([2, 3, 10, 11, 20, 21, 22]);
     expect(withDescendants(10, processes)).toEqual([
-      { pid: 10, parent: 1, words: ["supervisor"] },
-      { pid: 3, parent: 10, words: ["helper", "sandbox"] },
-      { pid: 2, parent: 3, words: ["qemu"] },
+      { pid: 10, parent: 1, words: ["supervisor"], pidNamespace: "host" },
+      { pid: 3, parent: 10, words: ["helper", "sandbox"], pidNamespace: "own" },
+      { pid: 2, parent: 3, words: ["virtiofsd"], pidNamespace: "own" },
+      { pid: 21, parent: 20, words: ["qemu"], pidNamespace: "own" },
     ]);
     expect(processes.find(({ pid }) => pid === 11)?.words).toEqual(["husk-helper", "stand-in"]);
     expect(withDescendants(99, processes)).toEqual([]);

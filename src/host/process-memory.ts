@@ -18,6 +18,8 @@ export interface ListedProcess {
   readonly parent: number;
   /** Its command line; a stand-in's, which shows its container's words as its own, is told as husk's. */
   readonly words: readonly string[];
+  /** Its PID namespace, such as "pid:[4026531836]"; "" where that is not to be seen. */
+  readonly pidNamespace: string;
 }
 
 const helperName = "husk-helper";
@@ -53,30 +55,41 @@ export function listProcesses(proc = procFolder): ListedProcess[] {
     .flatMap((name) => readProcess(Number(name), proc) ?? []);
 }
 
-/** The process `root` and all that stand below it among `processes`, parents first. */
+/**
+ * The process `root` and all that stand below it among `processes`, parents first; and whoever else is in a PID namespace of theirs: a QEMU that was copied
+ * stands below the one that it is a copy of.
+ */
 export function withDescendants(root: number, processes: readonly ListedProcess[]): ListedProcess[] {
   const children = Map.groupBy(processes, ({ parent }) => parent);
   const found = processes.filter(({ pid }) => pid === root);
   for (const { pid } of found) found.push(...(children.get(pid) ?? []));
-  return found;
+  const outside = new Set(["", ...found.slice(0, 1).map(({ pidNamespace }) => pidNamespace)]);
+  const inside = new Set(found.map(({ pidNamespace }) => pidNamespace).filter((namespace) => !outside.has(namespace)));
+  return [...found, ...processes.filter((process) => inside.has(process.pidNamespace) && !found.includes(process))];
 }
 
 function readProcess(pid: number, proc: string): ListedProcess | undefined {
   try {
     const parent = /^PPid:\s+(\d+)$/m.exec(readFileSync(`${proc}/${pid}/status`, "utf8"))?.[1];
     const words = readFileSync(`${proc}/${pid}/cmdline`, "utf8").split("\0").slice(0, -1);
-    const posesAsAnother = basename(words[0] ?? "") !== helperName && basename(programOf(pid, proc)) === helperName;
-    return parent === undefined ? undefined : { pid, parent: Number(parent), words: posesAsAnother ? [helperName, "stand-in"] : words };
+    const posesAsAnother = basename(words[0] ?? "") !== helperName && basename(linkOf(pid, "exe", proc)) === helperName;
+    if (parent === undefined) return undefined;
+    return {
+      pid,
+      parent: Number(parent),
+      words: posesAsAnother ? [helperName, "stand-in"] : words,
+      pidNamespace: linkOf(pid, "ns/pid", proc),
+    };
   } catch (error) {
     if (hasCode(error, "ENOENT", "ESRCH")) return undefined;
     throw error;
   }
 }
 
-/** The path of a process's program; "" for the kernel's own, and for those of other users. */
-function programOf(pid: number, proc: string): string {
+/** Where a link of a process's folder leads: its program's path, say; "" for the kernel's own, and for those of other users. */
+function linkOf(pid: number, name: string, proc: string): string {
   try {
-    return readlinkSync(`${proc}/${pid}/exe`);
+    return readlinkSync(`${proc}/${pid}/${name}`);
   } catch (error) {
     if (hasCode(error, "ENOENT", "ESRCH", "EACCES", "EPERM")) return "";
     throw error;

@@ -5,7 +5,9 @@ export interface SandboxPlan {
   /** Cgroup folders that everything in the sandbox joins. */
   readonly cgroups: readonly string[];
   /** Unix sockets bound in the host's mount namespace and inherited, listening, under a descriptor's number. */
-  readonly listen: readonly { readonly fd: number; readonly path: string }[];
+  readonly listen: readonly { readonly fd: number; readonly path: string; readonly packets?: true }[];
+  /** Zygotes' sockets, connected in the host's mount namespace. */
+  readonly dial?: readonly { readonly fd: number; readonly path: string }[];
   /** Files and block devices opened in the host's mount namespace. */
   readonly open: readonly { readonly fd: number; readonly path: string; readonly write: boolean }[];
   /** Memory that programs share under a descriptor's number, all zeroes at first; or a template's, which nobody can write to any more. */
@@ -15,6 +17,8 @@ export interface SandboxPlan {
   readonly user: { readonly uid: number; readonly gid: number };
   readonly mounts: readonly SandboxMount[];
   readonly processes: readonly SandboxProgram[];
+  /** Whether it is a zygote's: it stays in the host's PID namespace, in which its copies are made. */
+  readonly zygote?: true;
   /** A program that gives back what the kernel does not, run on the host once everything is dead, where the supervisor was killed; []: none. */
   readonly remains: readonly string[];
 }
@@ -56,4 +60,11 @@ export interface SandboxProgram {
   readonly socketFd?: number;
   /** Its writable mappings of a template's memory are private ones. */
   readonly privateMemory?: true;
+  /** It makes copies of itself for whoever asks on the listening socket that is this descriptor. */
+  readonly zygote?: number;
+  /**
+   * It is not started, but copied from the zygote behind the connection `from`. `memory`: the descriptor of memory of its own, else it has the zygote's.
+   * `places`: descriptors that it has under other numbers than the sandbox, which come second.
+   */
+  readonly copy?: { readonly from: number; readonly memory?: number; readonly places: readonly (readonly [number, number])[] };
 }

@@ -36,6 +36,7 @@ export class SandboxProcess {
   readonly #initPid = deferred<number>();
   readonly #fatal = deferred<never>();
   readonly #programEnds = new Map<string, Deferred<ProgramEnd>>();
+  readonly #programStarts = new Map<string, Deferred<number>>();
   /** The host's PIDs of the programs that run, by their names. */
   readonly #programPids = new Map<string, number>();
   readonly #requests = new Map<number, Deferred<void>>();
@@ -85,7 +86,10 @@ export class SandboxProcess {
 
   /** Sends the plan. Its failure shows in `initPid` and in every program's end. */
   launch(plan: SandboxPlan): void {
-    for (const program of plan.processes) this.#programEnds.set(program.name, this.#ending());
+    for (const { name } of plan.processes) {
+      this.#programEnds.set(name, this.#settling());
+      this.#programStarts.set(name, this.#settling());
+    }
     writeJsonLine(this.#control, plan);
   }
 
@@ -103,6 +107,12 @@ export class SandboxProcess {
   programEnd(name: string): Promise<ProgramEnd> {
     const end = this.#programEnds.get(name);
     return end === undefined ? Promise.reject(new HuskError("internal", `the sandbox has no program ${name}`)) : end.promise;
+  }
+
+  /** The host's PID of a program of the plan, once it runs. Rejects where it could not be started. */
+  programStart(name: string): Promise<number> {
+    const start = this.#programStarts.get(name);
+    return start === undefined ? Promise.reject(new HuskError("internal", `the plan has no program ${name}`)) : start.promise;
   }
 
   /** The host's PID of the named program; undefined where it does not run yet. */
@@ -131,8 +141,13 @@ export class SandboxProcess {
 
   /** Starts a further program. */
   spawn(program: SandboxProgram): Promise<void> {
-    this.#programEnds.set(program.name, this.#ending());
+    this.#programEnds.set(program.name, this.#settling());
     return this.#request({ op: "spawn", process: program });
+  }
+
+  /** Sends a signal to the named program. */
+  signal(name: string, signal: number): Promise<void> {
+    return this.#request({ op: "signal", name, signal });
   }
 
   /** Ends everything in the sandbox, now: the end of the control socket is what PID 1 obeys whatever state its children are in. */
@@ -143,10 +158,12 @@ export class SandboxProcess {
     await this.ended;
   }
 
-  #ending(): Deferred<ProgramEnd> {
-    const end = deferred<ProgramEnd>();
-    this.#fatal.promise.catch(end.reject);
-    return end;
+  /** What rejects where the sandbox fails first. */
+  #settling<T>(): Deferred<T> {
+    const settling = deferred<T>();
+    settling.promise.catch(() => {}); // whoever awaits it gets it
+    this.#fatal.promise.catch(settling.reject);
+    return settling;
   }
 
   #request(request: object): Promise<void> {
@@ -169,6 +186,7 @@ export class SandboxProcess {
       this.#initPid.resolve(message["pid"]);
     } else if (event === "started" && typeof message["name"] === "string" && typeof message["pid"] === "number") {
       this.#programPids.set(message["name"], message["pid"]);
+      this.#programStarts.get(message["name"])?.resolve(message["pid"]);
     } else if (event === "exit" && typeof message["name"] === "string") {
       const { name, code, signal } = message;
       this.#programPids.delete(name);

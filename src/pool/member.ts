@@ -66,10 +66,9 @@ export class Member {
       consoleLog: join(own, "console.log"),
       deadlines: { ...plan.vm.deadlines, bootMs: patienceMs },
     };
-    const templateFailed = (reason: string): void => warn(`the template failed, so the VM boots: ${reason}`);
-    const sandbox = Sandbox.launch(spec, { mark: () => {}, templateFailed });
+    const sandbox = Sandbox.launch(spec, { mark: () => {}, fellBack: warn });
     await sandbox.connect();
-    await rehearse(sandbox, join(order.folder, "rehearsal"), config, rehearsals);
+    await rehearse(sandbox, join(order.folder, "rehearsal"), config.allow, rehearsals);
     await sandbox.vm.pause();
     return new Member(order, sandbox, plan, key);
   }

@@ -106,6 +106,14 @@ export class QmpClient implements AsyncDisposable {
     }
   }
 
+  /** A client on `stream` of a QEMU with which another connection has been negotiated before, in the same place: it has greeted, and will not do so again. */
+  static resume(stream: Duplex, greeting: Greeting): QmpClient {
+    const client = new QmpClient(stream, MAX_LINE_BYTES);
+    client.#greeting = greeting;
+    client.#greeted.resolve(greeting);
+    return client;
+  }
+
   /** What QEMU said of itself, and which capabilities it offered. */
   get greeting(): Greeting {
     if (this.#greeting === undefined) throw new HuskError("internal", "the QMP greeting was asked for before it came");

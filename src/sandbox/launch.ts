@@ -1,4 +1,5 @@
 /** One attempt at a sandbox's VM: its processes on the host, from their start to their end, whether it is booted or cloned from a template. */
+import { constants } from "node:os";
 import { demandSameQemu } from "../checkpoint/manifest.ts";
 import type { GuestMemory } from "../checkpoint/pages.ts";
 import { explain, HuskError } from "../errors.ts";
@@ -8,6 +9,7 @@ import { deferred } from "../host/deferred.ts";
 import type { SandboxMount } from "../host/sandbox-plan.ts";
 import { type ProgramEnd, SandboxProcess } from "../host/sandbox-process.ts";
 import { copier } from "../template/clone.ts";
+import { folderServer, share } from "../template/share.ts";
 import { hypervisorUser } from "../vmm/confinement.ts";
 import { GuestConsole } from "../vmm/guest-console.ts";
 import { agentPortId } from "../vmm/machine.ts";
@@ -15,6 +17,7 @@ import { pluggedDevices } from "../vmm/qemu/command-line.ts";
 import { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import {
   channelCount,
+  copiesZygote,
   mapsTemplate,
   memoryDescriptor,
   planMachine,
@@ -44,6 +47,8 @@ export class Launch {
   readonly #console: GuestConsole;
   readonly #died = deferred<string>();
   readonly #mayGoOn = deferred<void>();
+  /** The programs that the sandbox does without. */
+  readonly #needless = new Set<string>();
   #closing = false;
   #wasKilled = false;
 
@@ -58,7 +63,9 @@ export class Launch {
     const plan = planSandbox(spec, this.#process.pid);
     this.#process.launch(plan);
     for (const { name } of plan.processes) if (name !== copier) this.#watch(name);
-    this.vm = this.#process.initPid.then(() => QemuVm.open(control, spec.networkPorts, spec.deadlines.bootMs));
+    this.vm = copiesZygote(spec)
+      ? this.#process.programStart("qemu").then(() => QemuVm.resume(control, spec.networkPorts, spec.zygote.greeting))
+      : this.#process.initPid.then(() => QemuVm.open(control, spec.networkPorts, spec.deadlines.bootMs));
     const booted = spec.template === null && spec.checkpoint === undefined;
     this.running = booted ? this.#process.initPid.then(() => {}) : this.#restore(mark);
     for (const promise of [this.vm, this.running]) promise.catch(() => {}); // whoever awaits it gets it
@@ -89,10 +96,23 @@ export class Launch {
     this.#mayGoOn.resolve();
   }
 
+  /** The host's PID of QEMU. Throws `host` where it does not run. */
+  get qemuPid(): number {
+    const pid = this.#process.programPid("qemu");
+    if (pid === undefined) throw new HuskError("host", "QEMU does not run");
+    return pid;
+  }
+
+  /** Ends the folder's server, whose device is gone; that is no death. */
+  async endFolderServer(): Promise<void> {
+    this.#needless.add(folderServer);
+    await this.#process.signal(folderServer, constants.signals.SIGKILL);
+    await this.#process.programEnd(folderServer);
+  }
+
   /** Where the guest's memory is. Throws `host` where QEMU does not run. */
   get memory(): GuestMemory {
-    const pid = this.#process.programPid("qemu");
-    if (pid === undefined) throw new HuskError("host", "QEMU does not run yet");
+    const pid = this.qemuPid;
     return { path: `/proc/${pid}/fd/${memoryDescriptor}`, mappedBy: mapsTemplate(this.spec) ? pid : null };
   }
 
@@ -139,7 +159,7 @@ export class Launch {
     const died = this.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
     for (const promise of [copied, died]) promise.catch(() => {}); // they may come when something else has failed already
     const opened = this.vm.then((vm) => {
-      mark("QEMU answers");
+      mark(copiesZygote(this.spec) ? "QEMU copied" : "QEMU answers");
       return vm;
     });
     const { checkpoint } = this.spec;
@@ -150,18 +170,22 @@ export class Launch {
         demandSameQemu(checkpoint.manifest.qemu, vm.version);
         await Promise.race([this.#mayGoOn.promise, died]);
       }
-      const { bootMs } = this.spec.deadlines;
-      const restored =
-        checkpoint === undefined
-          ? vm.restore(stateDescriptor, pluggedDevices(planMachine(this.spec, 0)), bootMs)
-          : vm.goOn(stateDescriptor, agentPortId, bootMs);
-      await Promise.race([restored.catch(inUse), died]);
+      await Promise.race([this.#begin(vm).catch(inUse), died]);
     } catch (error) {
       // A failure may be the first sign of an end, which tells whether somebody caused it.
       await withDeadline(this.died, 500, "the VM").catch(() => {});
       throw error;
     }
-    mark(checkpoint === undefined ? "restored from the template" : "restored from the checkpoint");
+    mark(copiesZygote(this.spec) ? "copy runs" : `restored from the ${checkpoint === undefined ? "template" : "checkpoint"}`);
+  }
+
+  #begin(vm: QemuVm): Promise<void> {
+    const { bootMs } = this.spec.deadlines;
+    if (this.spec.checkpoint !== undefined) return vm.goOn(stateDescriptor, agentPortId, bootMs);
+    const machine = planMachine(this.spec, 0);
+    const devices = pluggedDevices(machine);
+    const folders = this.spec.shares ? [share] : [];
+    return copiesZygote(this.spec) ? vm.wake(folders, machine.disks, devices) : vm.restore(stateDescriptor, devices, bootMs);
   }
 
   async #copied(mark: (phase: string) => void): Promise<void> {
@@ -173,13 +197,14 @@ export class Launch {
   /** The first program to end takes the whole sandbox with it. What all of them said is complete only once all are gone. */
   #watch(name: string): void {
     const report = async (reason: () => string): Promise<void> => {
-      if (this.#closing) return;
+      if (this.#closing || this.#needless.has(name)) return;
       this.#closing = true;
       await this.#process.kill();
       this.#died.resolve(reason());
     };
     this.#process.programEnd(name).then(
       async (end) => {
+        if (this.#needless.has(name)) return;
         // A server of QEMU's ends in peace when QEMU hangs up: then it is QEMU's end that tells the story.
         this.#wasKilled ||= end.signal !== undefined;
         const consequence = name !== "qemu" && end.code === 0;

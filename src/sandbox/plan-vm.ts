@@ -9,9 +9,10 @@ import { helperPath, installationFolder } from "../host/installation.ts";
 import { type SizeDefaults, type VmSize, vmSize } from "../oci/resources.ts";
 import type { Spec } from "../oci/types.ts";
 import { templateKey } from "../template/shape.ts";
-import { TemplateStore } from "../template/store.ts";
+import { type Template, TemplateStore } from "../template/store.ts";
 import { obtainTemplate, templateFolder } from "../template/template.ts";
 import { everybody, tenantOf } from "../template/tenant.ts";
+import { findZygote } from "../template/zygote.ts";
 import { type AcceleratorChoice, chooseAccelerator, probeAccelerator } from "../vmm/accelerator.ts";
 import { clockParameters } from "../vmm/clock-rate.ts";
 import { findGuestImage, findQemu, findVirtiofsd, guestImageFolders } from "../vmm/host-programs.ts";
@@ -91,9 +92,9 @@ export function machineKey({ shape, mayClone }: VmRequest, config: Config): stri
 export async function planVm(spec: Spec, config: Config, engineNamespace?: string): Promise<VmPlan> {
   const { size, sizing, accelerator, shape, mayClone } = await describeVm(spec, config, engineNamespace);
   const deadlines = { bootMs: config.deadlines.bootMs, callMs: config.deadlines.callMs };
-  const { template, made, notes } = mayClone
+  const { template, made, notes, usedBefore } = mayClone
     ? await obtainTemplate(shape, { store: templateStore(config), room: config.template, deadlineMs: deadlines.bootMs })
-    : { template: null, made: false, notes: [] };
+    : { template: null, made: false, notes: [], usedBefore: 0 };
   // A clone has been told when its template was booted.
   const clock = template === null ? await clockParameters(shape.programs.helper, shape.accelerator) : [];
   return {
@@ -108,9 +109,22 @@ export async function planVm(spec: Spec, config: Config, engineNamespace?: strin
       // A vsock device cannot come from a template: each sandbox has a number of its own.
       channel: template === null ? chooseChannel(config.vm.channel) : "serial",
       template,
+      ...planZygote(template, usedBefore ?? 0, config),
       deadlines,
     },
   };
+}
+
+/** A template that is used again soon gets a zygote; one that is used now and then does not: it takes some seconds of processor time, and memory while it waits. */
+function planZygote(
+  template: Template | null,
+  usedBefore: number,
+  { template: { warmMs } }: Config,
+): Pick<VmSpec, "zygote" | "wantsZygoteMs"> {
+  if (template === null || warmMs === 0) return {};
+  const zygote = findZygote(template);
+  if (zygote !== undefined) return { zygote };
+  return Date.now() - usedBefore < warmMs ? { wantsZygoteMs: warmMs } : {};
 }
 
 /** How far a machine of that size can grow. */

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import type { Template } from "../template/store.ts";
+import type { Zygote } from "../template/zygote.ts";
 import { planMachine, planResumed, planSandbox, type SandboxSpec, sharedFolders } from "./sandbox-plan.ts";
 
 const spec: SandboxSpec = {
@@ -49,8 +50,8 @@ test("a disk alone needs no virtiofsd, and is opened for writing only where it m
   const disk = { serial: "root", path: "/images/root.ext4", isDevice: false, readonly: true };
   const plan = planSandbox({ ...spec, shares: false, mounts: [], disks: [disk] }, 1);
   expect(plan.processes.map(({ name }) => name)).toEqual(["qemu"]);
-  expect(plan.open.slice(2)).toEqual([{ fd: 13, path: "/images/root.ext4", write: false }]);
-  expect(plan.processes[0]?.fds).toContain(13);
+  expect(plan.open.slice(2)).toEqual([{ fd: 15, path: "/images/root.ext4", write: false }]);
+  expect(plan.processes[0]?.fds).toContain(15);
   expect(sharedFolders({ ...spec, shares: false })).toEqual([]);
 });
 
@@ -104,6 +105,64 @@ test("a clone that shares nothing copies nothing: it has the template's memory w
     { fd: 11, bytes: spec.memoryBytes, template: { name, ram: "/t/k/ram", sum: "0a0b0c0d", record: "/t/k/holder" } },
   ]);
   expect(processes).toMatchObject([{ name: "qemu", fds: [4, 5, 11, 12, 6], privateMemory: true }]);
+});
+
+const zygote: Zygote = {
+  process: { pid: 7, start: 1 },
+  socket: "/t/k/zygote/zygote.sock",
+  memory: "/proc/7/fd/11",
+  sum: "00c0ffee",
+  disks: [20, 21],
+  greeting: { version: { qemu: { major: 7, minor: 2, micro: 22 }, package: "" }, capabilities: [] },
+};
+
+test("a zygote's copy that shares folders has memory of its own, filled from the zygote's, and nothing of the template's", () => {
+  const { dial, open, memory, processes } = planSandbox({ ...spec, template, zygote }, 1);
+  expect(dial).toEqual([{ fd: 13, path: zygote.socket }]);
+  expect(open).toEqual([{ fd: 10, path: zygote.memory, write: false }]);
+  expect(memory).toEqual([{ fd: 11, bytes: spec.memoryBytes }]);
+  const [copy, , qemu] = processes;
+  expect(copy?.argv).toEqual(["/opt/husk/helper", "template", "copy", "--from", "10", "--to", "11", "--sum", "00c0ffee"]);
+  expect(qemu).toMatchObject({ fds: [4, 5, 11, 6], copy: { from: 13, memory: 11, places: [] } });
+});
+
+test("a zygote's copy that shares nothing has the zygote's memory, and its disks where the zygote has stand-ins", () => {
+  const disk = { serial: "root", path: "/images/root", isDevice: false, readonly: false };
+  const own = { ...spec, template, zygote, shares: false, mounts: [], disks: [disk, { ...disk, serial: "other" }] };
+  const { open, memory, processes } = planSandbox(own, 1);
+  expect([open.map(({ fd, write }) => [fd, write]), memory]).toEqual([
+    [
+      [15, true],
+      [16, true],
+    ],
+    [],
+  ]);
+  expect(processes).toMatchObject([
+    {
+      name: "qemu",
+      fds: [4, 5, 6],
+      copy: {
+        from: 13,
+        places: [
+          [15, 20],
+          [16, 21],
+        ],
+      },
+    },
+  ]);
+  // With more disks than it has stand-ins for, a sandbox is cloned from the template.
+  const cloned = planSandbox({ ...own, disks: [disk, disk, disk] }, 1);
+  expect(cloned.dial).toEqual([]);
+  expect(cloned.processes[0]).not.toHaveProperty("copy");
+});
+
+test("a machine that becomes a zygote listens for packets, and has stand-ins for the disks of its copies", () => {
+  const plan = planSandbox({ ...spec, template, zygoteSocket: "/t/k/zygote/zygote.sock" }, 1);
+  expect(plan.zygote).toBe(true);
+  expect(plan.listen.slice(1)).toEqual([{ fd: 13, path: "/t/k/zygote/zygote.sock", packets: true }]);
+  const qemu = plan.processes.at(-1);
+  expect(qemu).toMatchObject({ zygote: 13, fds: [4, 5, 11, 12, 6, 13, 14] });
+  expect(qemu?.argv.filter((word) => word.startsWith("fd="))).toEqual(["fd=14,set=1", "fd=14,set=2", "fd=14,set=3"]);
 });
 
 test("a checkpoint of a clone that maps its template goes on in memory of its own", () => {

@@ -4,10 +4,11 @@ import type { Image } from "../checkpoint/image.ts";
 import type { SandboxDevice, SandboxMount, SandboxPlan, SandboxProgram } from "../host/sandbox-plan.ts";
 import { firstExtraDescriptor } from "../host/sandbox-process.ts";
 import { type ImageDisk, sharePoint } from "../storage/container-storage.ts";
-import { type CloneDescriptors, type CloneSource, copyParts, privateParts } from "../template/clone.ts";
+import { type CloneDescriptors, type CloneSource, copyParts, privateParts, zygoteParts } from "../template/clone.ts";
 import { devicePorts } from "../template/shape.ts";
 import { type SharePrograms, share, shareServer } from "../template/share.ts";
 import type { Template } from "../template/store.ts";
+import type { Zygote } from "../template/zygote.ts";
 import { hypervisorTree, hypervisorUser } from "../vmm/confinement.ts";
 import type { Accelerator, AgentChannel, Disk, GuestImage, Machine, MachineSize, Memory, Origin } from "../vmm/machine.ts";
 import { qemuProgram } from "../vmm/qemu/program.ts";
@@ -23,6 +24,12 @@ export interface SandboxSpec {
   readonly channel: "serial" | "vsock";
   /** What the VM is cloned from; null: it is booted. A clone's channel is serial. */
   readonly template: Template | null;
+  /** The template's zygote, of which the VM is a copy where it can be. */
+  readonly zygote?: Zygote | undefined;
+  /** The template has no zygote and should have one, for so many milliseconds since its last use. */
+  readonly wantsZygoteMs?: number | undefined;
+  /** The VM is to become a zygote itself, which listens on that socket. */
+  readonly zygoteSocket?: string | undefined;
   /** The checkpoint that the VM goes on from, in place of a boot and of a template. Its channel is serial, and it shares nothing. */
   readonly checkpoint?: Image;
   readonly vhostNet: boolean;
@@ -69,7 +76,9 @@ const cloneDescriptors: CloneDescriptors = {
   memory: firstExtraDescriptor + 7,
   state: firstExtraDescriptor + 8,
 };
-const firstDiskDescriptor = firstExtraDescriptor + 9;
+const zygoteDescriptor = firstExtraDescriptor + 9;
+const diskStandIn = firstExtraDescriptor + 10;
+const firstDiskDescriptor = firstExtraDescriptor + 11;
 
 /** How many socket pairs the plan needs: QMP and the console. */
 export const channelCount = 2;
@@ -85,17 +94,28 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
   if (spec.shares) programs.push(shareServer(spec.programs, descriptors.shares));
   const channelDescriptors = spec.channel === "serial" ? [descriptors.agent] : [];
   const diskDescriptors = machine.disks.map((disk) => disk.descriptor);
-  const forQemu = [descriptors.control, descriptors.console, ...origin.forQemu, ...channelDescriptors, ...diskDescriptors];
-  programs.push(qemuProgram(spec.programs.qemu, machine, forQemu));
+  const isCopy = copiesZygote(spec);
+  const forQemu = [descriptors.control, descriptors.console, ...origin.forQemu, ...channelDescriptors, ...(isCopy ? [] : diskDescriptors)];
+  const becomesZygote = spec.zygoteSocket !== undefined;
+  if (becomesZygote) forQemu.push(zygoteDescriptor, diskStandIn);
+  const qemu = qemuProgram(spec.programs.qemu, machine, forQemu);
+  programs.push(
+    isCopy ? { ...qemu, copy: copyOf(spec, diskDescriptors) } : { ...qemu, ...(becomesZygote ? { zygote: zygoteDescriptor } : {}) },
+  );
   return {
+    ...(becomesZygote ? { zygote: true } : {}),
+    dial: isCopy ? [{ fd: zygoteDescriptor, path: spec.zygote.socket }] : [],
     netns: spec.netns,
     cgroups: spec.cgroups,
-    listen: [{ fd: descriptors.agent, path: spec.agentSocket }],
+    listen: [
+      { fd: descriptors.agent, path: spec.agentSocket },
+      ...(spec.zygoteSocket === undefined ? [] : [{ fd: zygoteDescriptor, path: spec.zygoteSocket, packets: true as const }]),
+    ],
     open: [
       ...origin.open,
       ...spec.disks.map((disk, index) => ({ fd: firstDiskDescriptor + index, path: disk.path, write: !disk.readonly })),
     ],
-    memory: origin.memory,
+    memory: [...origin.memory, ...(becomesZygote ? [{ fd: diskStandIn, bytes: 4096 }] : [])],
     tree: { readonly: hypervisorTree(spec.programs.qemu, [spec.programs.virtiofsd, spec.programs.helper]), devices: devices(spec) },
     user: { uid, gid: uid },
     mounts: spec.mounts,
@@ -104,18 +124,41 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
   };
 }
 
+function copyOf(
+  { zygote, shares }: { readonly zygote: Zygote; readonly shares: boolean },
+  disks: readonly number[],
+): SandboxProgram["copy"] {
+  const places = disks.flatMap((own, index): [number, number][] => {
+    const place = zygote.disks[index];
+    return place === undefined ? [] : [[own, place]];
+  });
+  return { from: zygoteDescriptor, ...(shares ? { memory: memoryDescriptor } : {}), places };
+}
+
 type OriginParts = Pick<SandboxPlan, "open" | "memory"> & {
   readonly programs: readonly SandboxProgram[];
   readonly forQemu: readonly number[];
 };
 
 function originParts(spec: SandboxSpec): OriginParts {
+  if (copiesZygote(spec)) {
+    if (!spec.shares) return { open: [], memory: [], programs: [], forQemu: [] };
+    const { program, ...parts } = zygoteParts(spec.zygote, spec.memoryBytes, spec.programs.helper, cloneDescriptors);
+    return { ...parts, programs: [program], forQemu: [cloneDescriptors.memory] };
+  }
   if (mapsTemplate(spec)) {
     const parts = privateParts(spec.template, cloneDescriptors);
     return { ...parts, programs: [], forQemu: [cloneDescriptors.memory, cloneDescriptors.state] };
   }
   const saved = savedMachine(spec);
   return saved === null ? bootParts(spec) : restoreParts(saved, spec.programs.helper);
+}
+
+/** Whether the machine is the copy of a zygote. */
+export function copiesZygote(spec: SandboxSpec): spec is SandboxSpec & { readonly template: Template; readonly zygote: Zygote } {
+  return (
+    spec.template !== null && spec.zygote !== undefined && spec.checkpoint === undefined && spec.disks.length <= spec.zygote.disks.length
+  );
 }
 
 /** Whether the machine's RAM is the template's, mapped privately: nobody but QEMU has to map it. */
@@ -169,6 +212,7 @@ export function planMachine(spec: SandboxSpec, contextId: number): Machine {
     origin: planOrigin(spec),
     channel,
     disks,
+    ...(spec.zygoteSocket === undefined ? {} : { diskStandIn }),
     networkPorts: spec.networkPorts,
     devicePorts: spec.checkpoint?.manifest.devicePorts ?? (spec.template === null ? 0 : devicePorts),
     controlDescriptor: descriptors.control,

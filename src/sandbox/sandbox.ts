@@ -7,12 +7,16 @@ import { explain, HuskError } from "../errors.ts";
 import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
 import type { SandboxMount } from "../host/sandbox-plan.ts";
+import type { Greeting } from "../qmp/message.ts";
 import { discardTemplate } from "../template/template.ts";
+import { endZygote } from "../template/zygote.ts";
+import { agentPortId } from "../vmm/machine.ts";
 import type { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import { Launch } from "./launch.ts";
 import { Outputs } from "./outputs.ts";
 import { shortPath } from "./run-folder.ts";
-import { type SandboxSpec, sharedFolders } from "./sandbox-plan.ts";
+import { copiesZygote, type SandboxSpec, sharedFolders } from "./sandbox-plan.ts";
+import { startZygote } from "./start-zygote.ts";
 
 /** What the guest said of itself. */
 export interface GuestIdentity {
@@ -26,8 +30,8 @@ export interface GuestIdentity {
 export interface LaunchObserver {
   /** A phase of the start has ended. */
   readonly mark: (phase: string) => void;
-  /** The template could not be used, for this reason; the VM boots instead. */
-  readonly templateFailed: (reason: string) => void;
+  /** What the VM was to come from could not be used; a sentence says why, and what is tried instead. */
+  readonly fellBack: (message: string) => void;
 }
 
 /** What makes a guest itself, and not its siblings of the same template. */
@@ -136,6 +140,21 @@ export class Sandbox {
     return this.#launch.memory;
   }
 
+  /**
+   * Has a sandbox that no container is in stand still for good, as its copies are to begin: without its folder's device, and with a guest that waits to be
+   * dialled. Resolves to where QEMU is. Throws `guest`, `vmm` or `deadline`.
+   */
+  async standStill(): Promise<{ readonly pid: number; readonly greeting: Greeting; readonly disks: readonly number[] }> {
+    const { agent, vm } = this;
+    const { bootMs } = this.#spec.deadlines;
+    await agent.call("parkSandbox", { mountPoints: sharedFolders(this.#spec).map(({ mountPoint }) => mountPoint) }, bootMs);
+    await vm.portReopened(agentPortId, () => agent.close(), bootMs);
+    await vm.pause();
+    await vm.ejectFolder();
+    await this.#launch.endFolderServer();
+    return { pid: this.#launch.qemuPid, greeting: vm.greeting, disks: await vm.diskStandIns() };
+  }
+
   /** Where a socket in QEMU's tree is, as the host sees it. */
   async pathInTree(path: string): Promise<string> {
     return `/proc/${await this.#launch.initPid}/root${path}`;
@@ -153,7 +172,9 @@ export class Sandbox {
   async connect(): Promise<GuestIdentity> {
     const died = this.died.then((reason) => Promise.reject(new HuskError("vmm", `the VM of "${this.#spec.id}" did not start: ${reason}`)));
     try {
-      return await Promise.race([this.#connect(), died]);
+      const guest = await Promise.race([this.#connect(), died]);
+      startZygote(this.#launch.spec);
+      return guest;
     } catch (error) {
       await this.#throwIfDead();
       const words = this.#launch.lastWords();
@@ -278,12 +299,21 @@ export class Sandbox {
         await this.#run(); // whoever killed it did not mean to see it come back
         throw error;
       }
+      const { template, ...spec } = this.#launch.spec;
+      const isCopy = template !== null && copiesZygote(this.#launch.spec);
+      // First: a zygote that stands still has what it was sent, and keeps it open.
+      if (isCopy) endZygote(template);
       await this.#launch.kill();
       this.#refuseWhereClosing();
-      this.#observer.templateFailed(explain(error));
-      if (this.#spec.template !== null) discardTemplate(this.#spec.template);
       rmSync(this.#spec.agentSocket, { force: true }); // it was bound for the clone
-      this.#launch = new Launch({ ...this.#spec, template: null }, this.#observer.mark);
+      if (isCopy) {
+        this.#observer.fellBack(`the template's zygote failed, so the VM is cloned: ${explain(error)}`);
+        this.#launch = new Launch({ ...spec, template, zygote: undefined }, this.#observer.mark);
+        return await this.#runClone();
+      }
+      this.#observer.fellBack(`the template failed, so the VM boots: ${explain(error)}`);
+      if (template !== null) discardTemplate(template);
+      this.#launch = new Launch({ ...spec, template: null }, this.#observer.mark);
       await this.#run();
     }
   }

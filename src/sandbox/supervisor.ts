@@ -315,7 +315,7 @@ export class Supervisor {
         warn: (message) => starter.warn(message),
         observer: {
           mark: (phase) => this.#trace.mark(phase),
-          templateFailed: (reason) => starter.warn(`the template failed, so the VM boots: ${reason}`),
+          fellBack: (message) => starter.warn(message),
         },
       });
       this.#launched.resolve(hosted);

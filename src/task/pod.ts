@@ -222,7 +222,7 @@ export class Pod {
       warn: (message) => this.log.warn(message),
       observer: {
         mark,
-        templateFailed: (reason) => this.log.warn(`the template failed, so the VM boots: ${reason}`),
+        fellBack: (message) => this.log.warn(message),
       },
     });
     mark("VM launched");

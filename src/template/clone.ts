@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import type { SandboxPlan, SandboxProgram } from "../host/sandbox-plan.ts";
 import type { Template } from "./store.ts";
+import type { Zygote } from "./zygote.ts";
 
 /** A machine that lies in files: a template, or a checkpoint. */
 export interface CloneSource {
@@ -49,6 +50,21 @@ export function privateParts(
   };
 }
 
+/** For a copy of a zygote that shares folders: it lives in memory of its own, which is filled while it is made. */
+export function zygoteParts(
+  { memory: ram, sum }: Zygote,
+  ramBytes: number,
+  helper: string,
+  descriptors: Pick<CloneDescriptors, "source" | "memory">,
+): Pick<SandboxPlan, "open" | "memory"> & { readonly program: SandboxProgram } {
+  const { source, memory } = descriptors;
+  return {
+    open: [{ fd: source, path: ram, write: false }],
+    memory: [{ fd: memory, bytes: ramBytes }],
+    program: copying([helper, "template", "copy"], sum, { source, memory }),
+  };
+}
+
 /** For a clone that lives in a copy, which is made while QEMU starts: that takes longer. */
 export function copyParts(
   source: CloneSource,
@@ -57,18 +73,17 @@ export function copyParts(
 ): Pick<SandboxPlan, "open" | "memory"> & { readonly program: SandboxProgram } {
   const { source: from, memory, state } = descriptors;
   const { ramSum, ramBytes } = source.manifest;
-  const program: SandboxProgram = {
-    name: copier,
-    argv: [helper, "template", source.packed === true ? "unpack" : "copy", "--from", String(from), "--to", String(memory), "--sum", ramSum],
-    user: "user",
-    fds: [from, memory],
-  };
   return {
     open: [
       { fd: from, path: source.ram, write: false },
       { fd: state, path: source.state, write: false },
     ],
     memory: [{ fd: memory, bytes: ramBytes }],
-    program,
+    program: copying([helper, "template", source.packed === true ? "unpack" : "copy"], ramSum, { source: from, memory }),
   };
+}
+
+function copying(words: readonly string[], sum: string, { source, memory }: Pick<CloneDescriptors, "source" | "memory">): SandboxProgram {
+  const argv = [...words, "--from", String(source), "--to", String(memory), "--sum", sum];
+  return { name: copier, argv, user: "user", fds: [source, memory] };
 }

@@ -203,7 +203,7 @@ class TemplateVm implements AsyncDisposable {
 }
 
 /** The sum of a RAM file's pages. */
-async function sum(helper: string, ram: string): Promise<string> {
+export async function sum(helper: string, ram: string): Promise<string> {
   const file = openSync(ram, "r");
   try {
     const child = spawn(helper, ["template", "sum", "--from", "3"], { stdio: ["ignore", "pipe", "pipe", file] });

@@ -12,10 +12,13 @@ export interface SharePrograms {
   readonly virtiofsdKind: VirtiofsdKind;
 }
 
+/** The name of its server among a sandbox's programs. */
+export const folderServer = "virtiofsd";
+
 /** Its server in a sandbox's plan, which listens at `descriptor`. */
 export function shareServer({ virtiofsd, virtiofsdKind }: SharePrograms, descriptor: number): SandboxProgram {
   return {
-    name: "virtiofsd",
+    name: folderServer,
     argv: [virtiofsd, ...virtiofsdArguments(virtiofsdKind, "/shared", descriptor)],
     user: "root",
     fds: [],

@@ -26,6 +26,7 @@ import { HuskError } from "../errors.ts";
 import { identify, isAlive, type ProcessIdentity } from "../host/process-identity.ts";
 import { hasCode } from "../host/system-error.ts";
 import { integer, object, optional, type Reader, read, string } from "../narrow.ts";
+import { endZygote, zygoteLeftovers } from "./zygote.ts";
 
 /** What is written beside a template's files. */
 export interface Manifest {
@@ -125,6 +126,11 @@ export class TemplateStore {
     }
   }
 
+  /** When a template was last used, in milliseconds since 1970; 0 where it is gone. */
+  usedAt({ folder }: Pick<Template, "folder">): number {
+    return statSync(join(folder, "template.json"), { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  }
+
   /** Notes that a template was used just now. */
   touch(template: Template): void {
     const now = new Date();
@@ -204,6 +210,7 @@ export class TemplateStore {
   /** Removes a template. What runs from it goes on: it has the files open. False where there is none. */
   remove(key: string): boolean {
     rmSync(join(this.folder, `${key}${failed}`), { force: true });
+    endZygote({ folder: join(this.folder, key) });
     return this.#bury(join(this.folder, key));
   }
 
@@ -234,9 +241,10 @@ export class TemplateStore {
       const owner = ownerOf(join(this.folder, name));
       return owner === undefined || !isAlive(owner);
     };
-    return this.#names()
+    const own = this.#names()
       .filter((name) => (name.startsWith(passing) || name.endsWith(making)) && dead(name))
       .map((name) => join(this.folder, name));
+    return [...own, ...this.keys().flatMap((key) => zygoteLeftovers({ folder: join(this.folder, key) }))];
   }
 
   #checkFolder(): void {

@@ -24,6 +24,8 @@ export interface ObtainOptions {
 /** What was found or made, or null; and what is worth a line in the log. */
 export interface Obtained {
   readonly template: Template | null;
+  /** When it was used before, in milliseconds since 1970; 0: never. */
+  readonly usedBefore?: number;
   /** Whether it was made now, which takes its time. */
   readonly made: boolean;
   readonly notes: readonly string[];
@@ -36,8 +38,9 @@ export async function obtainTemplate(shape: TemplateShape, { store, room, deadli
     const key = templateKey(shape);
     const found = findOrRemove(store, key, notes);
     if (found !== undefined) {
+      const usedBefore = store.usedAt(found);
       store.touch(found);
-      return { template: found, made: false, notes };
+      return { template: found, usedBefore, made: false, notes };
     }
     const began = performance.now();
     const claimed = store.hasRoom(room)

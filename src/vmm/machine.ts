@@ -65,6 +65,8 @@ export interface Machine {
   readonly networkPorts: number;
   /** How many ports there are for its folder and its disks; none where they are beside the ports, in a machine that is no template's. */
   readonly devicePorts: number;
+  /** Of a zygote: the descriptor of something that can be read and written, in whose place its copies have their disks. */
+  readonly diskStandIn?: number;
   /** Descriptors of socket pairs that the hypervisor inherits. */
   readonly controlDescriptor: number;
   readonly consoleDescriptor: number;

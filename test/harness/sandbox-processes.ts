@@ -1,5 +1,5 @@
 /** The processes behind one of husk's containers, for tests that kill them. */
-import { readFileSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import type { Host } from "./host.ts";
 import { descendants, type HostProcess, listProcesses, readProcess } from "./processes.ts";
@@ -9,9 +9,17 @@ export const sandboxParts = ["supervisor", "sandbox", "init", "virtiofsd", "qemu
 
 export type SandboxPart = (typeof sandboxParts)[number];
 
-/** How many virtual machines there are, whoever runs them. */
+/** How many virtual machines there are, whoever runs them. A template's zygote does not run. */
 export function countMachines(): number {
-  return listProcesses().filter(({ name }) => name.startsWith("qemu-system")).length;
+  const all = listProcesses();
+  const machines = all.filter(isQemu);
+  const parts = (pid: number): HostProcess[] =>
+    all.filter(({ parent }) => parent === pid).flatMap((each) => [each, ...(isQemu(each) ? [] : parts(each.pid))]);
+  const zygotes = all
+    .filter(({ command }) => command.includes("supervisor.js zygote-keeper "))
+    .flatMap(({ pid }) => parts(pid))
+    .filter(isQemu);
+  return machines.length - zygotes.length;
 }
 
 /** Finds one of them; undefined where it is not there (yet, or any more). */
@@ -20,10 +28,29 @@ export function findPart(host: Host, id: string, part: SandboxPart): HostProcess
   if (supervisor === undefined) return undefined;
   if (part === "supervisor") return readProcess(supervisor);
   const below = descendants(supervisor);
-  if (part === "qemu") return below.find(({ name }) => name.startsWith("qemu-system"));
+  if (part === "qemu") return below.find(isQemu) ?? copiedQemu(below);
   if (part === "virtiofsd") return below.find(({ name }) => name === "virtiofsd");
   const sandbox = below.find(({ parent, command }) => parent === supervisor && command.endsWith("husk-helper sandbox"));
   return part === "sandbox" ? sandbox : below.find(({ parent }) => parent === sandbox?.pid);
+}
+
+function isQemu({ name }: HostProcess): boolean {
+  return name.startsWith("qemu-system");
+}
+
+/** A QEMU that was copied stands below the one that it is a copy of, but is in the namespaces of its sandbox. */
+function copiedQemu(below: readonly HostProcess[]): HostProcess | undefined {
+  const own = pidNamespace(process.pid);
+  const inside = new Set(below.map(({ pid }) => pidNamespace(pid)).filter((name) => name !== "" && name !== own));
+  return listProcesses().find((each) => isQemu(each) && inside.has(pidNamespace(each.pid)));
+}
+
+function pidNamespace(pid: number): string {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/pid`);
+  } catch {
+    return ""; // it ended while it was looked at
+  }
 }
 
 /** Kills one of them as soon as it is there. */

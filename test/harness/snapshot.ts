@@ -52,11 +52,20 @@ export function compareSnapshots(before: Snapshot, after: Snapshot): string[] {
  */
 function isOurs(process: HostProcess, before: Snapshot, after: Snapshot): boolean {
   if (process.state === "Z" && process.parent === 1) return false;
+  if (isZygotes(process, after)) return false;
   const byPid = new Map([...after.processes.values()].map((each) => [each.pid, each]));
   const existed = (each: HostProcess): boolean => before.processes.has(`${each.pid} ${each.start}`);
   let ancestor = byPid.get(process.parent);
   while (ancestor !== undefined && !existed(ancestor)) ancestor = byPid.get(ancestor.parent);
   return ancestor === undefined || lineage(byPid).has(ancestor.pid);
+}
+
+/** Whether it keeps a template's zygote, which is nobody's container's and ends by itself, or is a part of that. */
+function isZygotes(process: HostProcess, { processes }: Snapshot): boolean {
+  const byPid = new Map([...processes.values()].map((each) => [each.pid, each]));
+  for (let each: HostProcess | undefined = process; each !== undefined; each = byPid.get(each.parent))
+    if (each.command.includes("supervisor.js zygote-keeper ")) return true;
+  return false;
 }
 
 /** This process and its ancestors. */

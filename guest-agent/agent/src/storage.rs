@@ -12,6 +12,7 @@ use crate::api;
 use crate::child::{self, MountOptions};
 use crate::error::{Class, Context, Failure, Result};
 use crate::folders::{CONTAINERS, OVERLAYS};
+use crate::parked::ParkedShare;
 use crate::sandbox::Sandbox;
 use crate::{sys, uevent};
 
@@ -57,6 +58,26 @@ pub async fn mount_share(sandbox: &Sandbox, share: api::SharedFolder) -> Result<
             )))
         })
         .class(Class::MountFailed, || what)
+}
+
+/// Unmounts the shared folders, of which there is one device, and lets go of that, as in a template: the next sandbox mounts it again.
+pub async fn park_share(sandbox: &Sandbox, mount_points: Vec<String>) -> Result<()> {
+    for mount_point in mount_points {
+        check_mount_point(&mount_point)?;
+        let what = format!("unmount {mount_point:?}");
+        blocking(move || {
+            umount2(mount_point.as_str(), MntFlags::empty())
+                .map_err(|errno| Failure::other(errno.to_string()))
+        })
+        .await
+        .class(Class::MountFailed, || what)?;
+    }
+    let parked = blocking(ParkedShare::park).await?;
+    *sandbox
+        .parked
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = Some(parked);
+    Ok(())
 }
 
 enum Attempt {

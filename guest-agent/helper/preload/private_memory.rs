@@ -8,10 +8,7 @@
 //!
 //! It is alone in QEMU: no library, nothing of Rust's own beside `core`.
 
-#![no_std]
-
 use core::ffi::{c_int, c_long, c_void};
-use core::panic::PanicInfo;
 
 unsafe extern "C" {
     /// System calls by their numbers, in every C library.
@@ -41,26 +38,23 @@ const FAILED: *mut c_void = usize::MAX as *mut c_void;
 /// Holes that are shorter than this are mapped from the file as well: each piece costs the kernel a mapping, of which there cannot be any number.
 const SHORTEST_HOLE: c_long = 16 * 4096;
 
+/// What mmap(2) does, but that the mapping is private where it would be refused.
+///
 /// # Safety
 /// As mmap(2)'s.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn mmap64(place: *mut c_void, length: usize, access: c_int, flags: c_int, file: c_int, offset: c_long) -> *mut c_void {
+pub unsafe fn map_either_way(place: *mut c_void, length: usize, access: c_int, flags: c_int, file: c_int, offset: c_long) -> *mut c_void {
     // SAFETY: the caller's promise, and system calls that only answer a number.
     unsafe {
-        let wanted = flags & MAP_SHARED != 0 && flags & MAP_ANONYMOUS == 0 && access & PROT_WRITE != 0;
-        if wanted && is_sealed(file) {
+        if is_shared(access, flags) && is_sealed(file) {
             return map_privately(place, length, access, flags & MAP_FIXED, file, offset);
         }
         map(place, length, access, flags, file, offset)
     }
 }
 
-/// # Safety
-/// As mmap(2)'s.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn mmap(place: *mut c_void, length: usize, access: c_int, flags: c_int, file: c_int, offset: c_long) -> *mut c_void {
-    // SAFETY: the caller's promise.
-    unsafe { mmap64(place, length, access, flags, file, offset) }
+/// Whether it is a mapping of a file that others are to see written.
+pub fn is_shared(access: c_int, flags: c_int) -> bool {
+    flags & MAP_SHARED != 0 && flags & MAP_ANONYMOUS == 0 && access & PROT_WRITE != 0
 }
 
 unsafe fn map(place: *mut c_void, length: usize, access: c_int, flags: c_int, file: c_int, offset: c_long) -> *mut c_void {
@@ -75,7 +69,10 @@ unsafe fn is_sealed(file: c_int) -> bool {
 }
 
 /// Nothing of what it maps is left out: where a piece cannot be mapped, all fails, and errno says why.
-unsafe fn map_privately(place: *mut c_void, length: usize, access: c_int, fixed: c_int, file: c_int, offset: c_long) -> *mut c_void {
+///
+/// # Safety
+/// As mmap(2)'s.
+pub unsafe fn map_privately(place: *mut c_void, length: usize, access: c_int, fixed: c_int, file: c_int, offset: c_long) -> *mut c_void {
     let own = MAP_PRIVATE | MAP_NORESERVE;
     // SAFETY: the caller's promise for the whole; the pieces lie in what has just been mapped.
     unsafe {
@@ -109,10 +106,4 @@ unsafe fn map_privately(place: *mut c_void, length: usize, access: c_int, fixed:
         }
         start
     }
-}
-
-/// Nothing here can panic; the language wants to know nevertheless.
-#[panic_handler]
-fn panic(_: &PanicInfo<'_>) -> ! {
-    loop {}
 }

@@ -17,6 +17,16 @@ pub fn join<P: AsRef<Path>>(folders: &[P]) -> Result<()> {
     Ok(())
 }
 
+/// Moves another process into each cgroup.
+pub fn put<P: AsRef<Path>>(pid: i32, folders: &[P]) -> Result<()> {
+    for folder in folders {
+        let file = folder.as_ref().join("cgroup.procs");
+        fs::write(&file, pid.to_string())
+            .with_context(|| format!("cannot put process {pid} into the cgroup through {}", file.display()))?;
+    }
+    Ok(())
+}
+
 /// The folders of a cgroup that is there already, `path` being seen from each hierarchy's root; none for "". Fails where no hierarchy has it.
 pub fn find(path: &str) -> Result<Vec<PathBuf>> {
     if path.is_empty() {

@@ -42,6 +42,16 @@ pub fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<()> {
     }
 }
 
+/// Makes a call again as long as signals interrupt it.
+pub fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {

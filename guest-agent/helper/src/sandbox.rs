@@ -10,6 +10,7 @@
 //!   supervisor's death by the end of their conversation and by a signal, kills init, and becomes what the plan calls `remains`:
 //!   a program that gives back what the kernel does not.
 
+mod copy;
 mod init;
 mod link;
 mod open;
@@ -20,7 +21,9 @@ mod template_memory;
 mod tree;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -34,7 +37,7 @@ use serde::Serialize;
 
 use crate::lines::Lines;
 use crate::processes;
-use crate::{descriptors, namespaces, signals};
+use crate::{cgroup, descriptors, namespaces, signals, unix_socket};
 use link::{Link, Order, Packet, Report, Task};
 use plan::{Operation, Plan, Request};
 
@@ -94,15 +97,22 @@ pub fn main() -> Result<ExitCode> {
         Err(error) => return refuse(&control, &format!("the plan cannot be understood: {error}")),
     };
     let remains = plan.remains.clone();
+    let copies = plan.processes.iter().filter(|process| process.copy.is_some()).map(|process| process.name.clone()).collect();
+    let cgroups = plan.cgroups.clone();
     match launch(plan, inherited) {
         Ok(Launched { init, link, held }) => {
             let signals = signals::open(&SigSet::from_iter([SUPERVISOR_DIED]))?;
-            let outcome = Outer { supervisor, control, signals, init, link, remains }.serve();
+            let outcome = Outer { supervisor, control, signals, init, link, remains, copies, cgroups }.serve();
             drop(held);
             outcome
         }
         Err(error) => refuse(&control, &format!("{error:#}")),
     }
+}
+
+/// Tells the zygote that listens at `path` that its machine stands still for good.
+pub fn seal_zygote(path: &Path) -> Result<()> {
+    copy::seal(&unix_socket::dial_for_packets(path)?)
 }
 
 fn refuse(control: &Lines, message: &str) -> Result<ExitCode> {
@@ -134,7 +144,9 @@ fn launch(plan: Plan, inherited: BTreeSet<RawFd>) -> Result<Launched> {
     // From here on there is something to do after the supervisor's death.
     signals::block(&SigSet::from_iter([SUPERVISOR_DIED]))?;
     prctl::set_pdeathsig(SUPERVISOR_DIED).context("cannot outlive the supervisor")?;
-    init::prepare()?;
+    if !plan.zygote {
+        init::prepare()?;
+    }
     match processes::fork()? {
         None => {
             // Init must not keep the conversations alive of which it has copies.
@@ -159,6 +171,9 @@ struct Outer {
     init: Pid,
     link: Link,
     remains: Vec<String>,
+    /// The processes that are copied: they come from another cgroup than init's.
+    copies: BTreeSet<String>,
+    cgroups: Vec<PathBuf>,
 }
 
 impl Outer {
@@ -183,8 +198,13 @@ impl Outer {
                 let Some(packet) = self.link.receive::<Report>()? else {
                     return self.mirror();
                 };
+                let joined = match &packet.message {
+                    Report::Started { name } if self.copies.contains(name) => self.adopt(packet.pid),
+                    _ => Ok(()),
+                };
+                let event = joined.map_or_else(|error| Event::Fatal { message: format!("{error:#}") }, |()| event(packet));
                 // One that takes nothing any more is gone: the next round sees it.
-                let _ = self.control.send(&event(packet));
+                let _ = self.control.send(&event);
             }
             while let Some(line) = self.control.take() {
                 if let Err((id, error)) = self.obey(&line) {
@@ -192,6 +212,14 @@ impl Outer {
                 }
             }
         }
+    }
+
+    /// Gives a copy what its zygote has not from the supervisor, and init has.
+    fn adopt(&self, pid: i32) -> Result<()> {
+        cgroup::put(pid, &self.cgroups)?;
+        let what = || format!("cannot set the OOM score of process {pid}");
+        let score = fs::read("/proc/self/oom_score_adj").with_context(what)?;
+        fs::write(format!("/proc/{pid}/oom_score_adj"), score).with_context(what)
     }
 
     /// Carries a request out, or has init do so. An error names the request where it has a number.

@@ -6,6 +6,7 @@
 //! - `save`: the memory of a paused machine, or its disk, into a file, for a checkpoint; `--packed`: what is in use alone, one piece after the other;
 //!   `--process`: as that process has it, which maps the file privately. `resident`: how much that is.
 //! - `unpack`: what was saved packed, back into memory; checked by the way.
+//! - `seal`: tells a zygote's hypervisor that its machine stands still for good.
 //! - `receive`: what a hypervisor writes to a socket, into a file: QEMU 7.2 can save its state nowhere else under confinement.
 
 mod private_memory;
@@ -17,6 +18,7 @@ use std::io::{copy as copy_stream, stdout};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::ptr::NonNull;
 
@@ -37,7 +39,7 @@ const RUN: usize = 64;
 
 const USAGE: &str = "usage: husk-helper template copy --from FD --to FD --sum HEX | sum --from FD | \
      save --from FD --to FD [--packed] [--give-back | --process PID] | resident --from FD --process PID | \
-     unpack --from FD --to FD --sum HEX | receive --from FD --to FD";
+     unpack --from FD --to FD --sum HEX | seal --socket PATH | receive --from FD --to FD";
 
 /// Does what the first word says. Ends with 1 and a line on standard error where it cannot.
 pub fn main(words: &[OsString]) -> Result<ExitCode> {
@@ -50,6 +52,10 @@ pub fn main(words: &[OsString]) -> Result<ExitCode> {
         Some("unpack") => {
             let flags = Flags::parse(rest, &["--from", "--to", "--sum"], &[])?;
             check_sum(unpack(&descriptor(&flags, "--from")?, &descriptor(&flags, "--to")?)?, flags.text("--sum")?)?;
+        }
+        Some("seal") => {
+            let flags = Flags::parse(rest, &["--socket"], &[])?;
+            crate::sandbox::seal_zygote(Path::new(flags.text("--socket")?))?;
         }
         Some("sum") => {
             let flags = Flags::parse(rest, &["--from"], &[])?;

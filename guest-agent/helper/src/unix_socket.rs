@@ -14,7 +14,16 @@ const ADDRESS_LENGTH: usize = 108;
 
 /// Connects a stream socket to the one that listens at `path`.
 pub fn dial(path: &Path) -> Result<OwnedFd> {
-    let socket = stream()?;
+    dial_with(SockType::Stream, path)
+}
+
+/// Connects a socket of packets to the one that listens at `path`.
+pub fn dial_for_packets(path: &Path) -> Result<OwnedFd> {
+    dial_with(SockType::SeqPacket, path)
+}
+
+fn dial_with(kind: SockType, path: &Path) -> Result<OwnedFd> {
+    let socket = open_socket(kind)?;
     with_address(path, |address| connect(socket.as_raw_fd(), address))
         .with_context(|| format!("cannot connect to the socket {}", path.display()))?;
     Ok(socket)
@@ -37,7 +46,16 @@ pub fn is_served(path: &Path) -> Result<bool> {
 
 /// Makes a stream socket at `path` that nobody but its owner may connect to, and listens there.
 pub fn listen_at(path: &Path) -> Result<OwnedFd> {
-    let socket = stream()?;
+    listen_with(SockType::Stream, path)
+}
+
+/// As `listen_at`, for packets.
+pub fn listen_for_packets_at(path: &Path) -> Result<OwnedFd> {
+    listen_with(SockType::SeqPacket, path)
+}
+
+fn listen_with(kind: SockType, path: &Path) -> Result<OwnedFd> {
+    let socket = open_socket(kind)?;
     // The mode of the file comes from the umask alone: there is no moment at which others could connect.
     let before = umask(Mode::from_bits_truncate(0o177));
     let bound = with_address(path, |address| bind(socket.as_raw_fd(), address));
@@ -48,8 +66,8 @@ pub fn listen_at(path: &Path) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-fn stream() -> Result<OwnedFd> {
-    socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context("cannot open a socket")
+fn open_socket(kind: SockType) -> Result<OwnedFd> {
+    socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).context("cannot open a socket")
 }
 
 /// Calls with the address of `path`; a path too long for one is reached through a descriptor of its folder.

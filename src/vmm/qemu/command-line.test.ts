@@ -103,8 +103,8 @@ test("disks are inherited, by descriptor sets, and known by their serial", () =>
   });
   expect(values(args, "-add-fd")).toEqual(["fd=8,set=1", "fd=9,set=2"]);
   expect(values(args, "-blockdev")).toEqual([
-    "driver=raw,node-name=disk0,read-only=on,file.driver=file,file.filename=/dev/fdset/1,discard=unmap",
-    "driver=raw,node-name=disk1,read-only=off,file.driver=host_device,file.filename=/dev/fdset/2,discard=unmap",
+    "driver=raw,node-name=disk0,discard=unmap,read-only=on,file.driver=file,file.filename=/dev/fdset/1",
+    "driver=raw,node-name=disk1,discard=unmap,read-only=off,file.driver=host_device,file.filename=/dev/fdset/2",
   ]);
   expect(values(args, "-device")).toContain("virtio-blk-pci,drive=disk0,serial=root");
 });

@@ -25,7 +25,13 @@ export function qemuArguments(machine: Machine): string[] {
     ["-chardev", `socket,id=control,fd=${machine.controlDescriptor}`, "-mon", "chardev=control,mode=control"],
     ["-chardev", `socket,id=console,fd=${machine.consoleDescriptor}`, "-serial", "chardev:console"],
     channelArguments(machine.channel),
-    ...machine.disks.map(diskBackend),
+    ...machine.disks.flatMap((disk, index) => [
+      "-add-fd",
+      `fd=${disk.descriptor},set=${index + 1}`,
+      "-blockdev",
+      properties(diskNode(disk, index)),
+    ]),
+    ...diskStandIns(machine),
     ...(hasPorts(machine) ? [] : devices(machine)).map((device) => ["-device", deviceArgument(device)]),
     ...ports(machine).map((id, index) => ["-device", `pcie-root-port,id=${id},chassis=${index + 1}`]),
     ...(hasPorts(machine) ? devicesInPorts(machine) : []).map((device) => ["-device", deviceArgument(device)]),
@@ -66,6 +72,11 @@ export function pluggedDevices(machine: Machine): PluggedDevices {
 export const folderPort = 0;
 const firstDiskPort = 1;
 
+/** The id of what connects the machine with the server of the folder number `index`. */
+function folderChardev(index: number): string {
+  return `fs${index}`;
+}
+
 /** The id of the bus on which the network device number `index` is plugged. */
 export function networkPort(index: number): string {
   return `net-port${index}`;
@@ -91,7 +102,7 @@ function devices(machine: Machine): Device[] {
 function machineDevices({ memory, disks }: Machine): { readonly folders: Device[]; readonly disks: Device[] } {
   const folders = memory.kind === "own" ? memory.folders : [];
   return {
-    folders: folders.map(({ tag }, index) => ({ driver: "vhost-user-fs-pci", chardev: `fs${index}`, tag, "queue-size": 1024 })),
+    folders: folders.map(({ tag }, index) => ({ driver: "vhost-user-fs-pci", chardev: folderChardev(index), tag, "queue-size": 1024 })),
     disks: disks.map(({ serial }, index) => ({ driver: "virtio-blk-pci", drive: `disk${index}`, serial })),
   };
 }
@@ -171,7 +182,7 @@ function memorySize(machine: Machine): string {
 function memoryArguments(memory: Memory): string[] {
   const folders = memory.kind === "own" ? memory.folders : [];
   const backend = `memory-backend-file,id=ram,size=${memory.bytes},share=on,mem-path=/proc/self/fd/${memory.descriptor}`;
-  return ["-object", backend, ...folders.flatMap(({ socket }, index) => ["-chardev", `socket,id=fs${index},path=${socket}`])];
+  return ["-object", backend, ...folders.flatMap(({ socket }, index) => ["-chardev", `socket,id=${folderChardev(index)},path=${socket}`])];
 }
 
 function channelArguments(channel: AgentChannel): string[] {
@@ -186,13 +197,29 @@ function channelArguments(channel: AgentChannel): string[] {
   ];
 }
 
-function diskBackend(disk: Disk, index: number): string[] {
-  const readonly = disk.readonly ? "on" : "off";
-  const driver = disk.isDevice ? "host_device" : "file";
-  return [
-    "-add-fd",
-    `fd=${disk.descriptor},set=${index + 1}`,
-    "-blockdev",
-    `driver=raw,node-name=disk${index},read-only=${readonly},file.driver=${driver},file.filename=/dev/fdset/${index + 1},discard=unmap`,
-  ];
+/** What QEMU calls a disk's backend: that of the file which is in the set of descriptors number `index` + 1. */
+export function diskNode({ readonly, isDevice }: Pick<Disk, "readonly" | "isDevice">, index: number): DiskNode {
+  const file = { driver: isDevice ? "host_device" : "file", filename: `/dev/fdset/${index + 1}` };
+  return { driver: "raw", "node-name": `disk${index}`, "read-only": readonly, file, discard: "unmap" };
+}
+
+interface DiskNode {
+  readonly driver: string;
+  readonly "node-name": string;
+  readonly "read-only": boolean;
+  readonly file: { readonly driver: string; readonly filename: string };
+  readonly discard: string;
+}
+
+function properties({ file, "read-only": readonly, ...rest }: DiskNode): string {
+  const all = { ...rest, "read-only": readonly ? "on" : "off", "file.driver": file.driver, "file.filename": file.filename };
+  return Object.entries(all)
+    .map(([name, value]) => `${name}=${value}`)
+    .join(",");
+}
+
+/** A set of descriptors for each disk that a copy may have. */
+function diskStandIns({ diskStandIn, devicePorts }: Machine): string[] {
+  if (diskStandIn === undefined) return [];
+  return Array.from({ length: devicePorts - firstDiskPort }, (_, index) => ["-add-fd", `fd=${diskStandIn},set=${index + 1}`]).flat();
 }

@@ -2,9 +2,11 @@
 import type { Duplex } from "node:stream";
 import { HuskError } from "../../errors.ts";
 import { printable } from "../../host/printable.ts";
+import type { Greeting } from "../../qmp/message.ts";
 import { QmpClient } from "../../qmp/qmp.ts";
+import type { Disk, SharedFolder } from "../machine.ts";
 import { eject, forgetInsertion } from "./acpi-hotplug.ts";
-import { devicePort, folderPort, memoryPort, networkPort, type PluggedDevices } from "./command-line.ts";
+import { devicePort, diskNode, folderPort, memoryPort, networkPort, type PluggedDevices } from "./command-line.ts";
 
 /** What a paused machine is saved with and restored by: RAM that lies in a file stays there, and is not sent. */
 const migrationCapabilities = {
@@ -48,6 +50,16 @@ export class QemuVm {
     return new QemuVm(await QmpClient.open(stream, { deadlineMs }), networkPorts);
   }
 
+  /** A QEMU that is a copy of one that has greeted already, with those words. */
+  static resume(stream: Duplex, networkPorts: number, greeting: Greeting): QemuVm {
+    return new QemuVm(QmpClient.resume(stream, greeting), networkPorts);
+  }
+
+  /** What QEMU said of itself. */
+  get greeting(): Greeting {
+    return this.#qmp.greeting;
+  }
+
   /** Which QEMU it is, in its own words. */
   get version(): string {
     const { qemu, package: packaged } = this.#qmp.greeting.version;
@@ -76,6 +88,27 @@ export class QemuVm {
   async restore(descriptor: number, { known, added }: PluggedDevices, deadlineMs: number): Promise<void> {
     await this.#qmp.execute("migrate-set-capabilities", migrationCapabilities);
     await this.#migrate("migrate-incoming", { uri: `fd:${descriptor}` }, deadlineMs);
+    await this.#plugAndRun({ known, added });
+  }
+
+  /** Under which descriptors QEMU has the sets that stand in for the disks of its copies, the first disk's first. Throws `vmm`. */
+  async diskStandIns(): Promise<number[]> {
+    const sets = await this.#qmp.execute("query-fdsets");
+    return sets.toSorted((a, b) => a["fdset-id"] - b["fdset-id"]).flatMap(({ fds }) => fds.map(({ fd }) => fd));
+  }
+
+  /** Gives the copy of a machine that stands still its folder, where it has one, and its disks, and lets it run. Throws `vmm`. */
+  async wake(folders: readonly SharedFolder[], disks: readonly Disk[], devices: PluggedDevices): Promise<void> {
+    const chardev = "own-folder"; // the zygote's connection to its own folder's server is there, dead
+    for (const { socket } of folders) {
+      const backend = { type: "socket", data: { addr: { type: "unix", data: { path: socket } }, server: false } };
+      await this.#qmp.execute("chardev-add", { id: chardev, backend });
+    }
+    for (const [index, disk] of disks.entries()) await this.#qmp.execute("blockdev-add", { ...diskNode(disk, index) });
+    await this.#plugAndRun({ ...devices, known: devices.known.map((device) => ({ ...device, chardev })) });
+  }
+
+  async #plugAndRun({ known, added }: PluggedDevices): Promise<void> {
     for (const device of known) {
       await this.#qmp.execute("device_add", device);
       await forgetInsertion(this.#qmp, String(device["bus"]));
@@ -87,6 +120,21 @@ export class QemuVm {
   /** Takes away the folder's device of a template in the making, without its guest's knowledge: see `PluggedDevices.known`. Throws `vmm`. */
   async ejectFolder(): Promise<void> {
     await eject(this.#qmp, devicePort(folderPort));
+  }
+
+  /**
+   * Runs `hangUp`, and waits until the guest has seen that nobody is behind the virtio-serial port `id` any more, and waits for the next. Throws `vmm` or `deadline`.
+   */
+  async portReopened(id: string, hangUp: () => void, deadlineMs: number): Promise<void> {
+    let wasClosed = false;
+    const isReopened = (change: { readonly id: string; readonly open: boolean }): boolean => {
+      if (change.id !== id) return false;
+      wasClosed ||= !change.open;
+      return wasClosed && change.open;
+    };
+    const reopened = this.#qmp.waitFor("VSERPORT_CHANGE", isReopened, { deadlineMs });
+    hangUp();
+    await reopened;
   }
 
   /** Stops the machine's processors and its clock. */

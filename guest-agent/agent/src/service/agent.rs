@@ -109,6 +109,14 @@ impl AgentService for Agent {
         })
     }
 
+    async fn park_sandbox(
+        &self,
+        request: Request<ParkSandboxRequest>,
+    ) -> Answer<ParkSandboxResponse> {
+        storage::park_share(&self.sandbox, request.into_inner().mount_points).await?;
+        answer(ParkSandboxResponse {})
+    }
+
     async fn resize_sandbox(
         &self,
         request: Request<ResizeSandboxRequest>,

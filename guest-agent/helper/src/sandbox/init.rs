@@ -12,6 +12,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, sethostname};
 
+use super::copy::{self, Copied};
 use super::link::{Link, Order, Packet, Report, Task};
 use super::open::{Shared, Sources};
 use super::plan::{Plan, Process, User};
@@ -59,7 +60,7 @@ fn run(plan: Plan, sources: Sources, available: BTreeSet<RawFd>, link: &Link) ->
     }
     drop(sources.mounts);
 
-    let mut init = Init { user: plan.user, available, running: BTreeMap::new() };
+    let mut init = Init { user: plan.user, ends_with_parent: plan.zygote, available, running: BTreeMap::new(), copies: Vec::new() };
     for process in &plan.processes {
         init.start(process, link)?;
     }
@@ -89,32 +90,51 @@ fn enter_namespaces(network: Option<(std::fs::File, std::path::PathBuf)>) -> Res
 
 struct Init {
     user: User,
+    /// Whether each process has to be tied to this one: it is not PID 1, whose end is everybody's.
+    ends_with_parent: bool,
     available: BTreeSet<RawFd>,
     running: BTreeMap<Pid, String>,
+    /// Those of them that are no children.
+    copies: Vec<Copied>,
 }
 
 impl Init {
     fn start(&mut self, process: &Process, link: &Link) -> Result<()> {
         ensure!(!self.running.values().any(|name| *name == process.name), "a process named {} is running", process.name);
-        let pid = process::start(process, self.user, &self.available)?;
+        let pid = match &process.copy {
+            None => process::start(process, self.user, &self.available, self.ends_with_parent)?,
+            Some(of) => {
+                process.check(&self.available)?;
+                let copied = copy::make(process, of, self.user)?;
+                self.available.remove(&of.from);
+                let pid = copied.pid;
+                self.copies.push(copied);
+                pid
+            }
+        };
         self.running.insert(pid, process.name.clone());
         link.send_with_pid(&Report::Started { name: process.name.clone() }, pid.as_raw())
     }
 
     /// Closes what a process has been given: the other ends shall see when it is gone.
     fn give_up(&mut self, process: &Process) {
-        descriptors::close(process.fds.iter().copied().filter(|number| self.available.remove(number)));
+        let placed = process.copy.iter().flat_map(|of| &of.places).map(|(own, _)| *own);
+        descriptors::close(process.fds.iter().copied().chain(placed).filter(|number| self.available.remove(number)));
     }
 
     fn serve(&mut self, link: &Link, children: &SignalFd) -> Result<()> {
         loop {
-            let mut watched = [PollFd::new(link.as_fd(), PollFlags::POLLIN), PollFd::new(children.as_fd(), PollFlags::POLLIN)];
+            let own = [link.as_fd(), children.as_fd()].into_iter();
+            let mut watched: Vec<_> =
+                own.chain(self.copies.iter().map(Copied::as_fd)).map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
             match poll(&mut watched, PollTimeout::NONE) {
                 Ok(_) => {}
                 Err(Errno::EINTR) => continue,
                 Err(error) => return Err(error).context("cannot wait for events"),
             }
-            let (asked, ended) = (watched[0].any().unwrap_or(true), watched[1].any().unwrap_or(true));
+            let told: Vec<bool> = watched.iter().map(|descriptor| descriptor.any().unwrap_or(true)).collect();
+            let (asked, ended) = (told[0], told[1]);
+            self.look_at_copies(&told[2..], link)?;
             if ended {
                 // One reading stands for any number of children.
                 children.read_signal().context("cannot read a signal")?;
@@ -131,6 +151,17 @@ impl Init {
         }
     }
 
+    /// Tells of the copies that have ended, of those that are named.
+    fn look_at_copies(&mut self, told: &[bool], link: &Link) -> Result<()> {
+        for index in (0..told.len()).rev().filter(|&index| told[index]) {
+            let Some(end) = self.copies[index].ended()? else { continue };
+            let Copied { pid, name, .. } = self.copies.swap_remove(index);
+            self.running.remove(&pid);
+            report_end(name, end, link)?;
+        }
+        Ok(())
+    }
+
     /// Reaps every child that has ended: the sandbox's own processes, and orphans of theirs.
     fn reap(&mut self, link: &Link) -> Result<()> {
         loop {
@@ -139,11 +170,7 @@ impl Init {
                 Ok(status) => {
                     let Some((pid, end)) = End::of(status) else { continue };
                     let Some(name) = self.running.remove(&pid) else { continue };
-                    let (code, signal) = match end {
-                        End::Code(code) => (Some(code), None),
-                        End::Signal(signal) => (None, Some(signal)),
-                    };
-                    link.send(&Report::Exited { name, code, signal }, None)?;
+                    report_end(name, Some(end), link)?;
                 }
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error).context("cannot wait for a process"),
@@ -174,4 +201,14 @@ impl Init {
         let signal = Signal::try_from(number).with_context(|| format!("{number} is no signal"))?;
         kill(*pid, signal).with_context(|| format!("cannot send {signal} to {name}"))
     }
+}
+
+/// Tells how a process ended, as far as anybody knows.
+fn report_end(name: String, end: Option<End>, link: &Link) -> Result<()> {
+    let (code, signal) = match end {
+        Some(End::Code(code)) => (Some(code), None),
+        Some(End::Signal(signal)) => (None, Some(signal)),
+        None => (None, None),
+    };
+    link.send(&Report::Exited { name, code, signal }, None)
 }

@@ -47,7 +47,11 @@ impl Sources {
         // Whatever is opened from here on gets another number.
         descriptors::silence(&plan.opened().collect::<Vec<_>>())?;
         for listener in &plan.listen {
-            descriptors::place_owned(unix_socket::listen_at(&listener.path)?, listener.fd)?;
+            let listen_at = if listener.packets { unix_socket::listen_for_packets_at } else { unix_socket::listen_at };
+            descriptors::place_owned(listen_at(&listener.path)?, listener.fd)?;
+        }
+        for socket in &plan.dial {
+            descriptors::place_owned(unix_socket::dial_for_packets(&socket.path)?, socket.fd)?;
         }
         for file in &plan.open {
             descriptors::place_owned(open_file(&file.path, file.write)?, file.fd)?;
@@ -55,7 +59,7 @@ impl Sources {
         let mut held = Vec::new();
         for Memory { fd, bytes, template } in &plan.memory {
             match template {
-                None => descriptors::place_owned(make_memory(*bytes)?, *fd)?,
+                None => descriptors::place_owned(make_memory(*bytes, plan.zygote)?, *fd)?,
                 Some(template) => {
                     let memory = template_memory::obtain(template, *bytes)?;
                     descriptors::place(memory.as_fd(), *fd)?;
@@ -124,9 +128,11 @@ fn device(name: &str) -> Result<(PathBuf, libc::dev_t)> {
     Ok((name.into(), metadata.rdev()))
 }
 
-/// Memory without a name: whoever inherits it, and nobody else, can map it. It is gone with the last who does.
-fn make_memory(bytes: u64) -> Result<OwnedFd> {
-    let memory = memfd_create("memory", MFdFlags::MFD_CLOEXEC).context("cannot make a memory file")?;
+/// Memory without a name: whoever inherits it, and nobody else, can map it. It is gone with the last who does. `sealable`: a zygote's, which is shut for
+/// good once its machine stands still.
+fn make_memory(bytes: u64, sealable: bool) -> Result<OwnedFd> {
+    let sealing = if sealable { MFdFlags::MFD_ALLOW_SEALING } else { MFdFlags::empty() };
+    let memory = memfd_create("memory", MFdFlags::MFD_CLOEXEC | sealing).context("cannot make a memory file")?;
     ftruncate(&memory, i64::try_from(bytes)?).with_context(|| format!("cannot make a memory file of {bytes} bytes"))?;
     Ok(memory)
 }

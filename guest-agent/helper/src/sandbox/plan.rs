@@ -17,6 +17,9 @@ pub struct Plan {
     pub cgroups: Vec<PathBuf>,
     #[serde(default)]
     pub listen: Vec<Listener>,
+    /// Zygotes' sockets, connected before there is a sandbox.
+    #[serde(default)]
+    pub dial: Vec<Listener>,
     #[serde(default)]
     pub open: Vec<OpenFile>,
     #[serde(default)]
@@ -27,6 +30,9 @@ pub struct Plan {
     pub mounts: Vec<Mount>,
     #[serde(default)]
     pub processes: Vec<Process>,
+    /// Whether it is a zygote's, which has to be in the host's PID namespace to make processes in others'.
+    #[serde(default)]
+    pub zygote: bool,
     /// What the outer process becomes where the supervisor has died: a program and its arguments; empty: nothing.
     #[serde(default)]
     pub remains: Vec<String>,
@@ -37,6 +43,9 @@ pub struct Plan {
 pub struct Listener {
     pub fd: RawFd,
     pub path: PathBuf,
+    /// It carries packets, and not a stream.
+    #[serde(default)]
+    pub packets: bool,
 }
 
 /// A file or block device of the host, opened as descriptor `fd` of the processes.
@@ -112,6 +121,22 @@ pub struct Process {
     /// Its writable mappings of a template's memory are private ones.
     #[serde(default)]
     pub private_memory: bool,
+    /// It makes copies of itself for whoever asks on this socket.
+    pub zygote: Option<RawFd>,
+    /// It is not started, but copied.
+    pub copy: Option<CopyOf>,
+}
+
+/// Of what a process is a copy.
+#[derive(Clone, Deserialize, Serialize)]
+pub struct CopyOf {
+    /// The connection to the zygote.
+    pub from: RawFd,
+    /// The descriptor that is the copy's memory; none: it has the zygote's.
+    pub memory: Option<RawFd>,
+    /// Descriptors that the copy has under other numbers, which come second.
+    #[serde(default)]
+    pub places: Vec<(RawFd, RawFd)>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -154,7 +179,7 @@ pub enum Operation {
 impl Plan {
     /// The descriptors that the plan itself opens.
     pub fn opened(&self) -> impl Iterator<Item = RawFd> {
-        let sockets = self.listen.iter().map(|listener| listener.fd);
+        let sockets = self.listen.iter().chain(&self.dial).map(|socket| socket.fd);
         sockets.chain(self.open.iter().map(|file| file.fd)).chain(self.memory.iter().map(|memory| memory.fd))
     }
 
@@ -196,6 +221,12 @@ impl Process {
         ensure!(self.argv.first().is_some_and(|program| program.starts_with('/')), "process {name}: argv must begin with an absolute path");
         for number in &self.fds {
             ensure!(available.contains(number), "process {name}: descriptor {number} was not passed to the sandbox");
+        }
+        if let Some(CopyOf { from, memory, places }) = &self.copy {
+            for number in places.iter().map(|(own, _)| own).chain([from]) {
+                ensure!(available.contains(number), "process {name}: descriptor {number} was not passed to the sandbox");
+            }
+            ensure!(memory.is_none_or(|memory| self.fds.contains(&memory)), "process {name}: its memory is none of its descriptors");
         }
         match (&self.socket, self.socket_fd) {
             (None, None) => Ok(()),

@@ -6,13 +6,14 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Pid, Uid, chdir, execve, pipe2, setgroups, setresgid, setresuid, setsid};
+use nix::unistd::{Gid, Pid, Uid, chdir, execve, getppid, pipe2, setgroups, setresgid, setresuid, setsid};
 
 use super::plan::{Account, Process, User};
 use super::tree;
@@ -21,22 +22,26 @@ use crate::{capabilities, descriptors, processes, signals, unix_socket};
 /// The whole environment of every program.
 const ENVIRONMENT: [&str; 2] = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"];
 
-/// What gives a process private mappings of sealed memory (preload/private_memory.rs).
-const PRIVATE_MEMORY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/private_memory.so"));
+/// What gives a process private mappings of sealed memory (preload/private.rs).
+const PRIVATE_MEMORY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/private.so"));
+
+/// What makes a process a zygote (preload/zygote.rs).
+const ZYGOTE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/zygote.so"));
 
 /// How many open files a file server asks for: the kernel's own default of fs.nr_open.
 const OPEN_FILES: u64 = 1 << 20;
 
-/// Starts a program, and answers its PID as soon as it runs. What keeps it from running is the error.
-pub fn start(process: &Process, user: User, available: &BTreeSet<RawFd>) -> Result<Pid> {
+/// Starts a program, and answers its PID as soon as it runs. What keeps it from running is the error. `ends_with_parent`: it is killed when this process ends.
+pub fn start(process: &Process, user: User, available: &BTreeSet<RawFd>, ends_with_parent: bool) -> Result<Pid> {
     process.check(available)?;
     let what = || format!("cannot start {} ({})", process.name, process.argv.first().map_or("", String::as_str));
     let socket =
         process.socket.as_ref().map(|path| unix_socket::listen_at(path).and_then(|socket| tree::give(path, user).map(|()| socket)));
     let socket = socket.transpose().with_context(what)?;
     let (mut reader, writer) = report_pipe(process).with_context(what)?;
+    let parent = ends_with_parent.then(Pid::this);
     let Some(pid) = processes::fork().with_context(what)? else {
-        let Err(error) = execute(process, user, socket);
+        let Err(error) = execute(process, user, socket, parent);
         // The reader sees either this or, at a successful execve, the end of the pipe.
         let told = write!(&writer, "{error:#}");
         std::process::exit(if told.is_ok() { 127 } else { 126 })
@@ -60,21 +65,32 @@ fn report_pipe(process: &Process) -> Result<(File, File)> {
 }
 
 /// In the child: gives up everything that is not the program's, then becomes it.
-fn execute(process: &Process, user: User, socket: Option<OwnedFd>) -> Result<Infallible> {
+fn execute(process: &Process, user: User, socket: Option<OwnedFd>, parent: Option<Pid>) -> Result<Infallible> {
     let arguments = process.argv.iter().map(processes::argument).collect::<Result<Vec<_>>>()?;
-    setsid().context("cannot make a session")?;
+    // A zygote stays in its keeper's, which the scheduler weighs last; each of its copies has one of its own.
+    if process.zygote.is_none() {
+        setsid().context("cannot make a session")?;
+    }
     chdir("/").context("cannot enter /")?;
     umask(Mode::from_bits_truncate(0o077));
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context("cannot forbid core files")?;
     place_descriptors(process, socket)?;
-    let preload = if process.private_memory { Some(format!("LD_PRELOAD={}", open_private_memory()?)) } else { None };
-    let environment = ENVIRONMENT.into_iter().chain(preload.as_deref()).map(processes::argument).collect::<Result<Vec<_>>>()?;
+    let additions = additions(process)?;
+    let environment = ENVIRONMENT.into_iter().chain(additions.iter().map(String::as_str));
+    let environment = environment.map(processes::argument).collect::<Result<Vec<_>>>()?;
     match process.user {
         Account::Root => {
             raise_open_files()?;
             capabilities::keep_for_root()?;
         }
+        // Its copies give up what it has, each for a user of its own. It runs nobody's code.
+        Account::User if process.zygote.is_some() => {}
         Account::User => become_user(user)?,
+    }
+    if let Some(parent) = parent {
+        // Behind the change of the user, with which the kernel forgets it.
+        prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie it to its parent")?;
+        ensure!(getppid() == parent, "its parent has ended");
     }
     prctl::set_no_new_privs().context("cannot forbid new privileges")?;
     signals::restore_defaults()?;
@@ -92,12 +108,21 @@ fn raise_open_files() -> Result<()> {
         .context("cannot raise the limit of open files")
 }
 
+/// What the process has in its environment beside what all have.
+fn additions(process: &Process) -> Result<Vec<String>> {
+    match process.zygote {
+        Some(listener) => Ok(vec![format!("LD_PRELOAD={}", open_library(ZYGOTE)?), format!("HUSK_ZYGOTE={listener}")]),
+        None if process.private_memory => Ok(vec![format!("LD_PRELOAD={}", open_library(PRIVATE_MEMORY)?)]),
+        None => Ok(Vec::new()),
+    }
+}
+
 /// A path at which the process finds what it is preloaded with: a descriptor of its own, since its tree has no such file.
-fn open_private_memory() -> Result<String> {
-    let what = "cannot make memory private";
-    let file = memfd_create("husk-private-memory", MFdFlags::empty()).context(what)?;
+fn open_library(content: &[u8]) -> Result<String> {
+    let what = "cannot make a library to be preloaded";
+    let file = memfd_create("husk-preload", MFdFlags::empty()).context(what)?;
     let mut file = File::from(file);
-    file.write_all(PRIVATE_MEMORY).context(what)?;
+    file.write_all(content).context(what)?;
     Ok(format!("/proc/self/fd/{}", file.into_raw_fd()))
 }
 

@@ -1,0 +1,92 @@
+/** Starts the keeper of a template's zygote, beside the sandbox that found none: the ones after it are copied. */
+import { spawn } from "node:child_process";
+import { closeSync, openSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { installationFolder } from "../host/installation.ts";
+import { hasCode } from "../host/system-error.ts";
+import type { Template } from "../template/store.ts";
+import { hasZygote } from "../template/zygote.ts";
+import type { SandboxSpec } from "./sandbox-plan.ts";
+
+/** The first word of the keeper's command line. */
+export const zygoteKeeper = "zygote-keeper";
+
+/** What the keeper is told. */
+export interface ZygoteOrder {
+  readonly template: Pick<Template, "key" | "folder">;
+  readonly idleMs: number;
+  /** The machine, as a sandbox of the template has it. */
+  readonly machine: Pick<
+    SandboxSpec,
+    | "programs"
+    | "image"
+    | "accelerator"
+    | "vcpus"
+    | "memoryBytes"
+    | "limits"
+    | "translationBufferBytes"
+    | "networkPorts"
+    | "guestConsoleBytes"
+    | "kernelParameters"
+    | "tenant"
+  >;
+}
+
+/** Where the keeper's complaints go. Beside the template as long as it lives, and where it failed: then nobody tries again for a while. */
+export function keeperLog({ folder }: Pick<Template, "folder">): string {
+  return join(folder, "zygote.log");
+}
+
+/** Many sandboxes may find at once that there is none: so long, in milliseconds, the first one's start stands for all. */
+const startHoldsMs = 60_000;
+
+/** Starts a keeper where the spec wants one and nobody has done so. Whatever keeps it from starting leaves sandboxes as they are, so it is told in the log alone. */
+export function startZygote(spec: SandboxSpec): void {
+  const { template, wantsZygoteMs: idleMs } = spec;
+  if (template === null || idleMs === undefined || hasZygote(template)) return;
+  let log: number | undefined;
+  try {
+    log = claimStart(keeperLog(template));
+    if (log === undefined) return;
+    const order: ZygoteOrder = { template: { key: template.key, folder: template.folder }, idleMs, machine: machineOf(spec) };
+    const words = [...process.execArgv, join(installationFolder(), "dist/supervisor.js"), zygoteKeeper, JSON.stringify(order)];
+    const child = spawn(process.execPath, words, { stdio: ["ignore", "ignore", log], detached: true, cwd: "/" });
+    child.on("error", () => {}); // the next sandbox tries again
+    child.unref();
+  } catch (error) {
+    if (!hasCode(error, "ENOENT", "EROFS", "ENOSPC", "EACCES")) throw error; // the template is gone, or nothing can be kept beside it
+  } finally {
+    if (log !== undefined) closeSync(log);
+  }
+}
+
+/** The log of a keeper that is to be started; undefined where somebody has just started one. */
+function claimStart(path: string): number | undefined {
+  const age = Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0);
+  if (age < startHoldsMs) return undefined;
+  rmSync(path, { force: true });
+  try {
+    return openSync(path, "wx", 0o600);
+  } catch (error) {
+    if (hasCode(error, "EEXIST")) return undefined;
+    throw error;
+  }
+}
+
+function machineOf(spec: SandboxSpec): ZygoteOrder["machine"] {
+  const { programs, image, accelerator, vcpus, memoryBytes, limits, translationBufferBytes, networkPorts } = spec;
+  const { guestConsoleBytes, kernelParameters, tenant } = spec;
+  return {
+    programs,
+    image,
+    accelerator,
+    vcpus,
+    memoryBytes,
+    limits,
+    translationBufferBytes,
+    networkPorts,
+    guestConsoleBytes,
+    kernelParameters,
+    tenant,
+  };
+}
