@@ -3,12 +3,15 @@
  * emulated processor translates each piece of code when it runs for the first time, which is most of what a start costs; so does V8, for this process.
  * Nothing of it may be left in the guest, which is looked at.
  */
-import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { execFile } from "node:child_process";
+import { copyFileSync, mkdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PassThrough, Writable } from "node:stream";
 import { text } from "node:stream/consumers";
+import { promisify } from "node:util";
 import type { Config } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
+import { hasCode } from "../host/system-error.ts";
 import { loadBundle } from "../oci/bundle.ts";
 import { defaultSpec } from "../oci/default-spec.ts";
 import { stringifyJson } from "../oci/json.ts";
@@ -21,16 +24,41 @@ const word = "rehearsed\n";
 
 /** Makes the bundle: a root file system with one static program, the helper, that says a word and ends with its standard input. */
 export function makeRehearsalBundle(folder: string, helper: string): void {
-  const rootfs = join(folder, "rootfs");
+  makeRootfs(join(folder, "rootfs"), helper);
+  writeConfig(folder, "rootfs");
+}
+
+/** Likewise, with an image as root file system, `image` in the folder. False where this host has no program that makes one. Throws `host` where that fails. */
+export async function makeImageBundle(folder: string, helper: string): Promise<boolean> {
+  const rootfs = join(folder, "contents");
+  makeRootfs(rootfs, helper);
+  const image = join(folder, "image");
+  writeFileSync(image, "");
+  truncateSync(image, imageBytes);
+  try {
+    await promisify(execFile)("mkfs.ext4", ["-q", "-F", "-d", rootfs, image]);
+  } catch (cause) {
+    if (hasCode(cause, "ENOENT")) return false;
+    throw new HuskError("host", "cannot make an image to rehearse with", { cause });
+  } finally {
+    rmSync(rootfs, { recursive: true });
+  }
+  writeConfig(folder, "image");
+  return true;
+}
+
+/** The helper has some two. */
+const imageBytes = 16 * 1024 * 1024;
+
+function makeRootfs(rootfs: string, helper: string): void {
   mkdirSync(rootfs, { recursive: true });
   copyFileSync(helper, join(rootfs, "program"));
   for (const name of ["proc", "dev", "sys"]) mkdirSync(join(rootfs, name));
-  const spec = {
-    ...defaultSpec,
-    root: { path: "rootfs" },
-    process: { ...defaultSpec.process, terminal: false, args: ["/program", "rehearsal"] },
-  };
-  writeFileSync(join(folder, "config.json"), stringifyJson(spec));
+}
+
+function writeConfig(folder: string, path: string): void {
+  const process = { ...defaultSpec.process, terminal: false, args: ["/program", "rehearsal"] };
+  writeFileSync(join(folder, "config.json"), stringifyJson({ ...defaultSpec, root: { path }, process }));
 }
 
 /** Goes the way `times` times, with the bundle in `folder`. Throws `guest` where it does not go as it should, or leaves something behind. */
@@ -39,7 +67,8 @@ export async function rehearse(sandbox: Sandbox, folder: string, allow: Config["
   for (let time = 0; time < times; time++) await once(sandbox, folder, allow);
   const after = await inventory(sandbox);
   const difference = [
-    ...after.filter((item) => !before.includes(item)).map((item) => `+ ${item}`),
+    // A template's disk is there once the first container has taken it into use.
+    ...after.filter((item) => !before.includes(item) && !/^file \/dev\/vd[a-z]$/.test(item)).map((item) => `+ ${item}`),
     // The agent's own set-up process, which waited in the template, is used up by the first container.
     ...before.filter((item) => !after.includes(item) && !/^process \d+ exe$/.test(item)).map((item) => `- ${item}`),
   ];

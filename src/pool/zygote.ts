@@ -20,7 +20,7 @@ import { keeperLog, type ZygoteOrder } from "../sandbox/start-zygote.ts";
 import { sum } from "../template/making.ts";
 import { type Template, TemplateStore } from "../template/store.ts";
 import { claimZygote, publishZygote, type Zygote, zygoteFolder } from "../template/zygote.ts";
-import { makeRehearsalBundle, rehearse } from "./rehearsal.ts";
+import { makeImageBundle, makeRehearsalBundle, rehearse } from "./rehearsal.ts";
 
 /** How often the whole way is gone: the second time is as fast as the tenth. */
 const rehearsals = 2;
@@ -38,6 +38,9 @@ export async function keepZygote({ template: { key, folder }, idleMs, machine }:
   if (template === undefined || !claimZygote(template)) return;
   const own = zygoteFolder(template);
   await giveWay();
+  const [folderBundle, imageBundle] = [join(own, "rehearsal"), join(own, "rehearsal-image")];
+  makeRehearsalBundle(folderBundle, machine.programs.helper);
+  const hasImage = await makeImageBundle(imageBundle, machine.programs.helper);
   const spec: SandboxSpec = {
     ...machine,
     id: "zygote",
@@ -50,7 +53,7 @@ export async function keepZygote({ template: { key, folder }, idleMs, machine }:
     cgroups: [],
     shares: true,
     mounts: [],
-    disks: [],
+    disks: hasImage ? [{ serial: "root", path: join(imageBundle, "image"), isDevice: false, readonly: false }] : [],
     remains: [],
     agentSocket: join(own, "agent.sock"),
     consoleLog: join(own, "console.log"),
@@ -61,7 +64,11 @@ export async function keepZygote({ template: { key, folder }, idleMs, machine }:
     const died = sandbox.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
     const stopped = once(signal, "abort").then(() => undefined);
     died.catch(() => {}); // whoever awaits it gets it
-    const qemu = await Promise.race([make(sandbox, spec, own, template), died, stopped]);
+    const qemu = await Promise.race([
+      make(sandbox, spec, template, hasImage ? [folderBundle, imageBundle] : [folderBundle]),
+      died,
+      stopped,
+    ]);
     if (qemu !== undefined) await Promise.race([idle(store, template, qemu, idleMs, signal), died]);
     rmSync(keeperLog(template), { force: true });
   } finally {
@@ -78,13 +85,14 @@ function launch(spec: SandboxSpec): Sandbox {
 }
 
 /** Resolves to the PID of QEMU. */
-async function make(sandbox: Sandbox, spec: SandboxSpec, own: string, template: Template): Promise<number> {
+async function make(sandbox: Sandbox, spec: SandboxSpec, template: Template, bundles: readonly string[]): Promise<number> {
+  const own = zygoteFolder(template);
   const { helper } = spec.programs;
-  const rehearsal = join(own, "rehearsal");
-  makeRehearsalBundle(rehearsal, helper);
   await sandbox.connect();
-  await rehearse(sandbox, rehearsal, { vmSection: false, annotations: [] }, rehearsals);
-  rmSync(rehearsal, { recursive: true });
+  for (const bundle of bundles) {
+    await rehearse(sandbox, bundle, { vmSection: false, annotations: [] }, rehearsals);
+    rmSync(bundle, { recursive: true });
+  }
   const { pid, ...known } = await sandbox.standStill();
   const socket = join(own, "zygote.sock");
   await seal(helper, socket);
@@ -103,6 +111,7 @@ async function prove(spec: SandboxSpec, zygote: Zygote, own: string): Promise<vo
     ...spec,
     zygoteSocket: undefined,
     zygote,
+    disks: [],
     agentSocket: join(own, "proof.sock"),
     consoleLog: join(own, "proof.log"),
   });

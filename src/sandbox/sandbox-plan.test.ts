@@ -162,7 +162,7 @@ test("a machine that becomes a zygote listens for packets, and has stand-ins for
   expect(plan.listen.slice(1)).toEqual([{ fd: 13, path: "/t/k/zygote/zygote.sock", packets: true }]);
   const qemu = plan.processes.at(-1);
   expect(qemu).toMatchObject({ zygote: 13, fds: [4, 5, 11, 12, 6, 13, 14] });
-  expect(qemu?.argv.filter((word) => word.startsWith("fd="))).toEqual(["fd=14,set=1", "fd=14,set=2", "fd=14,set=3"]);
+  expect(qemu?.argv.filter((word) => word.startsWith("fd="))).toEqual(["fd=14,set=101", "fd=14,set=102", "fd=14,set=103"]);
 });
 
 test("a checkpoint of a clone that maps its template goes on in memory of its own", () => {

@@ -150,7 +150,7 @@ export class Sandbox {
     await agent.call("parkSandbox", { mountPoints: sharedFolders(this.#spec).map(({ mountPoint }) => mountPoint) }, bootMs);
     await vm.portReopened(agentPortId, () => agent.close(), bootMs);
     await vm.pause();
-    await vm.ejectFolder();
+    await vm.ejectKnown();
     await this.#launch.endFolderServer();
     return { pid: this.#launch.qemuPid, greeting: vm.greeting, disks: await vm.diskStandIns() };
   }

@@ -103,7 +103,7 @@ async function boot(shape: TemplateShape, draft: string, ram: string, state: str
   await vm.until(async ({ process, qmp }) => {
     const hypervisor = await QemuVm.open(qmp, shape.networkPorts, deadlineMs);
     await hypervisor.portOpened(agentPortId, deadlineMs);
-    await hypervisor.ejectFolder();
+    await hypervisor.ejectKnown();
     await hypervisor.save(stateSocket, deadlineMs);
     const { code } = await process.programEnd("receiver");
     if (code !== 0) throw new HuskError("host", "the machine's state could not be written", { cause: process.stderr.lines(2).join(" | ") });

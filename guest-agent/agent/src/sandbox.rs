@@ -11,7 +11,7 @@ use crate::container::Container;
 use crate::container::launch::{Launched, Launcher, UserMappings};
 use crate::error::{Class, Failure, Result};
 use crate::machine_id::MachineId;
-use crate::parked::ParkedShare;
+use crate::parked::Parked;
 
 /// Events that a slow listener may be behind by.
 const EVENTS: usize = 1024;
@@ -27,8 +27,8 @@ enum Place {
 /// The state of the guest.
 pub struct Sandbox {
     pub launcher: Launcher,
-    /// The shared folder of a clone that has not been mounted yet.
-    pub parked: Mutex<Option<ParkedShare>>,
+    /// The shared folder and the disk of a clone that have not been taken into use yet.
+    pub parked: Mutex<Parked>,
     pub events: broadcast::Sender<api::Event>,
     /// CLOCK_BOOTTIME when the agent began.
     pub began_ns: u64,
@@ -47,7 +47,7 @@ impl Sandbox {
     /// An empty sandbox.
     pub fn new(
         launcher: Launcher,
-        parked: Option<ParkedShare>,
+        parked: Parked,
         began_ns: u64,
         machine_id: MachineId,
     ) -> Arc<Self> {

@@ -12,7 +12,6 @@ use crate::api;
 use crate::child::{self, MountOptions};
 use crate::error::{Class, Context, Failure, Result};
 use crate::folders::{CONTAINERS, OVERLAYS};
-use crate::parked::ParkedShare;
 use crate::sandbox::Sandbox;
 use crate::{sys, uevent};
 
@@ -35,6 +34,7 @@ pub async fn mount_share(sandbox: &Sandbox, share: api::SharedFolder) -> Result<
         .parked
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
+        .share
         .take();
     if let Some(parked) = parked {
         parked.wake().class(Class::MountFailed, || what.clone())?;
@@ -60,7 +60,7 @@ pub async fn mount_share(sandbox: &Sandbox, share: api::SharedFolder) -> Result<
         .class(Class::MountFailed, || what)
 }
 
-/// Unmounts the shared folders, of which there is one device, and lets go of that, as in a template: the next sandbox mounts it again.
+/// Unmounts the shared folders, and lets go of their device and the disk's, as in a template: the next sandbox takes them into use again.
 pub async fn park_share(sandbox: &Sandbox, mount_points: Vec<String>) -> Result<()> {
     for mount_point in mount_points {
         check_mount_point(&mount_point)?;
@@ -72,11 +72,17 @@ pub async fn park_share(sandbox: &Sandbox, mount_points: Vec<String>) -> Result<
         .await
         .class(Class::MountFailed, || what)?;
     }
-    let parked = blocking(ParkedShare::park).await?;
+    let before = std::mem::take(
+        &mut *sandbox
+            .parked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner),
+    );
+    let parked = blocking(move || before.park_again()).await?;
     *sandbox
         .parked
         .lock()
-        .unwrap_or_else(PoisonError::into_inner) = Some(parked);
+        .unwrap_or_else(PoisonError::into_inner) = parked;
     Ok(())
 }
 
@@ -104,7 +110,11 @@ fn mount_virtiofs(tag: &str, mount_point: &str) -> Result<Attempt> {
 }
 
 /// Mounts storages in order. On failure nothing is left.
-pub async fn mount(container_id: &str, storages: Vec<api::Storage>) -> Result<Vec<Mounted>> {
+pub async fn mount(
+    sandbox: &Sandbox,
+    container_id: &str,
+    storages: Vec<api::Storage>,
+) -> Result<Vec<Mounted>> {
     let mut mounts = Vec::new();
     for (index, storage) in storages.into_iter().enumerate() {
         let what = format!(
@@ -112,7 +122,7 @@ pub async fn mount(container_id: &str, storages: Vec<api::Storage>) -> Result<Ve
             storage.driver, storage.source, storage.mount_point
         );
         let overlay = format!("{OVERLAYS}/{container_id}-{index}");
-        if let Err(failure) = mount_one(storage, overlay, &mut mounts).await {
+        if let Err(failure) = mount_one(sandbox, storage, overlay, &mut mounts).await {
             let failure = Failure::new(failure.class, format!("{what}: {failure}"));
             if let Err(second) = unmount(mounts).await {
                 crate::console::log(second);
@@ -124,6 +134,7 @@ pub async fn mount(container_id: &str, storages: Vec<api::Storage>) -> Result<Ve
 }
 
 async fn mount_one(
+    sandbox: &Sandbox,
     storage: api::Storage,
     overlay: String,
     mounts: &mut Vec<Mounted>,
@@ -138,7 +149,7 @@ async fn mount_one(
         &storage.options,
     )?;
     let device = match storage.driver.as_str() {
-        "block" => Some(find_block_device(&storage.source).await?),
+        "block" => Some(find_block_device(sandbox, &storage.source).await?),
         "virtiofs" | "ephemeral" => None,
         other => {
             return Err(Failure::unsupported(format!(
@@ -325,13 +336,35 @@ fn submounts<'a>(mountinfo: &'a str, container_id: &str) -> Vec<&'a str> {
 }
 
 /// The device of the virtio-blk disk with a serial, once it is there.
-async fn find_block_device(serial: &str) -> Result<PathBuf> {
+async fn find_block_device(sandbox: &Sandbox, serial: &str) -> Result<PathBuf> {
+    wake_disk(sandbox).await?;
     let what = format!("the block device with serial {serial:?}");
     let found = uevent::wait_for(&what, DEVICE_LIMIT, || {
         find_serial(Path::new("/sys/block"), serial)
     })
     .await;
     found.map_err(|failure| Failure::new(Class::MountFailed, failure.message))
+}
+
+/// Takes the parked disk into use, where there is one: it may be the one that is looked for.
+async fn wake_disk(sandbox: &Sandbox) -> Result<()> {
+    let parked = sandbox
+        .parked
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .disk
+        .take();
+    let Some(disk) = parked else { return Ok(()) };
+    let (there, disk) = blocking(move || Ok((disk.is_there()?, disk))).await?;
+    if there {
+        return blocking(move || disk.wake()).await;
+    }
+    sandbox
+        .parked
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .disk = Some(disk);
+    Ok(())
 }
 
 fn find_serial(blocks: &Path, serial: &str) -> Option<PathBuf> {

@@ -114,8 +114,8 @@ test("a restored machine needs nothing that it was booted from, and gets its dev
     ...machine,
     origin: { kind: "restore" },
     memory: { kind: "own", bytes: 256 * mebibyte, descriptor: 12, folders: [{ tag: "husk", socket: "/run/s" }] },
-    disks: [{ serial: "root", descriptor: 8, isDevice: false, readonly: true }],
-    devicePorts: 2,
+    disks: ["root", "other"].map((serial, index) => ({ serial, descriptor: 8 + index, isDevice: false, readonly: true })),
+    devicePorts: 3,
   };
   const args = qemuArguments(restored);
   expect(args.join(" ")).not.toMatch(/-kernel|-initrd|-append|vhost-user-fs|virtio-blk/);
@@ -123,10 +123,13 @@ test("a restored machine needs nothing that it was booted from, and gets its dev
   expect(values(args, "-object")).toEqual([`memory-backend-file,id=ram,size=${256 * mebibyte},share=on,mem-path=/proc/self/fd/12`]);
   expect(values(args, "-chardev")).toContain("socket,id=fs0,path=/run/s");
   expect(pluggedDevices(restored)).toEqual({
-    known: [{ driver: "vhost-user-fs-pci", chardev: "fs0", tag: "husk", "queue-size": 1024, bus: "device-port0" }],
-    added: [{ driver: "virtio-blk-pci", drive: "disk0", serial: "root", bus: "device-port1" }],
+    known: [
+      { driver: "vhost-user-fs-pci", chardev: "fs0", tag: "husk", "queue-size": 1024, bus: "device-port0" },
+      { driver: "virtio-blk-pci", drive: "disk0", serial: "root", bus: "device-port1" },
+    ],
+    added: [{ driver: "virtio-blk-pci", drive: "disk1", serial: "other", bus: "device-port2" }],
   });
-  expect(() => pluggedDevices({ ...restored, devicePorts: 1 })).toThrow("1 folders and 1 disks are more than 1 ports are for");
+  expect(() => pluggedDevices({ ...restored, devicePorts: 2 })).toThrow("1 folders and 2 disks are more than 2 ports are for");
 });
 
 test("a machine that goes on from a checkpoint has its devices from the beginning, where they were", () => {
@@ -143,7 +146,8 @@ test("a machine that goes on from a checkpoint has its devices from the beginnin
 });
 
 test("a template's own devices are in the same places as its clones'", () => {
-  const fixed = (args: readonly string[]): string[] => values(args, "-device").filter((device) => !device.startsWith("vhost-user-fs"));
+  const fixed = (args: readonly string[]): string[] =>
+    values(args, "-device").filter((device) => !/^(vhost-user-fs|virtio-blk)/.test(device));
   const template: Machine = {
     ...machine,
     memory: { kind: "own", bytes: 256 * mebibyte, descriptor: 12, folders: [{ tag: "husk", socket: "/run/s" }] },
@@ -151,7 +155,9 @@ test("a template's own devices are in the same places as its clones'", () => {
   };
   const args = qemuArguments(template);
   expect(fixed(qemuArguments({ ...template, origin: { kind: "restore" } }))).toEqual(fixed(args));
-  // The folder's device is there in the template until its guest has let go of it.
+  // The folder's device and a first disk's are there in the template until its guest has let go of them.
+  expect(values(args, "-device")).toContain("virtio-blk-pci,drive=stand-in,bus=device-port1");
+  expect(values(args, "-blockdev")).toEqual(["driver=null-co,node-name=stand-in,size=65536,read-zeroes=on"]);
   expect(values(args, "-append").join()).toContain(" husk.park");
   expect(values(qemuArguments(machine), "-append").join()).not.toContain("husk.park");
 });

@@ -29,8 +29,11 @@ export function qemuArguments(machine: Machine): string[] {
       "-add-fd",
       `fd=${disk.descriptor},set=${index + 1}`,
       "-blockdev",
-      properties(diskNode(disk, index)),
+      properties(diskNode(disk, diskName(index), index + 1)),
     ]),
+    ...(hasPorts(machine) && machine.origin.kind === "boot"
+      ? ["-blockdev", `driver=null-co,node-name=${standIn},size=65536,read-zeroes=on`]
+      : []),
     ...diskStandIns(machine),
     ...(hasPorts(machine) ? [] : devices(machine)).map((device) => ["-device", deviceArgument(device)]),
     ...ports(machine).map((id, index) => ["-device", `pcie-root-port,id=${id},chassis=${index + 1}`]),
@@ -43,11 +46,16 @@ function hasPorts({ devicePorts }: Machine): boolean {
   return devicePorts > 0;
 }
 
-/** Those that are in their ports from the start. QEMU gives no machine its state that has a folder's device. */
+/** Those that are in their ports from the start. QEMU gives no machine its state that has a folder's device. A template's guest knows a first disk as well. */
 function devicesInPorts(machine: Machine): Device[] {
   const { known, added } = pluggedDevices(machine);
-  return machine.origin.kind === "restore" ? [] : [...known, ...added];
+  const { kind } = machine.origin;
+  if (kind === "restore") return [];
+  return [...known, ...added, ...(kind === "boot" ? [{ driver: "virtio-blk-pci", drive: standIn, bus: devicePort(firstDiskPort) }] : [])];
 }
+
+/** What is behind the disk that a template is booted with: nothing that is ever read. */
+const standIn = "stand-in";
 
 /** What is plugged into a restored machine before it runs. */
 export interface PluggedDevices {
@@ -65,12 +73,18 @@ export function pluggedDevices(machine: Machine): PluggedDevices {
     throw new HuskError("internal", `${wanted} are more than ${machine.devicePorts} ports are for`);
   }
   const put = (list: Device[], first: number): Device[] => list.map((device, index) => ({ ...device, bus: devicePort(first + index) }));
-  return { known: put(folders, folderPort), added: put(disks, firstDiskPort) };
+  const [first, ...others] = put(disks, firstDiskPort);
+  return { known: [...put(folders, folderPort), ...(first === undefined ? [] : [first])], added: others };
 }
 
-/** The port of the folder, be there one or not: a template's guest knows the device in it. */
-export const folderPort = 0;
+/** The ports of the folder and of the first disk, be there one or not: a template's guest knows the devices in them. */
+const folderPort = 0;
 const firstDiskPort = 1;
+export const knownPorts = [folderPort, firstDiskPort];
+
+function diskName(index: number): string {
+  return `disk${index}`;
+}
 
 /** The id of what connects the machine with the server of the folder number `index`. */
 function folderChardev(index: number): string {
@@ -103,7 +117,7 @@ function machineDevices({ memory, disks }: Machine): { readonly folders: Device[
   const folders = memory.kind === "own" ? memory.folders : [];
   return {
     folders: folders.map(({ tag }, index) => ({ driver: "vhost-user-fs-pci", chardev: folderChardev(index), tag, "queue-size": 1024 })),
-    disks: disks.map(({ serial }, index) => ({ driver: "virtio-blk-pci", drive: `disk${index}`, serial })),
+    disks: disks.map(({ serial }, index) => ({ driver: "virtio-blk-pci", drive: diskName(index), serial })),
   };
 }
 
@@ -197,11 +211,14 @@ function channelArguments(channel: AgentChannel): string[] {
   ];
 }
 
-/** What QEMU calls a disk's backend: that of the file which is in the set of descriptors number `index` + 1. */
-export function diskNode({ readonly, isDevice }: Pick<Disk, "readonly" | "isDevice">, index: number): DiskNode {
-  const file = { driver: isDevice ? "host_device" : "file", filename: `/dev/fdset/${index + 1}` };
-  return { driver: "raw", "node-name": `disk${index}`, "read-only": readonly, file, discard: "unmap" };
+/** A disk's backend: the file which is in the set of descriptors number `set`. */
+export function diskNode({ readonly, isDevice }: Pick<Disk, "readonly" | "isDevice">, name: string, set: number): DiskNode {
+  const file = { driver: isDevice ? "host_device" : "file", filename: `/dev/fdset/${set}` };
+  return { driver: "raw", "node-name": name, "read-only": readonly, file, discard: "unmap" };
 }
+
+/** The first of the sets of descriptors that a zygote has for its copies' disks: above those of its own. */
+export const firstStandInSet = 101;
 
 interface DiskNode {
   readonly driver: string;
@@ -221,5 +238,8 @@ function properties({ file, "read-only": readonly, ...rest }: DiskNode): string 
 /** A set of descriptors for each disk that a copy may have. */
 function diskStandIns({ diskStandIn, devicePorts }: Machine): string[] {
   if (diskStandIn === undefined) return [];
-  return Array.from({ length: devicePorts - firstDiskPort }, (_, index) => ["-add-fd", `fd=${diskStandIn},set=${index + 1}`]).flat();
+  return Array.from({ length: devicePorts - firstDiskPort }, (_, index) => [
+    "-add-fd",
+    `fd=${diskStandIn},set=${firstStandInSet + index}`,
+  ]).flat();
 }

@@ -6,7 +6,16 @@ import type { Greeting } from "../../qmp/message.ts";
 import { QmpClient } from "../../qmp/qmp.ts";
 import type { Disk, SharedFolder } from "../machine.ts";
 import { eject, forgetInsertion } from "./acpi-hotplug.ts";
-import { devicePort, diskNode, folderPort, memoryPort, networkPort, type PluggedDevices } from "./command-line.ts";
+import {
+  type Device,
+  devicePort,
+  diskNode,
+  firstStandInSet,
+  knownPorts,
+  memoryPort,
+  networkPort,
+  type PluggedDevices,
+} from "./command-line.ts";
 
 /** What a paused machine is saved with and restored by: RAM that lies in a file stays there, and is not sent. */
 const migrationCapabilities = {
@@ -94,18 +103,24 @@ export class QemuVm {
   /** Under which descriptors QEMU has the sets that stand in for the disks of its copies, the first disk's first. Throws `vmm`. */
   async diskStandIns(): Promise<number[]> {
     const sets = await this.#qmp.execute("query-fdsets");
-    return sets.toSorted((a, b) => a["fdset-id"] - b["fdset-id"]).flatMap(({ fds }) => fds.map(({ fd }) => fd));
+    const standIns = sets.filter((set) => set["fdset-id"] >= firstStandInSet);
+    return standIns.toSorted((a, b) => a["fdset-id"] - b["fdset-id"]).flatMap(({ fds }) => fds.map(({ fd }) => fd));
   }
 
   /** Gives the copy of a machine that stands still its folder, where it has one, and its disks, and lets it run. Throws `vmm`. */
   async wake(folders: readonly SharedFolder[], disks: readonly Disk[], devices: PluggedDevices): Promise<void> {
-    const chardev = "own-folder"; // the zygote's connection to its own folder's server is there, dead
-    for (const { socket } of folders) {
+    // The zygote's connection to the server of its own folder is there, dead, and so may be a disk of its own.
+    const own = (name: string): string => `own-${name}`;
+    for (const { socket, tag } of folders) {
       const backend = { type: "socket", data: { addr: { type: "unix", data: { path: socket } }, server: false } };
-      await this.#qmp.execute("chardev-add", { id: chardev, backend });
+      await this.#qmp.execute("chardev-add", { id: own(tag), backend });
     }
-    for (const [index, disk] of disks.entries()) await this.#qmp.execute("blockdev-add", { ...diskNode(disk, index) });
-    await this.#plugAndRun({ ...devices, known: devices.known.map((device) => ({ ...device, chardev })) });
+    for (const [index, disk] of disks.entries()) {
+      await this.#qmp.execute("blockdev-add", { ...diskNode(disk, own(disk.serial), firstStandInSet + index) });
+    }
+    const renamed = (device: Device): Device =>
+      "drive" in device ? { ...device, drive: own(String(device["serial"])) } : { ...device, chardev: own(String(device["tag"])) };
+    await this.#plugAndRun({ known: devices.known.map(renamed), added: devices.added.map(renamed) });
   }
 
   async #plugAndRun({ known, added }: PluggedDevices): Promise<void> {
@@ -117,9 +132,9 @@ export class QemuVm {
     await this.#qmp.execute("cont");
   }
 
-  /** Takes away the folder's device of a template in the making, without its guest's knowledge: see `PluggedDevices.known`. Throws `vmm`. */
-  async ejectFolder(): Promise<void> {
-    await eject(this.#qmp, devicePort(folderPort));
+  /** Takes away the devices that the guest of a template is to know, without its knowledge: see `PluggedDevices.known`. Throws `vmm`. */
+  async ejectKnown(): Promise<void> {
+    for (const port of knownPorts) await eject(this.#qmp, devicePort(port));
   }
 
   /**

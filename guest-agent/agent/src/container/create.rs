@@ -28,7 +28,7 @@ pub async fn container(
 
     let mut storages = vec![rootfs.clone()];
     storages.extend(request.storages);
-    let mounts = storage::mount(&request.container_id, storages).await?;
+    let mounts = storage::mount(sandbox, &request.container_id, storages).await?;
     let cgroup = match Cgroup::create(&request.container_id, &spec.linux.resources) {
         Ok(cgroup) => cgroup,
         Err(failure) => return Err(give_back(mounts, failure).await),

@@ -13,7 +13,7 @@ use crate::channel::Channel;
 use crate::container::launch::Launcher;
 use crate::error::{Context, Result};
 use crate::machine_id::MachineId;
-use crate::parked::ParkedShare;
+use crate::parked::Parked;
 use crate::{clock, console, modules, network, sandbox::Sandbox, service};
 
 /// Where the image says which modules the guest needs, one name a line; Debian's stock kernel has nearly all as modules.
@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
 /// What there is before the first call.
 struct Prepared {
     channel: Channel,
-    parked: Option<ParkedShare>,
+    parked: Parked,
 }
 
 /// Everything that must be there before the first call.
@@ -54,9 +54,10 @@ fn prepare() -> Result<Prepared> {
     network::set_loopback_up()?;
     let command_line = std::fs::read_to_string("/proc/cmdline").context(|| "read /proc/cmdline")?;
     let parked = command_line::parks_share(&command_line)
-        .then(ParkedShare::park)
+        .then(Parked::park)
         .transpose()
-        .context(|| "park the shared folder's device")?;
+        .context(|| "park the devices")?
+        .unwrap_or_default();
     Ok(Prepared {
         channel: command_line::channel(&command_line)?,
         parked,
