@@ -1,9 +1,10 @@
 /** What the benchmarks run: husk from a checkout with a root folder of its own, runc beside it, and bundles of Debian's busybox. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { duration, type ProgramOptions, type Timing, time } from "./program.ts";
 
 /** The guest's kernel. */
@@ -14,9 +15,14 @@ export interface Way {
   readonly flavour?: Flavour;
   /** Whether it is cloned from a template; they are kept in the benchmarks' own folder. */
   readonly templates?: boolean;
+  /** Whether the template has a zygote, of which it is a copy: see `BenchHost.warm`. */
+  readonly warm?: boolean;
   /** The folder of a pool to take it from. */
   readonly pool?: string;
 }
+
+/** A zygote gives way to everybody else while it is made. */
+const zygoteMs = 300_000;
 
 interface Spec {
   process: { terminal: boolean; args: string[] };
@@ -38,12 +44,15 @@ export class BenchHost implements AsyncDisposable {
   /** husk's own root folder. */
   readonly root = join(this.folder, "husk");
   readonly #rootfs = join(this.folder, "rootfs");
+  /** Whether this husk knows zygotes. */
+  readonly #knowsZygotes: boolean;
   readonly #detached: (() => Promise<unknown>)[] = [];
   #count = 0;
 
   /** `checkout`: the folder of the husk that is measured. */
   constructor(checkout = resolve(import.meta.dirname, "..")) {
     this.checkout = checkout;
+    this.#knowsZygotes = /^warm_s = /m.test(execFileSync(join(checkout, "bin/husk"), ["config"], { encoding: "utf8" }));
     for (const name of ["bin", "dev", "etc", "proc", "sys", "tmp"]) mkdirSync(join(this.#rootfs, name), { recursive: true });
     cpSync("/bin/busybox", join(this.#rootfs, "bin/busybox"), { dereference: true });
     for (const applet of ["sh", "echo", "true", "sleep", "cat", "dd", "nc", "ip", "seq", "rm", "mkdir", "sync"]) {
@@ -134,9 +143,30 @@ export class BenchHost implements AsyncDisposable {
     return duration(process.execPath, ["-e", "0"], { env: withoutCertificates() });
   }
 
-  #environment({ flavour = "own", templates = false, pool = "" }: Way): NodeJS.ProcessEnv {
-    const config = join(this.folder, `${flavour}${templates ? "-templates" : ""}.toml`);
-    const template = `enabled = ${templates}\nfolder = "${join(this.folder, "templates")}"`;
+  /**
+   * Has the template of what a bundle needs be made, and its zygote, which is there from then on. Answers the way for sandboxes that are its copies; of a husk that
+   * knows no zygotes, for those that are cloned.
+   */
+  async warm(way: Way, bundle: string): Promise<Way> {
+    await this.run(way, bundle); // the first makes the template
+    if (!this.#knowsZygotes) return way;
+    const warm = { ...way, warm: true };
+    const zygotes = (): number => globSync(join(this.#templates, "*/zygote/zygote.json")).length;
+    const before = zygotes();
+    await this.run(warm, bundle);
+    const deadline = AbortSignal.timeout(zygoteMs);
+    while (zygotes() === before) await delay(100, undefined, { signal: deadline });
+    return warm;
+  }
+
+  get #templates(): string {
+    return join(this.folder, "templates");
+  }
+
+  #environment({ flavour = "own", templates = false, warm, pool = "" }: Way): NodeJS.ProcessEnv {
+    const config = join(this.folder, `${flavour}${templates ? "-templates" : ""}${warm === true ? "-warm" : ""}.toml`);
+    const zygotes = this.#knowsZygotes ? `\nwarm_s = ${warm === true ? 3600 : 0}` : "";
+    const template = `enabled = ${templates}\nfolder = "${this.#templates}"${zygotes}`;
     // What is slow is to be measured as slow: of fifty that start at once on few processors, none answers as soon as it must alone.
     const deadlines = "boot_s = 900\ncall_s = 300";
     writeFileSync(config, `[vm]\nkernel = "${flavour}"\n[template]\n${template}\n[deadlines]\n${deadlines}\n`);
@@ -145,6 +175,7 @@ export class BenchHost implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const remove of this.#detached.toReversed()) await remove();
+    await this.husk({ templates: true }, ["template", "rm", "--all"]); // and with them their zygotes
     rmSync(this.folder, { recursive: true, force: true });
   }
 }

@@ -3,7 +3,7 @@ import type { BenchHost, Way } from "../bench-host.ts";
 import { Engines } from "../engine.ts";
 import type { Part } from "../figure.ts";
 
-const way: Way = { templates: true };
+const cloned: Way = { templates: true };
 
 export async function engines(host: BenchHost): Promise<Part> {
   const opened = await Engines.open(host);
@@ -15,6 +15,7 @@ export async function engines(host: BenchHost): Promise<Part> {
     throw error;
   }
   const bundle = await host.bundle(["/bin/true"]);
+  const way = await host.warm(cloned, bundle);
   const milliseconds = { unit: "ms", better: "less" } as const;
   return {
     figures: [
