@@ -37,8 +37,8 @@ export function keeperLog({ folder }: Pick<Template, "folder">): string {
   return join(folder, "zygote.log");
 }
 
-/** Many sandboxes may find at once that there is none: so long, in milliseconds, the first one's start stands for all. */
-const startHoldsMs = 60_000;
+/** Many sandboxes may find at once that there is none, and a host may be unable to have one: so long, in milliseconds, the last start stands for all. */
+const startHoldsMs = 10 * 60_000;
 
 /** Starts a keeper where the spec wants one and nobody has done so. Whatever keeps it from starting leaves sandboxes as they are, so it is told in the log alone. */
 export function startZygote(spec: SandboxSpec): void {
@@ -49,7 +49,7 @@ export function startZygote(spec: SandboxSpec): void {
     log = claimStart(keeperLog(template));
     if (log === undefined) return;
     const order: ZygoteOrder = { template: { key: template.key, folder: template.folder }, idleMs, machine: machineOf(spec) };
-    const words = [...process.execArgv, join(installationFolder(), "dist/supervisor.js"), zygoteKeeper, JSON.stringify(order)];
+    const words = ["--no-warnings", ...process.execArgv, join(installationFolder(), "dist/supervisor.js"), zygoteKeeper, JSON.stringify(order)];
     const child = spawn(process.execPath, words, { stdio: ["ignore", "ignore", log], detached: true, cwd: "/" });
     child.on("error", () => {}); // the next sandbox tries again
     child.unref();

@@ -17,14 +17,34 @@ pub fn join<P: AsRef<Path>>(folders: &[P]) -> Result<()> {
     Ok(())
 }
 
-/// Moves another process into each cgroup.
-pub fn put<P: AsRef<Path>>(pid: i32, folders: &[P]) -> Result<()> {
-    for folder in folders {
-        let file = folder.as_ref().join("cgroup.procs");
+/// Moves a process into the cgroups of another one, in each hierarchy that is mounted and in which they differ.
+pub fn follow(pid: i32, leader: i32) -> Result<()> {
+    let read =
+        |pid: i32| fs::read_to_string(format!("/proc/{pid}/cgroup")).with_context(|| format!("cannot read the cgroups of process {pid}"));
+    let (own, wanted) = (read(pid)?, read(leader)?);
+    let mounts = mount_table::read()?;
+    for line in wanted.lines().filter(|line| !own.lines().any(|own| own == *line)) {
+        let Some(folder) = folder_of(line, &mounts) else { continue };
+        let file = folder.join("cgroup.procs");
         fs::write(&file, pid.to_string())
             .with_context(|| format!("cannot put process {pid} into the cgroup through {}", file.display()))?;
     }
     Ok(())
+}
+
+/// The folder that a line of /proc/PID/cgroup means (cgroups(7)); nothing where it cannot be seen.
+fn folder_of(line: &str, mounts: &[mount_table::Mount]) -> Option<PathBuf> {
+    let mut parts = line.splitn(3, ':').skip(1);
+    let (controllers, path) = (parts.next()?, parts.next()?);
+    let controller = controllers.split(',').next().unwrap_or_default();
+    let is_its = |mount: &&mount_table::Mount| match mount.filesystem.as_str() {
+        "cgroup2" => controllers.is_empty(),
+        "cgroup" => !controllers.is_empty() && mount.options.split(',').any(|option| option == controller),
+        _ => false,
+    };
+    let mount = mounts.iter().filter(|mount| mount.whole).find(is_its)?;
+    let below = Path::new(path.strip_prefix('/')?);
+    below.components().all(|part| matches!(part, Component::Normal(_))).then(|| mount.point.join(below))
 }
 
 /// The folders of a cgroup that is there already, `path` being seen from each hierarchy's root; none for "". Fails where no hierarchy has it.
@@ -41,4 +61,36 @@ pub fn find(path: &str) -> Result<Vec<PathBuf>> {
     let folders = folders.collect::<Vec<_>>();
     ensure!(!folders.is_empty(), "there is no cgroup {path}: make it before the container");
     Ok(folders)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount_table::Mount;
+
+    #[test]
+    fn a_line_of_a_process_is_a_folder_of_its_hierarchy() {
+        let mount = |point: &str, filesystem: &str, options: &str| Mount {
+            point: point.into(),
+            whole: true,
+            filesystem: filesystem.into(),
+            options: options.into(),
+        };
+        let mounts = [
+            mount("/c/cpu", "cgroup", "rw,cpu,cpuacct"),
+            mount("/c/systemd", "cgroup", "rw,xattr,name=systemd"),
+            mount("/c/unified", "cgroup2", "rw"),
+            mount("/tmp", "tmpfs", "rw"),
+        ];
+        for (line, expected) in [
+            ("2:cpu,cpuacct:/a/b", Some("/c/cpu/a/b")),
+            ("1:name=systemd:/a:b", Some("/c/systemd/a:b")),
+            ("0::/", Some("/c/unified/")),
+            ("3:memory:/a", None),
+            ("0::/../outside", None),
+            ("nonsense", None),
+        ] {
+            assert_eq!(folder_of(line, &mounts).as_deref(), expected.map(Path::new), "{line}");
+        }
+    }
 }

@@ -13,6 +13,8 @@ pub struct Mount {
     pub whole: bool,
     /// The file system's kind.
     pub filesystem: String,
+    /// The file system's own options, such as a cgroup hierarchy's controllers.
+    pub options: String,
 }
 
 /// The mounts of the calling process's namespace, in the order in which they were made. proc_pid_mountinfo(5) has the form.
@@ -27,7 +29,10 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let point = unescape(fields.next()?);
     // Any number of optional fields ends with a dash.
     fields.find(|field| *field == b"-")?;
-    Some(Mount { point, whole, filesystem: String::from_utf8_lossy(fields.next()?).into_owned() })
+    let mut text = || fields.next().map(|field| String::from_utf8_lossy(field).into_owned());
+    let filesystem = text()?;
+    let options = text().and_then(|_source| text()).unwrap_or_default();
+    Some(Mount { point, whole, filesystem, options })
 }
 
 /// A path as the kernel prints it: blanks, line ends and backslashes as a backslash and three octal digits.
@@ -69,6 +74,7 @@ mod tests {
         let line = b"36 35 0:29 / /sys/fs/cgroup/cpu\\040x rw,nosuid shared:1 master:2 - cgroup cgroup rw,cpu";
         let mount = parse(line).expect("a mount");
         assert_eq!((mount.point, mount.whole, mount.filesystem.as_str()), ("/sys/fs/cgroup/cpu x".into(), true, "cgroup"));
+        assert_eq!(mount.options, "rw,cpu");
         assert!(parse(b"36 35 0:29 /part /x rw - tmpfs tmpfs rw").is_some_and(|mount| !mount.whole));
         assert!(parse(b"").is_none());
     }

@@ -23,7 +23,7 @@ mod tree;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -98,11 +98,10 @@ pub fn main() -> Result<ExitCode> {
     };
     let remains = plan.remains.clone();
     let copies = plan.processes.iter().filter(|process| process.copy.is_some()).map(|process| process.name.clone()).collect();
-    let cgroups = plan.cgroups.clone();
     match launch(plan, inherited) {
         Ok(Launched { init, link, held }) => {
             let signals = signals::open(&SigSet::from_iter([SUPERVISOR_DIED]))?;
-            let outcome = Outer { supervisor, control, signals, init, link, remains, copies, cgroups }.serve();
+            let outcome = Outer { supervisor, control, signals, init, link, remains, copies }.serve();
             drop(held);
             outcome
         }
@@ -171,9 +170,8 @@ struct Outer {
     init: Pid,
     link: Link,
     remains: Vec<String>,
-    /// The processes that are copied: they come from another cgroup than init's.
+    /// The processes that are copied: they come from other cgroups than init's.
     copies: BTreeSet<String>,
-    cgroups: Vec<PathBuf>,
 }
 
 impl Outer {
@@ -216,7 +214,7 @@ impl Outer {
 
     /// Gives a copy what its zygote has not from the supervisor, and init has.
     fn adopt(&self, pid: i32) -> Result<()> {
-        cgroup::put(pid, &self.cgroups)?;
+        cgroup::follow(pid, self.init.as_raw())?;
         let what = || format!("cannot set the OOM score of process {pid}");
         let score = fs::read("/proc/self/oom_score_adj").with_context(what)?;
         fs::write(format!("/proc/{pid}/oom_score_adj"), score).with_context(what)
