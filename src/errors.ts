@@ -50,6 +50,8 @@ export const meaningOf = {
   "program-not-found": { exit: 127, grpc: GrpcCode.unknown },
   /** A hook failed: as with runc, an ordinary failure. */
   hook: { exit: 1, grpc: GrpcCode.unknown },
+  /** The guest's kernel does not take a mount that the bundle asks for: as with runc, an ordinary failure. */
+  setup: { exit: 1, grpc: GrpcCode.unknown },
   /** The host lacks something: QEMU, a device, memory, disk space. */
   host: { exit: 125, grpc: GrpcCode.unknown },
   /** QEMU failed, or said no over QMP. */
@@ -86,13 +88,8 @@ export function exitStatus(error: unknown): number {
   return error instanceof HuskError ? meaningOf[error.code].exit : 125;
 }
 
-/**
- * The exit status of an exec that failed: what became of the program, as a shell has it, or 255, as with runc, since a program's own status is seldom that.
- */
-export function execExitStatus(error: unknown): number {
-  const status = exitStatus(error);
-  return status === meaningOf["program-not-executable"].exit || status === meaningOf["program-not-found"].exit ? status : 255;
-}
+/** The exit status of an exec that failed, whatever the reason: runc's, since a program's own status is seldom that. */
+export const execFailed = 255;
 
 /** The gRPC code that stands for an error; unknown for what was not raised on purpose. */
 export function grpcCode(error: unknown): number {

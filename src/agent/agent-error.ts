@@ -14,7 +14,8 @@ const codeOfClass: Readonly<Record<string, ErrorCode>> = {
   "already-exists": "already-exists",
   "wrong-state": "wrong-state",
   "spec-unsupported": "unsupported",
-  "mount-failed": "guest",
+  "mount-failed": "setup",
+  "hook-failed": "hook",
 };
 
 /** A guest's message is shown to users: one line, bounded, without control characters. */

@@ -121,6 +121,7 @@ describe("a program that runs", () => {
         {
           process: `{"user":{"uid":0,"gid":0,"additionalGids":[]},"args":["ls","-l"],"cwd":"/","terminal":false,"env":[]}`,
           terminal: false,
+          plainNewlines: false,
           consoleSocket: null,
           size: { rows: 24, columns: 80 },
           ignorePaused: false,
@@ -157,7 +158,7 @@ describe("a program that does not run", () => {
     });
     const pidFile = join(work, "pid");
     expect((await exec(["--pid-file", pidFile, "box", "lz"])).front.map(({ op }) => op)).toEqual(["attach"]);
-    expect((await exec(["-d", "--pid-file", pidFile, "box", "lz"])).front.slice(1)).toEqual([{ op: "exit", status: 127 }]);
+    expect((await exec(["-d", "--pid-file", pidFile, "box", "lz"])).front.slice(1)).toEqual([{ op: "exit", status: 255 }]);
     expect(existsSync(pidFile)).toBe(false);
     expect(logged()).toEqual([message, message]);
   });

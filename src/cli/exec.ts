@@ -3,7 +3,7 @@
  * runs: the rest is between the stand-in and the supervisor. The supervisor itself does it where front could dial it; otherwise a session's child.
  */
 import type { Socket } from "node:net";
-import { execExitStatus, explain, HuskError } from "../errors.ts";
+import { execFailed, explain, HuskError } from "../errors.ts";
 import { nonEmptyString, object, read, ShapeError } from "../narrow.ts";
 import { stringifyJson } from "../oci/json.ts";
 import { demand } from "../oci/state.ts";
@@ -14,7 +14,7 @@ import { readRecord } from "../sandbox/record.ts";
 import { runFolder } from "../sandbox/run-folder.ts";
 import { type Beginning, parseCommandLine } from "./command-line.ts";
 import { execProcess } from "./exec-process.ts";
-import { type Log, openLog } from "./log.ts";
+import { type Log, openSessionLog } from "./log.ts";
 import { PidFile } from "./pid-file.ts";
 import { reporting, servedCall } from "./served-call.ts";
 import { Session } from "./session.ts";
@@ -39,7 +39,7 @@ interface Made {
 /** Serves the session on descriptor 3. Throws where there is none; every other error is front's to print. */
 export async function execSession(beginning: Beginning): Promise<void> {
   const session = await Session.open();
-  await reporting(session, openLog(beginning.globals, false), async (log) => {
+  await reporting(session, openSessionLog(beginning.globals, session), async (log) => {
     const call = sessionCall(parseCommandLine(beginning));
     if (call.verb === "exec") return exec(call, session, log, () => distant(call, session));
     if (call.verb !== "print") throw new HuskError("internal", `"${call.verb}" is not for this program`);
@@ -56,7 +56,7 @@ export async function serveExec(request: Params, front: Socket, container: Conta
     session.decline();
     return session.close();
   }
-  await reporting(session, openLog(call.globals, false), (log) => exec(call, session, log, async () => near(container, session)));
+  await reporting(session, openSessionLog(call.globals, session), (log) => exec(call, session, log, async () => near(container, session)));
 }
 
 /** What the words of a request ask for, where that is a process. Of anything else, mistakes included, Node tells better. */
@@ -102,7 +102,7 @@ async function exec(options: ExecOptions, session: Session, log: Log, connect: (
     await makeProcess(options, session, log, connect);
   } catch (error) {
     log.error(explain(error));
-    session.fail(explain(error), execExitStatus(error));
+    session.fail(explain(error), execFailed);
   }
 }
 
@@ -116,10 +116,12 @@ async function makeProcess(given: ExecOptions, session: Session, log: Log, conne
   for (const note of notes) log.info(note);
   using pidFile = options.pidFile === undefined ? undefined : new PidFile(options.pidFile);
   using maker = await connect();
+  log.debug(`exec ${JSON.stringify(process.args)} in container "${id}", which is ${record.status}`);
   const { consoleSize } = process;
   const { token, started } = await maker.make({
     processJson: stringifyJson(process),
     terminal,
+    plainNewlines: session.terminal.plainNewlines && options.consoleSocket === undefined,
     consoleSocket: options.consoleSocket ?? null,
     size: consoleSize === undefined ? session.hello.size : { rows: consoleSize.height, columns: consoleSize.width },
     ignorePaused: options.ignorePaused,
@@ -128,12 +130,13 @@ async function makeProcess(given: ExecOptions, session: Session, log: Log, conne
   session.attach({ socket: runFolder(globals.root, id).socket, token, detach });
   try {
     const pid = await started();
+    log.debug(`the process runs; ${pid} stands for it`);
     pidFile?.write(pid);
     if (detach) session.exit(0);
   } catch (error) {
     // From here on there is a stand-in, and the supervisor has told it; front's own words would be the same ones again.
     log.error(explain(error));
-    if (detach) session.exit(execExitStatus(error));
+    if (detach) session.exit(execFailed);
   }
 }
 

@@ -20,7 +20,7 @@ import { deleteContainer, vanishes } from "../sandbox/removal.ts";
 import { runFolder, shortPath } from "../sandbox/run-folder.ts";
 import { Trace } from "../sandbox/trace.ts";
 import { removalOptions } from "./delete.ts";
-import { type Log, openLog } from "./log.ts";
+import { type Log, openSessionLog } from "./log.ts";
 import { reporting, servedCall } from "./served-call.ts";
 import { Session } from "./session.ts";
 import type { Supervision } from "./supervisor.ts";
@@ -50,8 +50,9 @@ export async function serveJoin(request: Params, front: Socket, supervise: (supe
   const session = Session.over(front, request["hello"]);
   const call = servedCall(request);
   if (call.verb !== "run" && call.verb !== "create") throw new HuskError("internal", `"${call.verb}" makes no container`);
-  await reporting(session, openLog(call.globals, false), async (log) => {
+  await reporting(session, openSessionLog(call.globals, session), async (log) => {
     const trace = new Trace(Date.now());
+    trace.follow(log.debug);
     await supervise({ call, session, log, trace, teller: tellerOf(call.id, trace, log), bundle: await loadBundle(call.bundle) });
   });
 }

@@ -6,8 +6,11 @@ import { closeSync, openSync, writeSync } from "node:fs";
 import { HuskError } from "../errors.ts";
 import type { Globals } from "./globals.ts";
 import { complain } from "./output.ts";
+import type { Session } from "./session.ts";
 
 export type Level = "debug" | "info" | "warning" | "error";
+
+type LogGlobals = Pick<Globals, "log" | "logFormat" | "debug">;
 
 export interface Log {
   readonly debug: (message: string) => void;
@@ -38,9 +41,9 @@ const realSinks: LogSinks = {
 
 /**
  * Begins a log, whose file is there from then on: one that cannot be written is told of before anything is done, as runc does. Throws `host`.
- * `toStderr`: false for a session's child, whose standard error is nobody's: front prints its last words.
+ * `toStderr`: false for a session's child, whose standard error is nobody's.
  */
-export function openLog(globals: Pick<Globals, "log" | "logFormat" | "debug">, toStderr = true, sinks: LogSinks = realSinks): Log {
+export function openLog(globals: LogGlobals, toStderr = true, sinks: LogSinks = realSinks): Log {
   const append = (text: string): void => {
     if (globals.log === undefined) return;
     try {
@@ -62,6 +65,22 @@ export function openLog(globals: Pick<Globals, "log" | "logFormat" | "debug">, t
     info: (message) => write("info", message),
     warning: (message) => write("warning", message),
     error: (message) => write("error", message),
+  };
+}
+
+/**
+ * The log of a session. What ends it front prints as its last words; with --debug, all else is printed as well, unless there is a file for it, as runc has it.
+ * Throws `host`.
+ */
+export function openSessionLog(globals: LogGlobals, session: Pick<Session, "print">): Log {
+  const file = openLog(globals, false);
+  if (!globals.debug || globals.log !== undefined) return file;
+  const say = (level: Level, message: string): void => session.print(`husk: ${level}: ${message}\n`, "stderr");
+  return {
+    debug: (message) => say("debug", message),
+    info: (message) => say("info", message),
+    warning: (message) => say("warning", message),
+    error: () => {},
   };
 }
 

@@ -171,7 +171,7 @@ describe("through the supervisor", () => {
     };
     let answer: object = { processes: [{ ...found, processId: "", containerPid: 1 }] };
     await claim({}, () => answer);
-    expect((await husk("ps", "box")).stdout).toMatch(/^UID +PID +PPID +C +STIME +TTY +TIME +CMD\n0 +9 +1 +0 +\w+ +\? +00:01:01 +sh\n$/);
+    expect((await husk("ps", "box")).stdout).toMatch(/^UID +PID +PPID +C +STIME +TTY +TIME +CMD\nroot +9 +1 +0 +\w+ +\? +00:01:01 +sh\n$/);
     expect(JSON.parse((await husk("ps", "-f", "details", "box")).stdout)).toMatchObject([{ pid: 9, containerPid: 1 }]);
     answer = { processes: [{ pid: "9" }] };
     expect(await husk("ps", "box")).toEqual({
@@ -197,11 +197,16 @@ describe("errors", () => {
   it.each([
     ["kill", "container not running: box"],
     ["start", "cannot start a container that has stopped: box"],
-    ["ps", "container not running: box: stopped"],
     ["pause", "container not running: box: stopped"],
   ])("%s of a container that has stopped", async (verb, message) => {
     await claim({ status: "stopped", supervisor: null });
     expect(await husk(verb, "box")).toEqual({ status: 1, stdout: "", stderr: `husk: ${message}\n` });
+  });
+
+  it("ps of a container that has stopped has nothing to show, which is no error", async () => {
+    await claim({ status: "stopped", supervisor: null });
+    expect(await husk("ps", "box")).toEqual({ status: 0, stdout: "UID  PID  PPID  C  STIME  TTY  TIME  CMD\n", stderr: "" });
+    expect(await husk("ps", "-f", "json", "box")).toEqual({ status: 0, stdout: "[]\n", stderr: "" });
   });
 
   it("kill --all of a container that has stopped has nothing to do, which is no error", async () => {

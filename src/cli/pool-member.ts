@@ -17,7 +17,7 @@ import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { SandboxSpec } from "../sandbox/sandbox-plan.ts";
 import { Trace } from "../sandbox/trace.ts";
 import { parseBeginning, parseCommandLine } from "./command-line.ts";
-import { openLog } from "./log.ts";
+import { openSessionLog } from "./log.ts";
 import { complain } from "./output.ts";
 import { Session } from "./session.ts";
 import { sessionCall } from "./session-options.ts";
@@ -81,7 +81,7 @@ async function rehearseReading(member: Member, { folder }: MemberOrder, work: Wo
   if (call.verb !== "run") throw new HuskError("internal", "the rehearsal is no run");
   await work
     .plan(call, await loadBundle(call.bundle), {
-      size: null,
+      terminal: { size: null, plainNewlines: false },
       trace: new Trace(),
       planMachine: (spec, config) => member.planMachine(spec, config),
     })
@@ -127,7 +127,7 @@ async function judge(member: Member, front: Socket, line: string, work: Work): P
     if (call.verb !== "run" && call.verb !== "create") throw new HuskError("internal", `"${call.verb}" is not for the pool`);
     const bundle = await loadBundle(call.bundle);
     const planned = await work.plan(call, bundle, {
-      size: session.hello.size,
+      terminal: session.terminal,
       trace,
       planMachine: (spec, config) => member.planMachine(spec, config),
     });
@@ -136,7 +136,8 @@ async function judge(member: Member, front: Socket, line: string, work: Work): P
     if (disks.length > 0) throw new HuskError("unsupported", "the sandbox has no disks");
     if (session.signal.aborted) throw session.signal.reason as Error;
     session.take();
-    const log = openLog(call.globals, false);
+    const log = openSessionLog(call.globals, session);
+    trace.follow(log.debug);
     return { supervision: { call, session, log, trace, teller: tellerOf(call.id, trace, log), bundle }, planned };
   } catch (error) {
     session?.decline(error instanceof OtherMachine ? error.key : undefined);

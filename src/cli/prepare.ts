@@ -10,12 +10,12 @@ import { identify } from "../host/process-identity.ts";
 import type { Bundle } from "../oci/bundle.ts";
 import { refuseBeyondMachine } from "../sandbox/guest-room.ts";
 import { namespacesOf } from "../sandbox/neighbour.ts";
-import { type ContainerPlan, planContainer } from "../sandbox/plan-container.ts";
+import { type ContainerPlan, type ContainerPlanOptions, planContainer } from "../sandbox/plan-container.ts";
 import { guestHostname, planVm, type VmPlan } from "../sandbox/plan-vm.ts";
-import type { WindowSize } from "../sandbox/stand-in.ts";
 import type { Supervisor } from "../sandbox/supervisor.ts";
 import type { ContainerInput, SupervisorInput } from "../sandbox/supervisor-input.ts";
 import type { AcceleratorChoice } from "../vmm/accelerator.ts";
+import type { CallerTerminal } from "./session.ts";
 
 /** What the command line asks for, apart from the configuration. */
 export interface PrepareOptions {
@@ -28,8 +28,7 @@ export interface PrepareOptions {
   readonly foreground: boolean;
   /** Whether a container in the foreground stays in the records after its end. */
   readonly keep: boolean;
-  /** The caller's terminal, where there is one. */
-  readonly size: WindowSize | null;
+  readonly terminal: CallerTerminal;
   /** The folder of the checkpoint that the container goes on from; null: it begins. */
   readonly imagePath: string | null;
 }
@@ -57,11 +56,7 @@ export async function prepare(
   const image = options.imagePath === null ? null : (await import("../checkpoint/image.ts")).openImage(options.imagePath);
   // In the guest it keeps the name that it has.
   const guestId = image?.manifest.container.guestId ?? options.id;
-  const plan = await planContainer(
-    bundle,
-    { id: options.id, guestId, size: options.size, systemdCgroup: options.systemdCgroup, memory: new Map() },
-    config.allow,
-  );
+  const plan = await planContainer(bundle, { ...containerOptions(options), guestId, memory: new Map() }, config.allow);
   const container = containerInput(bundle, plan, options, config);
   mark("bundle read and checked");
   const { vm, accelerator, cgroupLimits, sizing, madeTemplate, notes } =
@@ -104,9 +99,7 @@ export async function prepareJoining(
   const plan = await planContainer(
     bundle,
     {
-      id: options.id,
-      size: options.size,
-      systemdCgroup: options.systemdCgroup,
+      ...containerOptions(options),
       memory,
       guestNamespace: namespacesOf(options.root, supervisor),
     },
@@ -114,6 +107,11 @@ export async function prepareJoining(
   );
   refuseBeyondMachine(bundle.spec);
   return { input: containerInput(bundle, plan, options, config), notes: plan.notes };
+}
+
+function containerOptions({ id, systemdCgroup, terminal, consoleSocket }: PrepareOptions): ContainerPlanOptions {
+  // What an engine's terminal does with line feeds is the engine's business.
+  return { id, systemdCgroup, size: terminal.size, plainNewlines: terminal.plainNewlines && consoleSocket === null };
 }
 
 function containerInput(bundle: Bundle, plan: ContainerPlan, options: PrepareOptions, config: Config): ContainerInput {

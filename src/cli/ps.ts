@@ -1,7 +1,9 @@
 /** `husk ps`: the guest's processes, as the agent sees them. What it says of them is a guest's word: checked, and bounded on the terminal. */
+import { readFileSync } from "node:fs";
 import { HuskError } from "../errors.ts";
 import { printable } from "../host/printable.ts";
 import { integer, list, nonEmptyString, object, type Reader, read, ShapeError, string } from "../narrow.ts";
+import { readRecord } from "../sandbox/record.ts";
 import { allowed, callSupervisor } from "./call-supervisor.ts";
 import type { Invocation } from "./command-line.ts";
 import { print, table } from "./output.ts";
@@ -39,22 +41,29 @@ const processes: Reader<readonly GuestProcessInfo[]> = list(
 
 export async function ps({ globals, flags, operands: [id = ""] }: Invocation<"ps">): Promise<void> {
   const format = flags.format ?? "table";
-  if (format === "json") {
-    print(`${JSON.stringify([allowed(globals.root, id, "ps").pid])}\n`);
-    return;
-  }
-  if (format !== "table" && format !== "details") {
+  if (format !== "table" && format !== "details" && format !== "json") {
     throw new HuskError("invalid-argument", `--format: expected table, json or details, got ${JSON.stringify(format)}`);
   }
-  const answer = await callSupervisor(globals.root, id, "ps", "ps");
-  const found = readProcesses(answer["processes"]);
-  print(format === "details" ? `${JSON.stringify(found, undefined, 2)}\n` : processTable(found, Date.now()));
+  // As with runc, a container that has ended has no processes, and that is no failure.
+  const isStopped = readRecord(globals.root, id).status === "stopped";
+  if (format === "json") {
+    print(`${JSON.stringify(isStopped ? [] : [allowed(globals.root, id, "ps").pid])}\n`);
+    return;
+  }
+  const found = isStopped ? [] : readProcesses((await callSupervisor(globals.root, id, "ps", "ps"))["processes"]);
+  print(format === "details" ? `${JSON.stringify(found, undefined, 2)}\n` : processTable(found, Date.now(), hostUsers()));
 }
 
-/** The table of `ps -ef`. `nowMs`: when it is now, in milliseconds since 1970. */
-export function processTable(found: readonly GuestProcessInfo[], nowMs: number): string {
+/** The names of the host's users, by their numbers: what ps(1) here calls the users of a container. */
+function hostUsers(): ReadonlyMap<number, string> {
+  const entries = readFileSync("/etc/passwd", "utf8").split("\n").toReversed(); // of two names, the first
+  return new Map(entries.map((line) => line.split(":")).map(([name = "", , uid]) => [Number(uid), name]));
+}
+
+/** The table of `ps -ef`. `nowMs`: when it is now, in milliseconds since 1970. `users`: names by number. */
+export function processTable(found: readonly GuestProcessInfo[], nowMs: number, users: ReadonlyMap<number, string>): string {
   const rows = found.map((process) => [
-    String(process.uid),
+    users.get(process.uid) ?? String(process.uid),
     String(process.pid),
     String(process.parentPid),
     String(Math.min(99, Math.floor((100 * process.cpuMs) / Math.max(1, nowMs - process.startUnixMs)))),

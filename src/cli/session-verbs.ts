@@ -133,8 +133,8 @@ export const execVerb = verb({
     "preserve-fds": { kind: "number", value: "N", help: "only 0: descriptors cannot be passed into a virtual machine" },
   },
   description: `What no flag says is taken from the process in the container's config.json. The exit status is
-the program's own, or 128+N where signal N ended it; 255 where husk failed, 126 where the program
-cannot be executed, 127 where it does not exist.`,
+the program's own, or 128+N where signal N ended it; 255 where there is no program to run, or husk
+failed.`,
   examples: [
     ["A shell in a running container", "husk exec -t box sh"],
     ["As another user, somewhere else", "husk exec -u 1000:1000 --cwd /tmp -e LANG=C box id"],

@@ -59,3 +59,21 @@ test("one that goes without a word is told from one that says nothing", async ()
   });
   expect(silent.destroyed).toBe(true);
 });
+
+test("what is to be printed after front has become the stand-in waits for the way to it", async () => {
+  const { session: call, front } = await session();
+  const heard: string[] = [];
+  front.on("data", (data: Buffer) => heard.push(data.toString()));
+  call.print("before\n", "stderr");
+  call.attach({ socket: "/s", token: "t", detach: false });
+  call.print("between\n", "stderr");
+  const said: string[] = [];
+  call.printBy((text) => said.push(text));
+  call.print("after\n", "stderr");
+  await call.close();
+  await new Promise((resolve) => front.once("end", resolve).resume());
+  expect(said).toEqual(["between\n", "after\n"]);
+  expect(heard.join("")).toBe(
+    '{"op":"print","text":"before\\n","stream":"stderr"}\n{"op":"attach","socket":"/s","token":"t","detach":false}\n',
+  );
+});

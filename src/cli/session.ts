@@ -27,6 +27,14 @@ export interface TerminalSize {
   readonly columns: number;
 }
 
+/** What a terminal in the guest is to be like where the caller's stands behind it. */
+export interface CallerTerminal {
+  /** Of the caller's terminal, where there is one. */
+  readonly size: TerminalSize | null;
+  /** The output goes to a file or a pipe, and is to have the program's line feeds as they are, as with runc. */
+  readonly plainNewlines: boolean;
+}
+
 /** Who front is, and what its standard streams are. */
 export interface Hello {
   /** front's own PID: that of the stand-in, where front becomes it. */
@@ -58,6 +66,10 @@ export class Session {
   /** Aborted when front is gone: whoever waits for us was killed, or gave up. */
   readonly signal: AbortSignal;
   readonly #front: Socket;
+  /** Front has become the stand-in, and reads nothing more. */
+  #isFrontGone = false;
+  #printBy: ((text: string) => void) | undefined;
+  #unprinted = "";
 
   /** Waits for front's hello. Throws `internal` where descriptor 3 leads to nobody who says it: husk was not started through front. */
   static async open(descriptor = frontDescriptor): Promise<Session> {
@@ -110,14 +122,28 @@ export class Session {
     front.unref(); // what serves a session ends when its work does, not when front does
   }
 
+  get terminal(): CallerTerminal {
+    return { size: this.hello.size, plainNewlines: !this.hello.terminal.stdout };
+  }
+
   /** Has a stand-in dial the supervisor's socket. */
   attach(attachment: Attachment): void {
     this.#send({ op: "attach", ...attachment });
+    this.#isFrontGone = !attachment.detach;
   }
 
-  /** Prints text on the caller's standard output, or standard error. */
+  /** Prints text on the caller's standard output, or standard error: in the stand-in's place, by way of `printBy`, which knows standard error alone. */
   print(text: string, stream: "stdout" | "stderr" = "stdout"): void {
-    this.#send({ op: "print", text, stream });
+    if (!this.#isFrontGone) this.#send({ op: "print", text, stream });
+    else if (this.#printBy !== undefined) this.#printBy(text);
+    else this.#unprinted += text;
+  }
+
+  /** How the stand-in that front has become is told what to print. */
+  printBy(say: (text: string) => void): void {
+    this.#printBy = say;
+    if (this.#unprinted !== "") say(this.#unprinted);
+    this.#unprinted = "";
   }
 
   /** Prints "husk: MESSAGE" on the caller's standard error, and lets the call end with `status`. */

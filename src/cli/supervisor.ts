@@ -17,10 +17,10 @@ import { zygoteKeeper } from "../sandbox/start-zygote.ts";
 import { type Starter, Supervisor } from "../sandbox/supervisor.ts";
 import type { Teller } from "../sandbox/telling.ts";
 import { Trace } from "../sandbox/trace.ts";
-import { type Log, openLog } from "./log.ts";
+import { type Log, openSessionLog } from "./log.ts";
 import { PidFile } from "./pid-file.ts";
 import { type PlanMachine, type Prepared, type PrepareOptions, prepare, prepareJoining } from "./prepare.ts";
-import { Session, type TerminalSize } from "./session.ts";
+import { type CallerTerminal, Session } from "./session.ts";
 import { parseSession, type SessionCall } from "./session-options.ts";
 import { openSupervisorLog } from "./supervisor-log.ts";
 import { tellerOf } from "./teller.ts";
@@ -45,7 +45,8 @@ async function main(): Promise<void> {
       return;
     }
     if (call.verb === "exec") throw new HuskError("internal", "exec is not the supervisor's");
-    log = openLog(call.globals, false);
+    log = openSessionLog(call.globals, session);
+    trace.follow(log.debug);
     teller = tellerOf(call.id, trace, log);
     operation = `husk ${call.verb}`;
     const bundle = await loadBundle(call.bundle);
@@ -84,26 +85,25 @@ export interface Planned {
 
 async function supervise(supervision: Supervision): Promise<void> {
   const { call, session, bundle } = supervision;
-  await carryOut(supervision, await plan(call, bundle, { size: session.hello.size, trace: supervision.trace }));
+  await carryOut(supervision, await plan(call, bundle, { terminal: session.terminal, trace: supervision.trace }));
 }
 
 /** What a plan is made with. */
 export interface Planning {
-  /** The caller's terminal. */
-  readonly size: TerminalSize | null;
+  readonly terminal: CallerTerminal;
   readonly trace: Trace;
   /** As `prepare` has it. */
   readonly planMachine?: PlanMachine;
 }
 
 /** Reads and checks all that the container needs. */
-export async function plan(call: Call, bundle: Bundle, { size, trace, planMachine }: Planning): Promise<Planned> {
+export async function plan(call: Call, bundle: Bundle, { terminal, trace, planMachine }: Planning): Promise<Planned> {
   const { config } = await loadConfig({
     env: process.env,
     flags: call.accel === undefined ? {} : { "vm.accel": { name: "--accel", text: call.accel } },
   });
   const mark = (phase: string): void => trace.mark(phase);
-  return { config, prepared: await prepare(bundle, prepareOptions(call, size), config, mark, planMachine) };
+  return { config, prepared: await prepare(bundle, prepareOptions(call, terminal), config, mark, planMachine) };
 }
 
 /** Has the container made, and a sandbox for it, and stays with it. `onStarted`: told once there is nothing more to be done but to wait. */
@@ -121,7 +121,7 @@ export async function carryOut(
 async function superviseBeside(neighbour: Supervisor, supervision: Supervision, config: Config): Promise<void> {
   const { call, session, log, trace, bundle } = supervision;
   if (call.accel !== undefined) log.info("--accel has no meaning for a virtual machine that runs already");
-  const { input, notes } = await prepareJoining(bundle, prepareOptions(call, session.hello.size), config, neighbour);
+  const { input, notes } = await prepareJoining(bundle, prepareOptions(call, session.terminal), config, neighbour);
   trace.mark("bundle read and checked");
   const { signal } = session;
   const gone = deferred<never>();
@@ -130,7 +130,7 @@ async function superviseBeside(neighbour: Supervisor, supervision: Supervision, 
   await seeThrough(supervision, config, notes, (starter) => neighbour.join(input, starter, trace, gone.promise));
 }
 
-function prepareOptions(call: Call, size: TerminalSize | null): PrepareOptions {
+function prepareOptions(call: Call, terminal: CallerTerminal): PrepareOptions {
   return {
     root: call.globals.root,
     id: call.id,
@@ -138,7 +138,7 @@ function prepareOptions(call: Call, size: TerminalSize | null): PrepareOptions {
     consoleSocket: call.consoleSocket ?? null,
     foreground: isForeground(call),
     keep: call.verb === "run" && call.keep,
-    size,
+    terminal,
     imagePath: call.verb === "restore" ? call.imagePath : null,
   };
 }
@@ -186,6 +186,7 @@ async function seeThrough(
       serving.catch(() => front.destroy()); // front, which has heard nothing, begins again with Node
     },
   });
+  if (foreground) session.printBy((text) => supervisor.say(text));
   supervisorLog = await openSupervisorLog(runFolder(call.globals.root, call.id).supervisorLog, config.log.level, call.id);
   for (const note of notes) supervisorLog.info(note);
   pidFile?.write(supervisor.record.pid);
@@ -199,9 +200,8 @@ async function seeThrough(
     }
   }
   teller.tell(operation, trace.startMs);
-  if (call.trace && foreground) supervisor.say(`${trace.waterfall()}\n`);
+  if (call.trace) session.print(`${trace.waterfall()}\n`, "stderr");
   if (!foreground) {
-    if (call.trace) session.print(`${trace.waterfall()}\n`, "stderr");
     session.exit(0);
     await session.close();
   }

@@ -6,7 +6,7 @@ import { describe, expect, it } from "vitest";
 import { installationFolder } from "../host/installation.ts";
 import { printable } from "../host/printable.ts";
 import { featureReport } from "../oci/features.ts";
-import { formatLine, type Level, type Log, openLog } from "./log.ts";
+import { formatLine, type Level, type Log, openLog, openSessionLog } from "./log.ts";
 import { GrowingFile } from "./logs.ts";
 import { table } from "./output.ts";
 import { PidFile } from "./pid-file.ts";
@@ -80,11 +80,11 @@ describe("tables", () => {
       terminal: "?",
       command: "[kthreadd]",
     };
-    expect(processTable([process, long], now)).toBe(
+    expect(processTable([process, long], now, new Map([[0, "root"]]))).toBe(
       [
         "UID   PID  PPID  C   STIME  TTY    TIME      CMD\n",
         "1000  101  1     25  12:28  pts/0  00:00:25  sh -c x rm\n",
-        "0     7    1     1   May04  ?      01:02:05  [kthreadd]\n",
+        "root  7    1     1   May04  ?      01:02:05  [kthreadd]\n",
       ].join(""),
     );
   });
@@ -127,6 +127,19 @@ describe("the log", () => {
   it("keeps what is informative in the file, and leaves standard error to front in a session", () => {
     expect(said(false, "info")[1]).toBe(`/l: {"level":"info","msg":"m","time":"2026-01-02T03:04:05Z"}\n`);
     expect(said(false, "error", false)).toEqual(["", `/l: {"level":"error","msg":"m","time":"2026-01-02T03:04:05Z"}\n`]);
+  });
+
+  it("of a session prints on the caller's standard error what --debug asks for, but for errors, unless there is a file", () => {
+    const printed: string[] = [];
+    const session = { print: (text: string) => void printed.push(text) };
+    const file = join(mkdtempSync(join(tmpdir(), "husk-log-")), "l");
+    const levels: readonly Level[] = ["debug", "info", "warning", "error"];
+    for (const level of levels) openSessionLog({ log: undefined, logFormat: "text", debug: true }, session)[level](level);
+    expect(printed.splice(0)).toEqual(["husk: debug: debug\n", "husk: info: info\n", "husk: warning: warning\n"]);
+    for (const level of levels) openSessionLog({ log: undefined, logFormat: "text", debug: false }, session)[level](level);
+    for (const level of levels) openSessionLog({ log: file, logFormat: "text", debug: true }, session)[level](level);
+    expect(printed).toEqual([]);
+    expect(readFileSync(file, "utf8").match(/level=\w+/g)).toEqual(levels.map((level) => `level=${level}`));
   });
 
   it("that cannot be written is an error, before anything is in it", () => {

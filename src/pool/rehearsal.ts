@@ -106,6 +106,7 @@ async function further(container: Container, processJson: string): Promise<void>
   const process = await container.addProcess("further", {
     processJson,
     terminal: false,
+    plainNewlines: false,
     size: null,
     ignorePaused: false,
     cgroup: "",

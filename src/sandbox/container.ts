@@ -1,7 +1,7 @@
 /** A container in a sandbox: its states, its processes, and what is asked of it while it lives. */
 import { randomBytes } from "node:crypto";
 import { Writable } from "node:stream";
-import { execExitStatus, explain, HuskError } from "../errors.ts";
+import { execFailed, explain, HuskError } from "../errors.ts";
 import type { ListProcessesResponse, StatsContainerResponse, Stdio, Storage } from "../gen/agent/v1/agent.ts";
 import { encodeForAgent, guestResources } from "../oci/guest-spec.ts";
 import { become, demand } from "../oci/state.ts";
@@ -22,6 +22,8 @@ export interface ContainerSpec {
   readonly rootfs: Storage;
   readonly storages: readonly Storage[];
   readonly terminal: boolean;
+  /** Whether the terminal leaves line feeds as they are. */
+  readonly plainNewlines: boolean;
   readonly consoleSize: WindowSize | null;
   /** What ps shows of its stand-in: init's words. */
   readonly title: readonly string[];
@@ -37,6 +39,7 @@ export interface ExecSpec {
   /** The spec's process object, as JSON. */
   readonly processJson: string;
   readonly terminal: boolean;
+  readonly plainNewlines: boolean;
   readonly consoleSocket: string | null;
   readonly size: WindowSize | null;
   readonly ignorePaused: boolean;
@@ -49,6 +52,8 @@ export interface ProcessSpec {
   /** The spec's process object, as JSON. */
   readonly processJson: string;
   readonly terminal: boolean;
+  /** Whether the terminal leaves line feeds as they are. */
+  readonly plainNewlines: boolean;
   readonly size: WindowSize | null;
   readonly ignorePaused: boolean;
   /** Below the container's, "/" being that itself; "": wherever its processes are. */
@@ -132,13 +137,13 @@ export class Container {
    * `program-not-found` among them.
    */
   async create(streams: ProcessStreams): Promise<JoinedProcess> {
-    const { specJson, rootfs, storages, terminal, consoleSize } = this.#spec;
+    const { specJson, rootfs, storages, terminal, plainNewlines, consoleSize } = this.#spec;
     await this.#sandbox.agent.call("createContainer", {
       containerId: this.#guestId,
       specJson: Buffer.from(specJson),
       rootfs,
       storages: [...storages],
-      stdio: guestStdio(terminal, Object.keys(streams), consoleSize),
+      stdio: guestStdio({ terminal, plainNewlines, streams: Object.keys(streams), size: consoleSize }),
     });
     this.#setStatus("created");
     return this.#stopsWith(this.init.join(streams));
@@ -334,7 +339,7 @@ export class Container {
       void ended.then(({ end }) => this.#endExec(process, end));
       return await standIn.pid;
     } catch (error) {
-      standIn.fail(explain(error), execExitStatus(error));
+      standIn.fail(explain(error), execFailed);
       await created.catch(() => {}); // what it made must be there to be forgotten; its failure is the error, or follows from the same one
       await standIn.pid.catch(() => {}); // until it dials, it must be found by its token, to be told; where nobody will, that was said
       this.#execs.delete(target.processId);
@@ -358,7 +363,7 @@ export class Container {
     await this.#sandbox.agent.call("createProcess", {
       ...target,
       processJson: Buffer.from(spec.processJson),
-      stdio: guestStdio(spec.terminal, spec.streams, spec.size),
+      stdio: guestStdio(spec),
       ignorePaused: spec.ignorePaused,
       cgroup: spec.cgroup,
     });
@@ -371,9 +376,15 @@ export class Container {
 }
 
 /** What the guest's process is to have as its standard streams. */
-function guestStdio(terminal: boolean, streams: readonly string[], size: WindowSize | null): Stdio {
+function guestStdio({
+  terminal,
+  plainNewlines,
+  streams,
+  size,
+}: Pick<ProcessSpec, "terminal" | "plainNewlines" | "size"> & { readonly streams: readonly string[] }): Stdio {
   return {
     terminal,
+    plainNewlines,
     stdin: streams.includes("stdin"),
     stdout: streams.includes("stdout"),
     stderr: !terminal && streams.includes("stderr"),

@@ -70,6 +70,7 @@ async function answer(
         {
           processJson: readText(params, "process"),
           terminal: params["terminal"] === true,
+          plainNewlines: params["plainNewlines"] === true,
           consoleSocket: typeof params["consoleSocket"] === "string" ? params["consoleSocket"] : null,
           size: readSize(params["size"]) ?? null,
           ignorePaused: params["ignorePaused"] === true,

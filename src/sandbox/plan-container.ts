@@ -26,6 +26,8 @@ export interface ContainerPlanOptions {
   readonly guestId?: string;
   /** The caller's terminal, where there is one and the bundle names no size. */
   readonly size: WindowSize | null;
+  /** Whether the terminal leaves line feeds as they are. Absent: no. */
+  readonly plainNewlines?: boolean;
   /** Whether systemd makes the cgroup; absent: where cgroupsPath has the form for that. */
   readonly systemdCgroup?: boolean;
   /** Where a namespace's path leads in the sandbox that the container is to be in. */
@@ -96,6 +98,7 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
       rootfs: root.storage,
       storages: memory.storages,
       terminal,
+      plainNewlines: options.plainNewlines === true,
       names: {
         ...(spec.hostname ? { hostname: spec.hostname } : {}),
         ...(spec.domainname ? { domainname: spec.domainname } : {}),

@@ -14,3 +14,12 @@ test("the waterfall has a line a mark, each after the one before it", () => {
 test("no marks, no waterfall", () => {
   expect(new Trace().waterfall()).toBe("");
 });
+
+test("who follows hears of what has been reached, and of what is reached from then on", () => {
+  const trace = new Trace();
+  trace.mark("first");
+  const heard: string[] = [];
+  trace.follow((text) => heard.push(text));
+  trace.mark("second");
+  expect(heard).toEqual([expect.stringMatching(/^after \d+ ms: first$/), expect.stringMatching(/^after \d+ ms: second$/)]);
+});

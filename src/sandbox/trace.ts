@@ -5,6 +5,7 @@ export class Trace {
   readonly #originMs: number;
   /** Their times are counted from the origin. */
   readonly #marks: Mark[] = [];
+  #onMark: ((text: string) => void) | undefined;
 
   /** `originMs`: when it all began, in the clock of `Date.now()`; the process's own start where nobody knows better. */
   constructor(originMs = performance.timeOrigin) {
@@ -13,7 +14,15 @@ export class Trace {
 
   /** Notes that what `name` says has just been reached. */
   mark(name: string): void {
-    this.#marks.push({ name, atMs: performance.timeOrigin + performance.now() - this.#originMs });
+    const mark = { name, atMs: performance.timeOrigin + performance.now() - this.#originMs };
+    this.#marks.push(mark);
+    this.#onMark?.(lineOf(mark));
+  }
+
+  /** Tells `listener` of every mark, of those in the past at once. */
+  follow(listener: (text: string) => void): void {
+    this.#onMark = listener;
+    for (const mark of this.#marks) listener(lineOf(mark));
   }
 
   /** When it all began, in milliseconds since 1970. */
@@ -41,4 +50,8 @@ export class Trace {
       })
       .join("\n");
   }
+}
+
+function lineOf({ name, atMs }: Mark): string {
+  return `after ${atMs.toFixed(0)} ms: ${name}`;
 }

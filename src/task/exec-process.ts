@@ -61,6 +61,7 @@ export class ExecProcess extends TaskProcess {
       const process = await container.addProcess(id, {
         processJson,
         terminal: names.terminal,
+        plainNewlines: false,
         size: this.#size,
         ignorePaused: false,
         cgroup: "",

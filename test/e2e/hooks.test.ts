@@ -120,6 +120,18 @@ test.runIf(isHusk)("a startContainer hook that names no environment has the prog
   expect(await host.run(bundle)).toEqual({ status: 0, stdout: "two /home\n", stderr: "" });
 });
 
+test("a startContainer hook is held to the container's seccomp filter", async ({ host }) => {
+  const seccomp = { defaultAction: "SCMP_ACT_ALLOW", syscalls: [{ names: ["mkdir", "mkdirat"], action: "SCMP_ACT_KILL" }] };
+  const bundle = host.script("echo never", {
+    process: { noNewPrivileges: true },
+    hooks: { startContainer: [{ path: "/bin/busybox", args: ["mkdir", "/tmp/made"] }] },
+    linux: { seccomp },
+  });
+  const { status, stdout, stderr } = await host.run(bundle);
+  expect({ status, stdout }).toEqual({ status: 1, stdout: "" });
+  expect(stderr).toMatch(/error running startContainer hook #0: .*bad system call/);
+});
+
 test("createContainer: a static program of the host runs in the container's namespaces", async ({ host }) => {
   const program = host.path("static");
   copyFileSync("/bin/busybox", program);

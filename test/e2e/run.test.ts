@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { expect } from "vitest";
 import { makeBundle, writeProgram } from "../harness/bundle.ts";
 import { test } from "../harness/host.ts";
-import { isHusk } from "../harness/runtime.ts";
+import { globalFlags, isHusk, program } from "../harness/runtime.ts";
 
 test.for([0, 42, 255])("ends with the program's exit code: %i", async (code, { host }) => {
   expect(await host.run(host.script(`echo out; echo err >&2; exit ${code}`))).toEqual({ status: code, stdout: "out\n", stderr: "err\n" });
@@ -14,6 +14,19 @@ test("ends with 128 and the signal where the program is killed", async ({ host }
   const { id, foreground } = await host.running(host.script("echo ready; exec sleep 1000"));
   await host.ok("kill", id, "KILL");
   expect(await foreground.ended()).toEqual({ status: 137, stdout: "ready\n", stderr: "" });
+});
+
+test("--debug says what is being done, on standard error or in the log", async ({ host }) => {
+  const bundle = host.script("echo out");
+  const words = ["run", "--bundle", bundle.path];
+  const spoken = await host.start(program, [...globalFlags, "--debug", "--root", host.root, ...words, host.name()]).ended();
+  expect(spoken).toMatchObject({ status: 0, stdout: "out\n" });
+  const log = host.path("log");
+  const logged = await host.start(program, [...globalFlags, "--debug", "--log", log, "--root", host.root, ...words, host.name()]).ended();
+  expect(logged).toEqual({ status: 0, stdout: "out\n", stderr: "" });
+  if (isHusk) expect(spoken.stderr).toMatch(/^(husk: (debug|info): .*\n)+$/);
+  if (isHusk) expect(spoken.stderr).toMatch(/^husk: debug: after \d+ ms: program runs$/m);
+  expect(readFileSync(log, "utf8")).toContain("level=debug");
 });
 
 test("delivers signals sent to the foreground", async ({ host }) => {

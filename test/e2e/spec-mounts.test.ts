@@ -85,17 +85,23 @@ test("mounts: the kernel's file systems", async ({ host }) => {
 
 test("mounts: a tmpfs has the mode, the owner and the files below it that its options say", async ({ host }) => {
   const bundle = host.script(
-    "stat -c '%a %u %g' /x; ls /etc | grep -c passwd; cat /etc/passwd | head -c 4; touch /etc/new && echo writable",
+    "stat -c '%a %u %g' /x; stat -c %a /new/folder /old; ls /etc | grep -c passwd; cat /etc/passwd | head -c 4; touch /etc/new && echo writable",
     {
       mounts: [
         ...defaultMounts,
         { destination: "/x", type: "tmpfs", source: "x", options: ["mode=0710", "uid=5", "gid=6", "size=64k", "nr_inodes=10"] },
+        { destination: "/new/folder", type: "tmpfs", source: "x" },
+        { destination: "/old", type: "tmpfs", source: "x" },
         { destination: "/etc", type: "tmpfs", source: "etc", options: ["tmpcopyup"] },
       ],
       root: { readonly: true },
     },
   );
-  expect((await host.run(bundle)).stdout).toBe("710 5 6\n1\nrootwritable\n");
+  mkdirSync(`${bundle.rootfs}/old`, { mode: 0o710 });
+  // Where there was no mount point, older versions of runc give the mode of the one that they make.
+  expect((await host.run(bundle)).stdout).toMatch(
+    isHusk ? /^710 5 6\n1777\n710\n1\nrootwritable\n$/ : /^710 5 6\n(1777|755)\n710\n1\nrootwritable\n$/,
+  );
 });
 
 test("mounts: a destination behind a link stays in the root file system, and a file is mounted on a file", async ({ host }) => {
@@ -118,7 +124,7 @@ test("mounts: /proc and /sys on a link are refused: what is masked in them would
     rmSync(`${bundle.rootfs}/${name}`, { recursive: true, force: true });
     symlinkSync("/elsewhere", `${bundle.rootfs}/${name}`);
     const { status, stdout, stderr } = await host.run(bundle);
-    expect(status).not.toBe(0);
+    expect(status).toBe(1);
     expect(stdout).toBe("");
     expect(stderr).toContain("must be mounted on ordinary directory");
   }

@@ -1,4 +1,5 @@
 /** config.json's process: how it is scheduled, where it runs, its limits and its terminal. */
+import { chmodSync, copyFileSync } from "node:fs";
 import { expect } from "vitest";
 import { test } from "../harness/host.ts";
 import { isHusk } from "../harness/runtime.ts";
@@ -24,6 +25,15 @@ test.runIf(isHusk)("process: scheduler, priority of input and output, personalit
   expect(await host.ok("exec", id, "sh", "-c", "sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/1/status")).toBe("0-1\n");
   foreground.stdin.end("\n");
   await foreground.ended();
+});
+
+test("process: a capability lets a user execute what the file's mode would not", async ({ host }) => {
+  const held = ["CAP_DAC_OVERRIDE"];
+  const capabilities = { bounding: held, effective: held, inheritable: held, permitted: held, ambient: held };
+  const bundle = host.bundle({ process: { args: ["/bin/busybox-of-root", "echo", "hello"], user: { uid: 1000, gid: 100 }, capabilities } });
+  copyFileSync("/bin/busybox", `${bundle.rootfs}/bin/busybox-of-root`);
+  chmodSync(`${bundle.rootfs}/bin/busybox-of-root`, 0o744);
+  expect(await host.run(bundle)).toEqual({ status: 0, stdout: "hello\n", stderr: "" });
 });
 
 test.runIf(isHusk)("process: a real-time scheduler, where the container may have one", async ({ host }) => {

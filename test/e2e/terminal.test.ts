@@ -23,6 +23,20 @@ async function begin(terminal: Terminal, command: string): Promise<void> {
   await terminal.screen.until("\r\nbegun\r\n");
 }
 
+test("a terminal whose output goes through a pipe puts no carriage returns into it", async ({ host }) => {
+  const bundle = host.bundle({ process: { terminal: true, args: ["sh", "-c", "echo one; stty -a | grep -o '.onlcr'"] } });
+  const words = [program, ...globalFlags, "--root", host.root];
+  const piped = async (...args: readonly string[]): Promise<string> => {
+    const terminal = Terminal.around(host, ["sh", "-c", `"$@" | tr '\\r\\n' RN; echo .`, "sh", ...words, ...args]);
+    return (await terminal.process.ended()).stdout;
+  };
+  expect(await piped("run", "--bundle", bundle.path, "piped")).toBe("oneN-onlcrN.\r\n");
+  const { id, foreground } = await host.running(host.script("echo ready; read line"), { stdin: "pipe" });
+  expect(await piped("exec", "-t", id, "echo", "two")).toBe("twoN.\r\n");
+  foreground.stdin.end("\n");
+  await foreground.ended();
+});
+
 test("a session: a terminal of the right size, resized, with job control", async ({ host }) => {
   const bundle = shellBundle(host);
   const watch = "trap 'echo \"resized to $(stty size)\"; kill $!; exit' WINCH; echo watching; sleep 1000 & wait";

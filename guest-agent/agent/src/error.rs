@@ -22,6 +22,7 @@ pub enum Class {
     WrongState,
     SpecUnsupported,
     MountFailed,
+    HookFailed,
     /// A field of the request that no caller of good faith sends.
     InvalidArgument,
     /// Anything else: the kernel said no.
@@ -41,6 +42,7 @@ impl Class {
             Class::WrongState => "wrong-state",
             Class::SpecUnsupported => "spec-unsupported",
             Class::MountFailed => "mount-failed",
+            Class::HookFailed => "hook-failed",
             Class::InvalidArgument | Class::Other => return None,
         })
     }
@@ -56,7 +58,7 @@ impl Class {
             | Class::WrongState => Code::FailedPrecondition,
             Class::AlreadyExists => Code::AlreadyExists,
             Class::SpecUnsupported | Class::InvalidArgument => Code::InvalidArgument,
-            Class::MountFailed | Class::Other => Code::Internal,
+            Class::MountFailed | Class::HookFailed | Class::Other => Code::Internal,
         }
     }
 }

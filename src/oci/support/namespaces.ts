@@ -7,7 +7,7 @@ import type { NamespaceType, Spec } from "../types.ts";
 import type { Circumstances, Finding } from "./finding.ts";
 
 /** Of which types a container may have another one's in the same sandbox. The network's is every container's there. */
-export const sharedTypes: readonly NamespaceType[] = ["ipc", "network", "pid", "uts"];
+export const sharedTypes: readonly NamespaceType[] = ["cgroup", "ipc", "network", "pid", "time", "user", "uts"];
 
 /**
  * What a container would share with the host without a namespace of its own, and by which words engines and Kubernetes are asked for that. user, cgroup, time:

@@ -1,7 +1,7 @@
 //! The first stage: in the agent's namespaces, up to the fork into the container's.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 
 use nix::fcntl::OFlag;
@@ -24,6 +24,8 @@ pub struct Setup {
     pub spec: Spec,
     pub process: Process,
     pub terminal: Option<super::wire::TerminalSize>,
+    /// As the plan has it.
+    pub plain_newlines: bool,
     /// Standard input, output and error; none with a terminal.
     pub streams: Vec<OwnedFd>,
     /// For a container's init: the guest's /proc. A further process has none, since the container could take it from it.
@@ -85,6 +87,7 @@ pub fn run(control: &mut Control) -> Result<()> {
         spec,
         process,
         terminal: plan.terminal,
+        plain_newlines: plan.plain_newlines,
         streams,
         proc,
         root,
@@ -155,10 +158,16 @@ fn join_cgroup(plan: &Plan, proc: &Proc) -> Result<()> {
                 .context(|| format!("join the cgroup {path}"));
         }
     }
-    Err(Failure::other(format!(
-        "join the cgroup {}: {error}",
-        plan.cgroup
-    )))
+    let what = match (plan.exact_cgroup, error.kind()) {
+        // In runc's words.
+        (true, ErrorKind::NotFound) => format!(
+            "--cgroup: adding pid {} to {}/cgroup.procs: no such file or directory",
+            std::process::id(),
+            plan.cgroup
+        ),
+        _ => format!("join the cgroup {}: {error}", plan.cgroup),
+    };
+    Err(Failure::other(what))
 }
 
 fn enter_new_namespaces(

@@ -1,14 +1,17 @@
 //! Hooks that run in the guest: createContainer, before the root is entered, and startContainer, right before the program.
 
+use std::ffi::CStr;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::json;
 use std::os::fd::AsFd;
 
-use crate::error::{Context, Failure, Result};
+use crate::error::{Class, Context, Failure, Result};
 use crate::spec::{Hook, Spec};
 use crate::sys;
 
@@ -29,7 +32,9 @@ pub fn state(spec: &Spec, id: &str, status: &str, pid: i32, bundle: &str) -> Str
 pub fn run(kind: &str, hooks: &[Hook], state: &str, environment: &[String]) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
         run_one(hook, state, hook.env.as_deref().unwrap_or(environment))
-            .context(|| format!("error running {kind} hook #{index}: {}", hook.path))?;
+            .class(Class::HookFailed, || {
+                format!("error running {kind} hook #{index}: {}", hook.path)
+            })?;
     }
     Ok(())
 }
@@ -57,7 +62,23 @@ fn run_one(hook: &Hook, state: &str, environment: &[String]) -> Result<()> {
     if status.success() {
         Ok(())
     } else {
-        Err(Failure::other(status.to_string()))
+        Err(Failure::other(words(status)))
+    }
+}
+
+/// How a hook ended; a signal by what it means, as runc has it.
+fn words(status: ExitStatus) -> String {
+    match status.signal() {
+        // SAFETY: the answer is a string, which nobody changes before it is copied: this process has one thread.
+        Some(signal) => match unsafe { libc::strsignal(signal).as_ref() } {
+            Some(text) => {
+                // SAFETY: as above.
+                let text = unsafe { CStr::from_ptr(text) };
+                format!("signal: {}", text.to_string_lossy().to_lowercase())
+            }
+            None => status.to_string(),
+        },
+        None => status.to_string(),
     }
 }
 
@@ -124,6 +145,16 @@ mod tests {
         assert_eq!(
             failure.message,
             "error running createContainer hook #0: /bin/sh: exit status: 3"
+        );
+    }
+
+    #[test]
+    fn a_hook_that_a_signal_ends_is_told_of_in_words() {
+        let failure =
+            run("startContainer", &[hook("kill -SYS $$", None)], "{}", &[]).expect_err("a failure");
+        assert_eq!(
+            failure.message,
+            "error running startContainer hook #0: /bin/sh: signal: bad system call"
         );
     }
 

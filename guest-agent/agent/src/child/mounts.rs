@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
+
 use super::filesystem;
 use super::mount_options::MountOptions;
 use super::resolve::{Missing, is_folder, resolve};
@@ -46,15 +48,19 @@ fn mount_inner(
         Some(source) if !is_folder(source).class(failed, || "look at the source")? => Missing::File,
         _ => Missing::Folder,
     };
-    let target = resolve(root, entry.destination.as_ref(), missing)
-        .class(failed, || "find the mount point")?;
+    let find = |missing| resolve(root, entry.destination.as_ref(), missing);
+    let (target, is_new) = match find(Missing::Fail) {
+        Err(Errno::ENOENT) => (find(missing), true),
+        found => (found, false),
+    };
+    let target = target.class(failed, || "find the mount point")?;
     let (mounted, late) = match source {
         Some(source) => {
             sys::set_mount(&source, options.attributes, false)
                 .class(failed, || "set the mount's flags")?;
             (source, None)
         }
-        None => make(entry, options, &target)?,
+        None => make(entry, options, &target, is_new)?,
     };
     if options.recursive_attributes != MountChange::default() {
         sys::set_mount(&mounted, options.recursive_attributes, true)
@@ -71,11 +77,12 @@ fn mount_inner(
     Ok(late.map(|change| (mounted, change)))
 }
 
-/// A new file system, and what is to be changed once it is filled.
+/// A new file system, and what is to be changed once it is filled. `is_new`: its mount point has only just been made.
 fn make(
     entry: &Mount,
     options: &MountOptions,
     target: &OwnedFd,
+    is_new: bool,
 ) -> Result<(OwnedFd, Option<MountChange>)> {
     let kind = filesystem::kernel_name(&entry.r#type);
     if kind.is_empty() {
@@ -91,12 +98,13 @@ fn make(
         ..MountOptions::default()
     };
     if kind == "tmpfs"
+        && !is_new
         && !options
             .data
             .iter()
             .any(|option| option.starts_with("mode="))
     {
-        // As runc: the file system looks like the folder that it covers.
+        // As runc: the file system looks like the folder that it covers; where there was none, it has tmpfs's own mode, 1777.
         let mode = nix::sys::stat::fstat(target)
             .class(Class::MountFailed, || "look at the mount point")?
             .st_mode

@@ -7,8 +7,9 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{SFlag, stat};
-use nix::unistd::{AccessFlags, execve};
+use nix::unistd::{AccessFlags, execve, faccessat};
 
 use crate::error::{Class, Context, Failure, Result};
 use crate::spec::Process;
@@ -99,7 +100,8 @@ fn usable(path: &str) -> nix::Result<()> {
     if kind == SFlag::S_IFDIR {
         return Err(Errno::EISDIR);
     }
-    match nix::unistd::eaccess(path, AccessFlags::X_OK) {
+    // Not eaccess, with which the C library asks for the rights of the real user where both are the same, and those have no capabilities.
+    match faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
         // The kernel has no such answer: it is a filter's, made before there was this call. What execve says is told later.
         Err(Errno::EPERM) if mode & 0o111 != 0 => Ok(()),
         Err(Errno::EPERM) => Err(Errno::EACCES),

@@ -64,6 +64,12 @@ fn prepare(control: &mut Control, mut setup: Setup) -> Result<Program> {
 
     control.send(&ToAgent::Ready)?;
     control.expect(ToChild::Start)?;
+    if process.no_new_privileges
+        && let Some(seccomp) = seccomp
+    {
+        // As late as can be, so that the filter need not allow what the set-up does; the container's own hooks are held to it.
+        seccomp::load(seccomp)?;
+    }
     if is_init && !setup.spec.hooks.start_container.is_empty() {
         let state = hooks::state(
             &setup.spec,
@@ -78,12 +84,6 @@ fn prepare(control: &mut Control, mut setup: Setup) -> Result<Program> {
             &state,
             &program.environment(),
         )?;
-    }
-    if process.no_new_privileges
-        && let Some(seccomp) = seccomp
-    {
-        // As late as can be, so that the filter need not allow what the set-up does.
-        seccomp::load(seccomp)?;
     }
     Ok(program)
 }
@@ -162,6 +162,9 @@ fn make_cwd(cwd: &str) -> Result<()> {
 fn set_streams(control: &mut Control, setup: &Setup, uid: u32, is_init: bool) -> Result<()> {
     if let Some(size) = setup.terminal {
         let terminal: Terminal = terminal::open_pty(size)?;
+        if setup.plain_newlines {
+            terminal.keep_newlines()?;
+        }
         control.send_with(&ToAgent::Terminal, &terminal.master)?;
         if is_init {
             terminal.bind_to_console()?;

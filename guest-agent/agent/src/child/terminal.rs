@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::libc;
 use nix::sys::stat::Mode;
+use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 use nix::unistd::{Gid, Uid, fchown};
 
 use super::resolve::{Missing, resolve};
@@ -73,6 +74,15 @@ pub fn set_size(terminal: impl AsFd, size: TerminalSize) -> Result<()> {
 }
 
 impl Terminal {
+    /// Lets line feeds through as they are, where what comes out is read by no terminal: a file is not to have carriage returns that its
+    /// program did not write.
+    pub fn keep_newlines(&self) -> Result<()> {
+        let what = || "set the terminal up";
+        let mut mode = tcgetattr(&self.slave).context(what)?;
+        mode.output_flags.remove(OutputFlags::ONLCR);
+        tcsetattr(&self.slave, SetArg::TCSANOW, &mode).context(what)
+    }
+
     /// Makes it the standard streams and the controlling terminal of this process, which leads its session.
     pub fn take(self, uid: u32) -> Result<()> {
         // The group stays that of the mount's gid option, usually tty.

@@ -39,6 +39,8 @@ pub struct Plan {
     /// The spec's process object of this process.
     pub process: String,
     pub terminal: Option<TerminalSize>,
+    /// The terminal puts no carriage return before a line feed.
+    pub plain_newlines: bool,
     pub kind: Kind,
 }
 

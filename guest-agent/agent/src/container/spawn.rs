@@ -96,6 +96,7 @@ impl NewProcess<'_> {
             spec: container.spec_json.clone(),
             process: self.json,
             terminal,
+            plain_newlines: self.stdio.plain_newlines,
             kind: self.kind,
         };
         let wanted = Wanted {
