@@ -15,7 +15,8 @@ const stoppedWithinMs = 10_000;
 
 export async function checkpoint({ globals: { root }, flags, operands: [id = ""] }: Invocation<"checkpoint">, log: Log): Promise<void> {
   refuseCriuFlags(flags, ["parent-path", "pre-dump", "lazy-pages", "page-server", "status-fd", "auto-dedup"]);
-  for (const flag of meaninglessCriuFlags(flags)) log.info(`${flag} has no meaning for a virtual machine`);
+  for (const flag of meaninglessCriuFlags(flags, ["link-remap", "tcp-skip-in-flight"]))
+    log.info(`${flag} has no meaning for a virtual machine`);
   const leaveRunning = flags["leave-running"];
   const params = { folder: resolve(flags["image-path"] ?? "checkpoint"), leaveRunning };
   const { notes } = await callSupervisor(root, id, "checkpoint", "checkpoint", params);

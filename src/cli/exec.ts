@@ -4,6 +4,7 @@
  */
 import type { Socket } from "node:net";
 import { execFailed, explain, HuskError } from "../errors.ts";
+import { helperPath } from "../host/installation.ts";
 import { nonEmptyString, object, read, ShapeError } from "../narrow.ts";
 import { stringifyJson } from "../oci/json.ts";
 import { demand } from "../oci/state.ts";
@@ -132,6 +133,7 @@ async function makeProcess(given: ExecOptions, session: Session, log: Log, conne
     const pid = await started();
     log.debug(`the process runs; ${pid} stands for it`);
     pidFile?.write(pid);
+    if (options.pidfdSocket !== undefined) await (await import("../host/pidfd.ts")).sendPidfd(helperPath(), pid, options.pidfdSocket);
     if (detach) session.exit(0);
   } catch (error) {
     // From here on there is a stand-in, and the supervisor has told it; front's own words would be the same ones again.

@@ -14,6 +14,7 @@ export interface CreateOptions {
   /** Absolute. */
   readonly bundle: string;
   readonly pidFile: string | undefined;
+  readonly pidfdSocket: string | undefined;
   readonly consoleSocket: string | undefined;
   /** undefined: as the configuration says. */
   readonly accel: "auto" | "kvm" | "tcg" | undefined;
@@ -54,6 +55,7 @@ export interface ExecOptions {
   /** Below the container's; undefined: the container's own. */
   readonly cgroup: string | undefined;
   readonly pidFile: string | undefined;
+  readonly pidfdSocket: string | undefined;
   readonly consoleSocket: string | undefined;
   readonly meaningless: readonly string[];
 }
@@ -103,6 +105,7 @@ function createOptions(
     id,
     bundle: resolve(cwd, flags.bundle ?? "."),
     pidFile: absolute(cwd, flags["pid-file"]),
+    pidfdSocket: absolute(cwd, flags["pidfd-socket"]),
     consoleSocket: absolute(cwd, flags["console-socket"]),
     accel: parseAccel(flags.accel),
     trace: flags.trace,
@@ -156,6 +159,7 @@ function execOptions({ globals, flags, operands }: Invocation<"exec">, cwd: stri
     ignorePaused: flags["ignore-paused"],
     cgroup: flags.cgroup,
     pidFile: absolute(cwd, flags["pid-file"]),
+    pidfdSocket: absolute(cwd, flags["pidfd-socket"]),
     consoleSocket: absolute(cwd, flags["console-socket"]),
     meaningless: given(["--apparmor", flags.apparmor !== undefined], ["--process-label", flags["process-label"] !== undefined]),
   };

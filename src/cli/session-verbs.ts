@@ -5,6 +5,7 @@ const container = {
   bundle: { kind: "text", short: "b", value: "DIR", help: "the bundle: a folder with config.json (default: the current directory)" },
   "console-socket": { kind: "text", value: "PATH", help: "unix socket that is sent the master of the container's terminal" },
   "pid-file": { kind: "text", value: "FILE", help: "where to write the PID that stands for the container on this host" },
+  "pidfd-socket": { kind: "text", value: "PATH", help: "unix socket that is sent a pidfd of the process that stands for the container" },
   accel: { kind: "text", value: "kvm|tcg|auto", help: "how the virtual machine's processor is run (default: the configuration's)" },
   trace: { kind: "switch", help: "print how long each step took, on standard error" },
   "no-pivot": { kind: "switch", help: "accepted for runc's sake; without meaning in a virtual machine" },
@@ -66,6 +67,8 @@ export const checkpointVerb = verb({
     "status-fd": { kind: "text", value: "FD", help: "not supported" },
     "auto-dedup": { kind: "switch", help: "not supported: each checkpoint is whole" },
     ...criu,
+    "link-remap": { kind: "switch", help: "accepted for runc's sake; files without a name are always carried" },
+    "tcp-skip-in-flight": { kind: "switch", help: "accepted for runc's sake; what is under way inside the container is always carried" },
   },
   description: `Saved is the whole virtual machine: processes, memory, open files, timers. The container ends as by
 SIGKILL, unless it is left running. Its root must be an image or a block device, without bind mounts:
@@ -119,6 +122,7 @@ export const execVerb = verb({
     detach: { kind: "switch", short: "d", help: "return once it runs" },
     process: { kind: "text", short: "p", value: "FILE", help: "take the whole process from a JSON file, as the runtime spec has it" },
     "pid-file": { kind: "text", value: "FILE", help: "where to write the PID that stands for it on this host" },
+    "pidfd-socket": { kind: "text", value: "PATH", help: "unix socket that is sent a pidfd of the process that stands for it" },
     "console-socket": { kind: "text", value: "PATH", help: "unix socket that is sent the master of its terminal" },
     cap: { kind: "list", short: "c", value: "CAP", help: "a further capability, such as CAP_NET_ADMIN; may be repeated" },
     "no-new-privs": { kind: "switch", help: "it cannot gain privileges by executing programs" },

@@ -7,6 +7,7 @@ import type { Logger } from "pino";
 import { type Config, loadConfig } from "../config/config.ts";
 import { exitStatus, explain, HuskError } from "../errors.ts";
 import { deferred } from "../host/deferred.ts";
+import { helperPath } from "../host/installation.ts";
 import { type Bundle, loadBundle } from "../oci/bundle.ts";
 import { poolMember } from "../pool/messages.ts";
 import type { Params } from "../sandbox/control.ts";
@@ -189,15 +190,15 @@ async function seeThrough(
   if (foreground) session.printBy((text) => supervisor.say(text));
   supervisorLog = await openSupervisorLog(runFolder(call.globals.root, call.id).supervisorLog, config.log.level, call.id);
   for (const note of notes) supervisorLog.info(note);
-  pidFile?.write(supervisor.record.pid);
+  const { pid } = supervisor.record;
+  pidFile?.write(pid);
 
-  if (call.verb === "run") {
-    try {
-      await supervisor.start();
-    } catch (error) {
-      await supervisor.abandon(error);
-      throw error;
-    }
+  try {
+    if (call.pidfdSocket !== undefined) await (await import("../host/pidfd.ts")).sendPidfd(helperPath(), pid, call.pidfdSocket);
+    if (call.verb === "run") await supervisor.start();
+  } catch (error) {
+    await supervisor.abandon(error);
+    throw error;
   }
   teller.tell(operation, trace.startMs);
   if (call.trace) session.print(`${trace.waterfall()}\n`, "stderr");

@@ -153,6 +153,45 @@ test.runIf(isHusk)("--cgroup joins a cgroup below the container's, and none outs
   expect((await foreground.ended()).status).toBe(0);
 });
 
+/** Listens at argv[1] for a pidfd, says what came with it, and at a line of input sends SIGTERM by it. */
+const receiver = `import signal, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(1)
+print("listening", flush=True)
+what, descriptors, _, _ = socket.recv_fds(listener.accept()[0], 64, 1)
+print(what.decode(), flush=True)
+sys.stdin.readline()
+signal.pidfd_send_signal(descriptors[0], signal.SIGTERM)`;
+
+test.runIf(isHusk)("--pidfd-socket sends a pidfd, which reaches the container's process, or the exec's", async ({ host }) => {
+  const received = async (name: string) => {
+    const socket = host.path(name);
+    const listener = host.start("/usr/bin/python3", ["-c", receiver, socket], { stdin: "pipe" });
+    await listener.stdout?.until("listening\n");
+    return { socket, listener };
+  };
+  const script = "trap 'kill $!; echo told; exit 3' TERM; echo ready; while :; do sleep 1000 & wait; done";
+  const ofContainer = await received("of-container");
+  const id = host.name();
+  const foreground = host.launch(["run", "--pidfd-socket", ofContainer.socket, "--bundle", host.script(script).path, id]);
+  await foreground.stdout?.until("ready\n");
+  const ofExec = await received("of-exec");
+  const exec = host.launch(["exec", "--pidfd-socket", ofExec.socket, id, "sh", "-c", script]);
+  await exec.stdout?.until("ready\n");
+  for (const [{ listener }, process] of [[ofExec, exec] as const, [ofContainer, foreground] as const]) {
+    await listener.stdout?.until("pidfd\n");
+    listener.stdin.end("\n");
+    expect(await process.ended()).toMatchObject({ status: 3, stdout: "ready\ntold\n" });
+  }
+  const nobody = ["run", "--pidfd-socket", host.path("nobody"), "--bundle", host.script("echo never").path, host.name()];
+  expect(await host.runtime(...nobody)).toEqual({
+    status: 125,
+    stdout: "",
+    stderr: expect.stringMatching(/^husk: cannot send the pidfd of process \d+: .*cannot connect to the socket .*nobody: ENOENT.*\n$/),
+  });
+});
+
 test.runIf(isHusk)("a stand-in has the container's namespaces on the host, and an exec's is beside it", async ({ host }) => {
   const { id, foreground } = await host.running(host.script("echo ready; read line", { hostname: "inside" }), { stdin: "pipe" });
   const { pid } = await host.state(id);

@@ -59,6 +59,23 @@ test("a PID namespace: who joins it sees and signals its processes, and ends wit
   expect(await second.foreground.exited(reportedMs)).toBe(137);
 });
 
+test("user, time and cgroup namespaces can be joined as well", async ({ host }) => {
+  const types = ["user", "time", "cgroup"];
+  const script = `for type in ${types.join(" ")}; do readlink /proc/self/ns/$type; done; cat /proc/self/uid_map; echo ready; read line`;
+  const mappings = [{ containerID: 0, hostID: 0, size: 2000 }];
+  const namespaces = [...namespacesOf(0, []), ...types.map((type) => ({ type }))];
+  const first = await host.running(host.script(script, { linux: { namespaces, uidMappings: mappings, gidMappings: mappings } }), {
+    stdin: "pipe",
+  });
+  const { pid } = await host.state(first.id);
+  const joined = [...namespacesOf(pid, ["network"]), ...types.map((type) => ({ type, path: `/proc/${pid}/ns/${type}` }))];
+  const second = await host.run(host.script(script, { linux: { namespaces: joined } }));
+  expect(second.stderr).toBe("");
+  expect(second.stdout).toBe(first.foreground.stdout?.text());
+  first.foreground.stdin.end("\n");
+  expect((await first.foreground.ended()).status).toBe(0);
+});
+
 test("memory: containers that bind one tmpfs of the host have one in common, of its size", async ({ host }) => {
   const shm = host.path("shm");
   mkdirSync(shm);

@@ -12,6 +12,7 @@
 //! - `seccomp`: compiles a seccomp profile.
 //! - `tsc`: how fast the processor's counter counts.
 //! - `vsock`: joins a guest's vsock connection with a unix socket.
+//! - `pidfd`: sends a stand-in's pidfd to who wants it.
 //! - `network`: looks at a network namespace, and joins its links with taps.
 //!
 //! Every face is one process with one thread and one poll loop.
@@ -27,6 +28,7 @@ mod mount;
 mod mount_table;
 mod namespaces;
 mod network;
+mod pidfd;
 mod processes;
 mod programs;
 mod pump;
@@ -47,7 +49,7 @@ mod words;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: husk-helper front|shim|stand-in|sandbox|template|mount|unmount|seccomp|tsc|vsock|network|rehearsal ...; it is started by husk, see PROTOCOL.md";
+const USAGE: &str = "usage: husk-helper front|shim|stand-in|sandbox|template|mount|unmount|seccomp|tsc|vsock|network|pidfd|rehearsal ...; it is started by husk, see PROTOCOL.md";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Some("tsc") => tsc::main(),
         Some("vsock") => vsock::main(&rest),
         Some("network") => network::main(&rest),
+        Some("pidfd") => pidfd::main(&rest),
         Some("rehearsal") => rehearsal::main(),
         _ => Err(anyhow::anyhow!(USAGE)),
     };

@@ -1,12 +1,15 @@
 //! Unix sockets at paths of any length.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen, sendmsg, socket,
+};
 use nix::sys::stat::{Mode, umask};
 
 /// The longest path that a socket address holds, with its zero byte.
@@ -27,6 +30,15 @@ fn dial_with(kind: SockType, path: &Path) -> Result<OwnedFd> {
     with_address(path, |address| connect(socket.as_raw_fd(), address))
         .with_context(|| format!("cannot connect to the socket {}", path.display()))?;
     Ok(socket)
+}
+
+/// Sends a descriptor to who listens at `path`, with bytes that say what it is.
+pub fn send(path: &Path, what: &[u8], descriptor: BorrowedFd<'_>) -> Result<()> {
+    let connection = dial(path)?;
+    let rights = [descriptor.as_raw_fd()];
+    let extras = [ControlMessage::ScmRights(&rights)];
+    sendmsg::<()>(connection.as_raw_fd(), &[IoSlice::new(what)], &extras, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
 }
 
 /// Whether somebody listens at `path`; never waits. Who accepts finds a connection that ends at once.

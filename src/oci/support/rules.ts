@@ -25,6 +25,7 @@ export interface FieldRule {
 const noRealtime = "cgroup v2, which the guest has, knows no real-time groups";
 const noLeaf = "the host's schedulers of block I/O know no weights of leaves";
 const noNotify = "a seccomp notification cannot leave the virtual machine";
+const noListener = "nothing sends a seccomp notification, since SCMP_ACT_NOTIFY is refused";
 const noSwap = "the guest has no swap";
 const deprecated = "it is deprecated, and cgroup v2 does not have it";
 
@@ -80,8 +81,8 @@ export const fieldRules: readonly FieldRule[] = [
   { field: "linux.timeOffsets", place: "guest" },
 
   { field: "linux.seccomp", place: "guest" },
-  { field: "linux.seccomp.listenerPath", place: "refused", reason: noNotify },
-  { field: "linux.seccomp.listenerMetadata", place: "refused", reason: noNotify },
+  { field: "linux.seccomp.listenerPath", place: "ignored", reason: noListener },
+  { field: "linux.seccomp.listenerMetadata", place: "ignored", reason: noListener },
   { field: "linux.seccomp.defaultAction", place: "judged" },
   { field: "linux.seccomp.syscalls", place: "refused", check: ({ linux }) => notifying(linux?.seccomp) },
 

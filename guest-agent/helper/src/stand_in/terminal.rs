@@ -1,6 +1,5 @@
 //! The terminal of a stand-in: the caller's, or one of its own whose other end is the engine's.
 
-use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
@@ -9,7 +8,6 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getsid};
 
@@ -105,15 +103,5 @@ fn open_slave(master: &PtyMaster) -> nix::Result<OwnedFd> {
 }
 
 fn hand_over(master: &PtyMaster, socket: &Path) -> Result<()> {
-    let connection = unix_socket::dial(socket)?;
-    let name = ptsname_r(master)?;
-    let rights = [master.as_raw_fd()];
-    sendmsg::<()>(
-        connection.as_raw_fd(),
-        &[IoSlice::new(name.as_bytes())],
-        &[ControlMessage::ScmRights(&rights)],
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )?;
-    Ok(())
+    unix_socket::send(socket, ptsname_r(master)?.as_bytes(), master.as_fd())
 }
