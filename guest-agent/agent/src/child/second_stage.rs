@@ -47,6 +47,9 @@ fn prepare(control: &mut Control, mut setup: Setup) -> Result<Program> {
     umask(Mode::from_bits_truncate(0o022));
 
     set_limits(&setup)?;
+    if is_init {
+        end_by_signals()?;
+    }
     // Before any filter, which need not know this call.
     sys::close_on_exec_from(3).context(|| "close what the program must not inherit")?;
     let process = &setup.process;
@@ -192,6 +195,27 @@ fn set_limits(setup: &Setup) -> Result<()> {
         limits::set_affinity(&affinity.r#final)?;
     }
     Ok(())
+}
+
+/// Until the program runs, the signals that ask for an end are obeyed, as runc's set-up does: a PID namespace's first process is spared what it
+/// does not handle. The program finds them as if nothing had been.
+fn end_by_signals() -> Result<()> {
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+    ] {
+        // SAFETY: the handler does nothing but end the process.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::Handler(end_by)) }
+            .context(|| format!("handle {signal} until the start"))?;
+    }
+    Ok(())
+}
+
+extern "C" fn end_by(signal: libc::c_int) {
+    // SAFETY: it may be called in a handler, and does not return.
+    unsafe { libc::_exit(128 + signal) }
 }
 
 /// Signals as a program expects them: none blocked, and SIGPIPE, which the Rust runtime ignores, at its default.
