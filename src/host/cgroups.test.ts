@@ -51,6 +51,21 @@ test("a path that leaves the hierarchy is refused before anything is made", () =
   expect(made).toEqual([]);
 });
 
+test("a cgroup that another container makes at the same moment serves both, unless it is to be the container's own", () => {
+  const mountPoint = mkdtempSync(join(tmpdir(), "husk-cgroups-"));
+  const hierarchy = { mountPoint, version: 1, controllers: ["memory"] } as const;
+  const makeWhile = (path: string, busy: string): readonly string[] =>
+    makeCgroups([hierarchy], path, (folder) => {
+      if (folder === join(mountPoint, busy)) mkdirSync(folder);
+    });
+  try {
+    expect(makeWhile("/pod/a", "pod")).toEqual([join(mountPoint, "pod/a")]);
+    expect(() => makeWhile("/pod/b", "pod/b")).toThrow(`cannot make the cgroup ${mountPoint}/pod/b`);
+  } finally {
+    rmSync(mountPoint, { recursive: true });
+  }
+});
+
 test("cgroups with processes in them, or below them, and frozen ones are refused; free and missing ones are not", () => {
   const root = mkdtempSync(join(tmpdir(), "husk-cgroups-"));
   try {

@@ -45,7 +45,7 @@ export function makeCgroups(hierarchies: readonly CgroupHierarchy[], path: strin
     if (relative(hierarchy.mountPoint, folder).startsWith("..")) {
       throw new HuskError("invalid-argument", `linux.cgroupsPath: ${path} leaves the cgroup hierarchy`);
     }
-    makeFolder(hierarchy, folder, beforeMaking);
+    makeFolder(hierarchy, folder, beforeMaking, true);
     return folder;
   });
 }
@@ -118,16 +118,17 @@ export function weightOf(shares: number): number {
   return 1 + Math.floor(((shares - 2) * 9999) / 262142);
 }
 
-function makeFolder(hierarchy: CgroupHierarchy, folder: string, beforeMaking: (folder: string) => void): void {
+function makeFolder(hierarchy: CgroupHierarchy, folder: string, beforeMaking: (folder: string) => void, isLast: boolean): void {
   if (existsSync(folder)) return;
   const parent = dirname(folder);
-  makeFolder(hierarchy, parent, beforeMaking);
+  makeFolder(hierarchy, parent, beforeMaking, false);
   if (hierarchy.version === 2) enableControllers(parent, ["memory", "pids", "cpu", "cpuset", "io"]);
   beforeMaking(folder);
   try {
     mkdirSync(folder);
   } catch (cause) {
-    throw new HuskError("host", `cannot make the cgroup ${folder}`, { cause });
+    // One further up is of several containers, which may begin at the same time; whoever was first removes it as the others do: once it is empty.
+    if (isLast || !hasCode(cause, "EEXIST")) throw new HuskError("host", `cannot make the cgroup ${folder}`, { cause });
   }
   // A v1 cpuset takes no process before it has processors and memory nodes.
   if (hierarchy.version === 1 && hierarchy.controllers.includes("cpuset")) {
