@@ -247,3 +247,10 @@ test("capabilities that the guest's kernel does not know are named, those of an 
   const [found] = judgeProcess(process);
   expect(`${found?.verdict}: ${found?.path}: ${found?.reason}`).toBe(words);
 });
+
+test("ambient capabilities that are not permitted and inheritable are named", () => {
+  const capabilities = { ambient: ["CAP_KILL", "CAP_CHOWN"], permitted: ["CAP_KILL", "CAP_CHOWN"], inheritable: ["CAP_KILL"] };
+  expect(lines({ ...defaultSpec, process: { ...defaultSpec.process, capabilities } })).toEqual([
+    "noted: process.capabilities.ambient: can't raise ambient capability CAP_CHOWN: it is not both permitted and inheritable",
+  ]);
+});
