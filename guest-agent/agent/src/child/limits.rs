@@ -1,5 +1,6 @@
 //! What a process may use, and how it is scheduled.
 
+use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -164,7 +165,13 @@ pub fn set_affinity(list: &str) -> Result<()> {
     for cpu in parse_cpus(list).ok_or_else(|| Failure::unsupported(what()))? {
         set.set(cpu).context(what)?;
     }
-    sched_setaffinity(Pid::from_raw(0), &set).context(what)
+    sched_setaffinity(Pid::from_raw(0), &set).map_err(|errno| match errno {
+        Errno::EINVAL => Failure::unsupported(format!(
+            "{}: the container has none of these processors in its virtual machine",
+            what()
+        )),
+        errno => Failure::other(format!("{}: {errno}", what())),
+    })
 }
 
 fn parse_cpus(list: &str) -> Option<Vec<usize>> {
@@ -186,6 +193,16 @@ fn parse_cpus(list: &str) -> Option<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_that_are_not_there_are_named() {
+        assert_eq!(
+            set_affinity("1023"),
+            Err(Failure::unsupported(
+                "process.execCPUAffinity: \"1023\": the container has none of these processors in its virtual machine"
+            ))
+        );
+    }
 
     #[test]
     fn lists_of_processors() {
