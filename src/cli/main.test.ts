@@ -154,7 +154,7 @@ describe("through the supervisor", () => {
     });
     const { status, stderr } = await husk("kill", "box", "9");
     expect(status).toBe(1);
-    expect(stderr).toContain("husk: container not running: box");
+    expect(stderr).toContain("husk: error sending signal 9: container not running: box");
   });
 
   it("ps prints the guest's processes, and refuses nonsense from the guest", async () => {
@@ -186,7 +186,7 @@ describe("errors", () => {
   it.each([
     [["state", "nope"], 1, `container "nope" does not exist`],
     [["delete", "nope"], 1, `container "nope" does not exist`],
-    [["kill", "nope", "9"], 1, `container "nope" does not exist`],
+    [["kill", "nope", "9"], 1, `error sending signal 9: container "nope" does not exist`],
     [["state", "a/b"], 125, `invalid container ID format: "a/b" (letters, digits and _ + - . are allowed)`],
     [["list", "-f", "xml"], 125, `--format: expected table or json, got "xml"`],
     [["sttae"], 125, `unknown command "sttae"; did you mean state?`],
@@ -195,7 +195,7 @@ describe("errors", () => {
   });
 
   it.each([
-    ["kill", "container not running: box"],
+    ["kill", "error sending signal TERM: container not running: box"],
     ["start", "cannot start a container that has stopped: box"],
     ["pause", "container not running: box: stopped"],
   ])("%s of a container that has stopped", async (verb, message) => {

@@ -88,7 +88,7 @@ test("operations on a container that does not exist", async ({ host }) => {
       status,
       stdout: "",
       stderr: either<unknown>({
-        husk: 'husk: container "nope" does not exist\n',
+        husk: `husk: ${verb === "kill" ? "error sending signal TERM: " : ""}container "nope" does not exist\n`,
         runc: expect.stringContaining("container does not exist"),
       }),
     });
@@ -125,7 +125,7 @@ test("operations that the container's state does not allow", async ({ host }) =>
   feed.end();
   await program.ended();
   await host.until(async () => (await host.state(id)).status === "stopped");
-  await refused({ husk: `container not running: ${id}`, runc: "container not running" }, "kill", id, "TERM");
+  await refused({ husk: `error sending signal TERM: container not running: ${id}`, runc: "container not running" }, "kill", id, "TERM");
   await refused(
     { husk: `cannot start a container that has stopped: ${id}`, runc: "cannot start a container that has stopped" },
     "start",
