@@ -6,10 +6,10 @@ import { constants, statSync } from "node:fs";
 import { open, readFile, realpath, stat, statfs } from "node:fs/promises";
 import path from "node:path";
 import { HuskError } from "../errors.ts";
-import { asksForSharing, bindSource, isBind } from "./mounts.ts";
-import { isSharedMount } from "./propagation.ts";
+import { asksForSharing, bindSource, isBind, leavesWritableBelow } from "./mounts.ts";
+import { hasMountsBelow, isSharedMount } from "./propagation.ts";
 import type { DeviceNumber, Source, Sources } from "./sources.ts";
-import type { Process, Spec } from "./types.ts";
+import type { Mount, Process, Spec } from "./types.ts";
 import { type Parsed, parseProcess, parseSpec } from "./validate.ts";
 
 /** Bound of a config.json: Docker's largest are some 60 KiB. */
@@ -49,16 +49,24 @@ export async function inspectSources(spec: Spec, bundle: string): Promise<Source
   const binds = (spec.mounts ?? []).map((mount, index) => ({ mount, index })).filter(({ mount }) => isBind(mount));
   const found = await Promise.all(
     binds.map(async ({ mount, index }) => {
-      const source = await inspect(bindSource(mount, bundle));
-      return [index, asksForSharing(mount) ? await withSharing(source) : source] as const;
+      return [index, await withMounts(mount, await inspect(bindSource(mount, bundle)))] as const;
     }),
   );
   return new Map(found);
 }
 
-async function withSharing(source: Source): Promise<Source> {
+/** The source with what is asked of the host's mounts there. */
+async function withMounts(mount: Mount, source: Source): Promise<Source> {
   if (source.kind !== "folder" && source.kind !== "file") return source;
-  return { ...source, shared: isSharedMount(await readFile("/proc/self/mountinfo", "utf8"), source.realPath) };
+  const [sharing, below] = [asksForSharing(mount), source.kind === "folder" && leavesWritableBelow(mount)];
+  if (!sharing && !below) return source;
+  const mountinfo = await readFile("/proc/self/mountinfo", "utf8");
+  const { realPath } = source;
+  return {
+    ...source,
+    ...(sharing && { shared: isSharedMount(mountinfo, realPath) }),
+    ...(below && { mountsBelow: hasMountsBelow(mountinfo, realPath) }),
+  };
 }
 
 /** Whether a path leads to the network namespace of this process or of the host's PID 1, which not everybody may look at. */

@@ -36,6 +36,13 @@ describe("bind mounts", () => {
     ]);
   });
 
+  test("that are read-only without the mounts below are so on the host alone", () => {
+    const below = new Map(sources).set(1, { kind: "folder", realPath: "/b/data", mountsBelow: true });
+    const { spec, shares } = guestSpec({ ...defaultSpec, mounts }, { ...options, sources: below });
+    expect(shares[0]).toEqual({ index: 1, hostPath: "/b/data", readonly: true, isFile: false, writableBelow: true });
+    expect(spec.mounts?.[1]).toEqual({ destination: "/data", type: "bind", source: "/shared/1", options: ["rbind"] });
+  });
+
   test("that are refused are not translated", () => {
     expect(() => guestSpec({ ...defaultSpec, mounts }, options)).toThrow(
       expect.objectContaining({ code: "unsupported", message: "config.json: mounts[1]: a bind mount needs a source" }),

@@ -26,6 +26,8 @@ export interface Share {
   readonly overlay?: readonly string[];
   /** Mounts that the host makes below it later show as well. */
   readonly follows?: true;
+  /** Only the mount itself is read-only, and not those below it. */
+  readonly writableBelow?: true;
 }
 
 export interface GuestSpecOptions {
@@ -83,11 +85,10 @@ export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
       case "share":
         break;
     }
-    const { hostPath, readonly, isFile, overlay, follows } = plan;
-    const share = { index, hostPath, readonly, isFile, ...(overlay === undefined ? {} : { overlay }), ...(follows && { follows }) };
+    const { action: _action, note: _note, ...shared } = plan;
+    const share = { index, ...shared };
     shares.push(share);
-    const bindOptions =
-      overlay === undefined ? mount.options : ["bind", ...(mount.options ?? []).filter((option) => !isOverlayOption(option))];
+    const bindOptions = bindOptionsOf(mount, plan);
     return [{ ...mount, type: "bind", source: options.guestPath(share), ...(bindOptions === undefined ? {} : { options: bindOptions }) }];
   });
   const programs = [...(options.hookPrograms ?? [])].flatMap(([index, program]): Share[] =>
@@ -105,6 +106,13 @@ export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
     ...(linux === undefined ? {} : { linux: guestLinux(linux, options) }),
   };
   return { spec: inGuest, shares: [...shares, ...programs] };
+}
+
+/** The options with which the guest binds what the host shows. */
+function bindOptionsOf({ options }: Mount, plan: Extract<MountPlan, { action: "share" }>): readonly string[] | undefined {
+  if (plan.overlay !== undefined) return ["bind", ...(options ?? []).filter((option) => !isOverlayOption(option))];
+  // The guest has one mount for all that the host shows, with the mounts below: which of them can be written to, the host decides.
+  return plan.writableBelow === true ? options?.filter((option) => option !== "ro") : options;
 }
 
 /** Shared memory is for all containers of one IPC namespace: those that have the sandbox's have the guest's own tmpfs. */

@@ -52,6 +52,28 @@ describe("shares", () => {
   });
 });
 
+describe("a read-only mount and those below it", () => {
+  const source: Source = { kind: "folder", realPath: "/srv", mountsBelow: true };
+
+  test.each([
+    [["rbind", "ro"], true],
+    [["rbind", "rw", "ro"], true],
+    [["rbind", "rro"], false],
+    [["rbind", "rro", "ro"], false],
+    [["rbind", "rw"], false],
+    // Without those below it, none of them is to be written to.
+    [["bind", "ro"], false],
+  ])("with %j, those below stay writable: %j", (options, writable) => {
+    const planned = plan(bind("/srv", "/data", ...options), source);
+    expect("writableBelow" in planned).toBe(writable);
+  });
+
+  test("where there are none, the whole is read-only, unless some may come", () => {
+    expect(plan(bind("/srv", "/data", "rbind", "ro"), folder("/srv"))).not.toHaveProperty("writableBelow");
+    expect(plan(bind("/srv", "/data", "rbind", "ro", "rslave"), folder("/srv"))).toMatchObject({ follows: true, writableBelow: true });
+  });
+});
+
 describe("takes the guest's own instead", () => {
   test("shared memory of the size that the engine gave it", () => {
     const source: Source = { kind: "folder", realPath: "/run/x/shm", tmpfsBytes: 64 * 1024 * 1024 };

@@ -3,7 +3,7 @@
  * place, or it is refused. Engines write mounts of all these kinds without being asked, see the fixtures.
  */
 import { guestCanMount, guestDevice } from "./guest.ts";
-import { asksForSharing, destinationOf, isBind, isReadonly } from "./mounts.ts";
+import { asksForSharing, destinationOf, isBind, isReadonly, leavesWritableBelow } from "./mounts.ts";
 import type { Source } from "./sources.ts";
 import type { Mount } from "./types.ts";
 
@@ -19,6 +19,8 @@ export type MountPlan =
       readonly overlay?: readonly string[];
       /** Mounts that the host makes below it later show as well. */
       readonly follows?: true;
+      /** Only the mount itself is read-only, and not those below it. */
+      readonly writableBelow?: true;
       readonly note?: string;
     }
   /** Another mount takes its place; nothing of the host's is in it. */
@@ -117,7 +119,10 @@ function planTree(mount: Mount, source: Extract<Source, { kind: "file" | "folder
     return refuse(`${what} belongs to the host's kernel, which is not the guest's`);
   }
   const follows = source.kind === "folder" && hasOption(mount, "slave", "rslave") ? ({ follows: true } as const) : {};
-  return { action: "share", hostPath: realPath, readonly: isReadonly(mount), isFile: source.kind === "file", ...follows };
+  // Where nothing can be below, the guest knows of it as well.
+  const mayHaveBelow = "follows" in follows || (source.kind === "folder" && source.mountsBelow === true);
+  const below = mayHaveBelow && leavesWritableBelow(mount) ? ({ writableBelow: true } as const) : {};
+  return { action: "share", hostPath: realPath, readonly: isReadonly(mount), isFile: source.kind === "file", ...follows, ...below };
 }
 
 /** The parts of the host's kernel that engines bind to their usual places, of which the guest's kernel has its own. */

@@ -16,6 +16,12 @@ export function isReadonly(mount: Mount): boolean {
   return last === "ro" || last === "rro";
 }
 
+/** Whether it is read-only itself, and the mounts below it are not, as mount(8) and runc have `rbind` with `ro`: for all of them, there is `rro`. */
+export function leavesWritableBelow(mount: Mount): boolean {
+  const options = mount.options ?? [];
+  return isReadonly(mount) && options.includes("rbind") && !options.includes("rro");
+}
+
 /** Whether mounts made in it are to be passed on. */
 export function asksForSharing(mount: Mount): boolean {
   return mount.options?.some((option) => option === "shared" || option === "rshared") ?? false;

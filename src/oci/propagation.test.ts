@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { isSharedMount } from "./propagation.ts";
+import { hasMountsBelow, isSharedMount } from "./propagation.ts";
 
 const mountinfo = `22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 30 22 0:30 / /run rw shared:5 master:2 - tmpfs tmpfs rw
@@ -20,4 +20,15 @@ test.each([
   ["/hidden/x", false],
 ])("whether %s is in a shared mount: %j", (path, shared) => {
   expect(isSharedMount(mountinfo, path)).toBe(shared);
+});
+
+test.each([
+  ["/", true],
+  ["/srv", true],
+  ["/srv/a b", false],
+  ["/run", false],
+  ["/ru", false],
+  ["/etc", false],
+])("whether anything is mounted below %s: %j", (path, below) => {
+  expect(hasMountsBelow(mountinfo, path)).toBe(below);
 });

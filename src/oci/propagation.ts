@@ -1,6 +1,7 @@
-/** Whether the host's mounts pass on what is mounted below them: mount_namespaces(7), "Shared subtrees". */
+/** How the host's mounts lie, as /proc/self/mountinfo (proc_pid_mountinfo(5)) tells: whether they pass on what is mounted below them
+ * (mount_namespaces(7), "Shared subtrees"), and whether anything is. */
 
-/** Whether the mount that `path` (without symbolic links) is in is shared with others. `mountinfo`: the text of /proc/self/mountinfo (proc_pid_mountinfo(5)). */
+/** Whether the mount that `path` (without symbolic links) is in is shared with others. `mountinfo`: the file's text. */
 export function isSharedMount(mountinfo: string, path: string): boolean {
   let nearest = { point: "", shared: false };
   for (const line of mountinfo.split("\n")) {
@@ -13,6 +14,15 @@ export function isSharedMount(mountinfo: string, path: string): boolean {
     if (holds && point.length >= nearest.point.length) nearest = { point, shared: optional.some((field) => field.startsWith("shared:")) };
   }
   return nearest.shared;
+}
+
+/** Whether anything is mounted below `path` (without symbolic links). */
+export function hasMountsBelow(mountinfo: string, path: string): boolean {
+  const folder = path === "/" ? "/" : `${path}/`;
+  return mountinfo.split("\n").some((line) => {
+    const point = decode(line.split(" ")[4] ?? "");
+    return point !== folder && point.startsWith(folder);
+  });
 }
 
 /** The kernel writes spaces, tabs, newlines and backslashes as three octal digits. */

@@ -15,6 +15,8 @@ export interface ShownPath {
   readonly overlay?: readonly string[];
   /** See `SandboxMount.follows`. */
   readonly follows?: true;
+  /** See `SandboxMount.writableBelow`. */
+  readonly writableBelow?: true;
 }
 
 /** A block image that becomes a disk of the VM. */
@@ -58,15 +60,21 @@ export function planRoot(containerId: string, root: RootFilesystem, readonly: bo
 }
 
 /** A bind mount's source, and how it is shown. */
-export interface BindSource extends Pick<ShownPath, "readonly" | "overlay" | "follows"> {
+export interface BindSource extends Pick<ShownPath, "readonly" | "overlay" | "follows" | "writableBelow"> {
   readonly index: number;
   readonly hostPath: string;
 }
 
 /** Plans a bind mount's source: shown as number `index` of the container. */
-export function planBind(containerId: string, { index, hostPath, readonly, overlay, follows }: BindSource): ShownPath {
-  const target = `${containerId}/mount${index}`;
-  return { source: hostPath, target, readonly, ...(overlay === undefined ? {} : { overlay }), ...(follows && { follows }) };
+export function planBind(containerId: string, { index, hostPath, readonly, overlay, follows, writableBelow }: BindSource): ShownPath {
+  return {
+    source: hostPath,
+    target: `${containerId}/mount${index}`,
+    readonly,
+    ...(overlay === undefined ? {} : { overlay }),
+    ...(follows && { follows }),
+    ...(writableBelow && { writableBelow }),
+  };
 }
 
 /** Where the guest finds what is shown. */

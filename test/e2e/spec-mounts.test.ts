@@ -1,5 +1,6 @@
 /** config.json's mounts: the options that are about the mount itself, propagation, and the kernel's file systems. */
-import { mkdirSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect } from "vitest";
 import { type Host, test } from "../harness/host.ts";
 import { isHusk } from "../harness/runtime.ts";
@@ -43,14 +44,26 @@ test("mounts: the options of a bind mount, and the recursive ones", async ({ hos
 });
 
 /** A file system of the host's of its own, with that propagation; unmounted at the test's end. */
-async function mountTmpfs(host: Host, propagation: string): Promise<string> {
-  const folder = host.path(host.name("tmpfs"));
+async function mountTmpfs(host: Host, propagation: string, name = host.name("tmpfs"), above?: string): Promise<string> {
+  const folder = above === undefined ? host.path(name) : join(above, name);
   mkdirSync(folder);
   const mounted = await host.start("mount", ["-t", "tmpfs", propagation, "tmpfs", folder]).ended();
   host.defer(async () => void (await host.start("umount", [folder]).ended()));
   if (mounted.status !== 0) throw new Error(mounted.stderr);
   return folder;
 }
+
+test("mounts: those below a read-only bind mount can be written to, unless they are named", async ({ host }) => {
+  const outer = await mountTmpfs(host, "--make-private");
+  const inner = await mountTmpfs(host, "--make-private", "inner", outer);
+  const bind = (destination: string, ...options: string[]) => ({ destination, type: "bind", source: outer, options });
+  const script = `
+    for m in /a /b /c; do touch $m/x 2>/dev/null; top=$?; echo from $m 2>/dev/null >$m/inner/x; echo $m $top $?; done; cat /a/inner/x; rm /a/inner/x`;
+  const mounts = [...defaultMounts, bind("/a", "rbind", "ro"), bind("/b", "rbind", "rro"), bind("/c", "rbind", "ro", "rslave")];
+  const { stdout, stderr } = await host.run(host.script(script, { mounts }));
+  expect({ stdout, stderr }).toEqual({ stdout: "/a 1 0\n/b 1 1\n/c 1 0\nfrom /c\n", stderr: expect.not.stringContaining("husk:") });
+  expect(readdirSync(inner)).toEqual([]);
+});
 
 test.runIf(isHusk)("mounts: propagation of the root and of a mount", async ({ host }) => {
   const shared = host.path("shared");

@@ -86,6 +86,27 @@ fn files_folders_and_trees_are_shown_and_hidden_again() {
 }
 
 #[test]
+fn a_mount_that_is_read_only_itself_leaves_those_below_it_writable() {
+    private_mounts();
+    let folder = Folder::new();
+    folder.file("tree/top", "top");
+    tmpfs(&folder.path("tree/inner"));
+    let asked = json!({"source": folder.path("tree"), "target": "t", "readonly": true, "writableBelow": true});
+    let mut following = asked.clone();
+    following["target"] = "following".into();
+    following["follows"] = true.into();
+    let mut sandbox = Sandbox::launch(&plan(json!({"mounts": [asked, following]})), vec![]);
+    assert_eq!(sandbox.request(1, json!({"op": "signal", "name": "x", "signal": 1}))["id"], 1);
+    for target in ["t", "following"] {
+        let error = fs::write(shown(&sandbox, &format!("{target}/top")), "no").expect_err("it is read-only");
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{target}");
+        fs::write(shown(&sandbox, &format!("{target}/inner/new")), target).expect("write");
+        assert_eq!(read(folder.path("tree/inner/new")), target);
+    }
+    sandbox.end();
+}
+
+#[test]
 fn nothing_propagates_between_the_host_and_a_sandbox() {
     private_mounts();
     let folder = Folder::new();

@@ -80,15 +80,20 @@ impl Sources {
 /// Clones what a mount shows. Set-user-ID bits, devices and programs of it mean nothing to virtiofsd, which only passes them on.
 pub fn shared(mount: &Mount) -> Result<Shared> {
     let mut attributes = mount::MOUNT_ATTR_NOSUID | mount::MOUNT_ATTR_NODEV | mount::MOUNT_ATTR_NOEXEC;
-    if mount.readonly {
+    let alone = mount.readonly && mount.writable_below;
+    if mount.readonly && !alone {
         attributes |= mount::MOUNT_ATTR_RDONLY;
     }
     let what = || format!("cannot share {}", mount.source.display());
-    match &mount.overlay {
+    let shared = match &mount.overlay {
         None if mount.follows => detached(mount::clone_following_tree(&mount.source, attributes).with_context(what)?),
         None => clone(&mount.source, attributes).with_context(what),
         Some(options) => Ok(Shared { tree: overlay(options, attributes).with_context(what)?, folder: true }),
+    }?;
+    if alone {
+        mount::make_read_only(&shared.tree).with_context(what)?;
     }
+    Ok(shared)
 }
 
 /// An overlay of folders of the host, whose paths mean something here.

@@ -105,6 +105,9 @@ pub struct Mount {
     /// What the host mounts below it later shows as well.
     #[serde(default)]
     pub follows: bool,
+    /// Where it is read-only, what is mounted below it is not.
+    #[serde(default, rename = "writableBelow")]
+    pub writable_below: bool,
 }
 
 /// A program of the sandbox.
