@@ -46,6 +46,8 @@ export interface SandboxMount {
   readonly overlay?: readonly string[];
   /** Mounts that the host makes below it later, and takes away, do so here (where the source's propagation is shared). */
   readonly follows?: true;
+  /** Without the mounts below it. */
+  readonly recursive?: false;
   /** Only the mount itself is read-only, and not those below it. */
   readonly writableBelow?: true;
 }

@@ -26,6 +26,8 @@ export interface Share {
   readonly overlay?: readonly string[];
   /** Mounts that the host makes below it later show as well. */
   readonly follows?: true;
+  /** Without the mounts below it. */
+  readonly recursive?: false;
   /** Only the mount itself is read-only, and not those below it. */
   readonly writableBelow?: true;
 }

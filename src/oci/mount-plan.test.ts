@@ -68,6 +68,12 @@ describe("a read-only mount and those below it", () => {
     expect("writableBelow" in planned).toBe(writable);
   });
 
+  test("those below are there with rbind, and not with bind", () => {
+    expect(plan(bind("/srv", "/data", "rbind"), source)).not.toHaveProperty("recursive");
+    expect(plan(bind("/srv", "/data", "bind", "rbind"), source)).not.toHaveProperty("recursive");
+    expect(plan(bind("/srv", "/data", "bind"), source)).toMatchObject({ recursive: false });
+  });
+
   test("where there are none, the whole is read-only, unless some may come", () => {
     expect(plan(bind("/srv", "/data", "rbind", "ro"), folder("/srv"))).not.toHaveProperty("writableBelow");
     expect(plan(bind("/srv", "/data", "rbind", "ro", "rslave"), folder("/srv"))).toMatchObject({ follows: true, writableBelow: true });

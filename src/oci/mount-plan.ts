@@ -19,6 +19,8 @@ export type MountPlan =
       readonly overlay?: readonly string[];
       /** Mounts that the host makes below it later show as well. */
       readonly follows?: true;
+      /** Without the mounts below it. */
+      readonly recursive?: false;
       /** Only the mount itself is read-only, and not those below it. */
       readonly writableBelow?: true;
       readonly note?: string;
@@ -122,7 +124,16 @@ function planTree(mount: Mount, source: Extract<Source, { kind: "file" | "folder
   // Where nothing can be below, the guest knows of it as well.
   const mayHaveBelow = "follows" in follows || (source.kind === "folder" && source.mountsBelow === true);
   const below = mayHaveBelow && leavesWritableBelow(mount) ? ({ writableBelow: true } as const) : {};
-  return { action: "share", hostPath: realPath, readonly: isReadonly(mount), isFile: source.kind === "file", ...follows, ...below };
+  const alone = source.kind === "folder" && hasOption(mount, "bind") && !hasOption(mount, "rbind") ? ({ recursive: false } as const) : {};
+  return {
+    action: "share",
+    hostPath: realPath,
+    readonly: isReadonly(mount),
+    isFile: source.kind === "file",
+    ...follows,
+    ...alone,
+    ...below,
+  };
 }
 
 /** The parts of the host's kernel that engines bind to their usual places, of which the guest's kernel has its own. */

@@ -76,7 +76,7 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
   );
   const terminal = spec.process.terminal === true;
   const root = planRoot(id, findRootFilesystem(bundle.rootfs), spec.root.readonly === true, mountPoints(spec));
-  const planned = (share: Share): ShownPath => planBind(id, share);
+  const planned = ({ isFile: _isFile, ...share }: Share): ShownPath => planBind(id, share);
   const memory = new NewMemory(id);
   const guest = guestSpec(spec, {
     bundle: bundle.path,

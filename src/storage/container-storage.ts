@@ -15,6 +15,8 @@ export interface ShownPath {
   readonly overlay?: readonly string[];
   /** See `SandboxMount.follows`. */
   readonly follows?: true;
+  /** See `SandboxMount.recursive`. */
+  readonly recursive?: false;
   /** See `SandboxMount.writableBelow`. */
   readonly writableBelow?: true;
 }
@@ -60,21 +62,14 @@ export function planRoot(containerId: string, root: RootFilesystem, readonly: bo
 }
 
 /** A bind mount's source, and how it is shown. */
-export interface BindSource extends Pick<ShownPath, "readonly" | "overlay" | "follows" | "writableBelow"> {
+export interface BindSource extends Pick<ShownPath, "readonly" | "overlay" | "follows" | "recursive" | "writableBelow"> {
   readonly index: number;
   readonly hostPath: string;
 }
 
 /** Plans a bind mount's source: shown as number `index` of the container. */
-export function planBind(containerId: string, { index, hostPath, readonly, overlay, follows, writableBelow }: BindSource): ShownPath {
-  return {
-    source: hostPath,
-    target: `${containerId}/mount${index}`,
-    readonly,
-    ...(overlay === undefined ? {} : { overlay }),
-    ...(follows && { follows }),
-    ...(writableBelow && { writableBelow }),
-  };
+export function planBind(containerId: string, { index, hostPath, ...shown }: BindSource): ShownPath {
+  return { source: hostPath, target: `${containerId}/mount${index}`, ...shown };
 }
 
 /** Where the guest finds what is shown. */

@@ -53,15 +53,24 @@ async function mountTmpfs(host: Host, propagation: string, name = host.name("tmp
   return folder;
 }
 
-test("mounts: those below a read-only bind mount can be written to, unless they are named", async ({ host }) => {
+test("mounts: those below a read-only bind mount can be written to, unless they are to be read-only too; without rbind, they are not there", async ({
+  host,
+}) => {
   const outer = await mountTmpfs(host, "--make-private");
   const inner = await mountTmpfs(host, "--make-private", "inner", outer);
   const bind = (destination: string, ...options: string[]) => ({ destination, type: "bind", source: outer, options });
   const script = `
-    for m in /a /b /c; do touch $m/x 2>/dev/null; top=$?; echo from $m 2>/dev/null >$m/inner/x; echo $m $top $?; done; cat /a/inner/x; rm /a/inner/x`;
-  const mounts = [...defaultMounts, bind("/a", "rbind", "ro"), bind("/b", "rbind", "rro"), bind("/c", "rbind", "ro", "rslave")];
+    for m in /a /b /c; do touch $m/x 2>/dev/null; top=$?; echo from $m 2>/dev/null >$m/inner/x; echo $m $top $?; done
+    cat /a/inner/x; ls /d; ls /d/inner; rm /a/inner/x`;
+  const mounts = [
+    ...defaultMounts,
+    bind("/a", "rbind", "ro"),
+    bind("/b", "rbind", "rro"),
+    bind("/c", "rbind", "ro", "rslave"),
+    bind("/d", "bind"),
+  ];
   const { stdout, stderr } = await host.run(host.script(script, { mounts }));
-  expect({ stdout, stderr }).toEqual({ stdout: "/a 1 0\n/b 1 1\n/c 1 0\nfrom /c\n", stderr: expect.not.stringContaining("husk:") });
+  expect({ stdout, stderr }).toEqual({ stdout: "/a 1 0\n/b 1 1\n/c 1 0\nfrom /c\ninner\n", stderr: expect.not.stringContaining("husk:") });
   expect(readdirSync(inner)).toEqual([]);
 });
 

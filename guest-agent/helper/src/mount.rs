@@ -22,15 +22,24 @@ const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
 /// Clones the tree of mounts at `path` (a file or a folder, symbolic links followed), with all mounts below it. The clone is
 /// private (no mount of either side reaches the other) and carries `attributes` (MOUNT_ATTR_*) on each of its mounts.
 pub fn clone_tree(path: &Path, attributes: u64) -> Result<OwnedFd> {
-    let tree = clone(path, true)?;
+    clone_with(path, attributes, true)
+}
+
+/// As `clone_tree`, without the mounts below.
+pub fn clone_top(path: &Path, attributes: u64) -> Result<OwnedFd> {
+    clone_with(path, attributes, false)
+}
+
+fn clone_with(path: &Path, attributes: u64, recursive: bool) -> Result<OwnedFd> {
+    let tree = clone(path, recursive)?;
     change(&tree, Attributes { set: attributes, clear: 0 }, true)?;
     Ok(tree)
 }
 
-/// As `clone_tree`; but mounts that are made below `path` later, or taken away, come and go in the clone as well, without the attributes. Nothing goes the
-/// other way.
-pub fn clone_following_tree(path: &Path, attributes: u64) -> Result<OwnedFd> {
-    let tree = open_clone(path, true)?;
+/// As `clone_tree`, or `clone_top` where not `recursive`; but mounts that are made below `path` later, or taken away, come and go in the clone as well, without
+/// the attributes. Nothing goes the other way.
+pub fn clone_following(path: &Path, attributes: u64, recursive: bool) -> Result<OwnedFd> {
+    let tree = open_clone(path, recursive)?;
     set_attributes(&tree, Attributes { set: attributes, clear: 0 }, libc::MS_SLAVE, scope(true))?;
     Ok(tree)
 }

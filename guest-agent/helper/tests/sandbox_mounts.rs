@@ -95,7 +95,8 @@ fn a_mount_that_is_read_only_itself_leaves_those_below_it_writable() {
     let mut following = asked.clone();
     following["target"] = "following".into();
     following["follows"] = true.into();
-    let mut sandbox = Sandbox::launch(&plan(json!({"mounts": [asked, following]})), vec![]);
+    let top = json!({"source": folder.path("tree"), "target": "top", "readonly": true, "recursive": false});
+    let mut sandbox = Sandbox::launch(&plan(json!({"mounts": [asked, following, top]})), vec![]);
     assert_eq!(sandbox.request(1, json!({"op": "signal", "name": "x", "signal": 1}))["id"], 1);
     for target in ["t", "following"] {
         let error = fs::write(shown(&sandbox, &format!("{target}/top")), "no").expect_err("it is read-only");
@@ -103,6 +104,11 @@ fn a_mount_that_is_read_only_itself_leaves_those_below_it_writable() {
         fs::write(shown(&sandbox, &format!("{target}/inner/new")), target).expect("write");
         assert_eq!(read(folder.path("tree/inner/new")), target);
     }
+    // Without those below it, their places are empty.
+    assert_eq!(names(shown(&sandbox, "top")), ["inner", "top"]);
+    assert_eq!(names(shown(&sandbox, "top/inner")), Vec::<String>::new());
+    let error = fs::write(shown(&sandbox, "top/inner/no"), "no").expect_err("it is read-only");
+    assert_eq!(error.raw_os_error(), Some(libc::EROFS));
     sandbox.end();
 }
 

@@ -86,7 +86,8 @@ pub fn shared(mount: &Mount) -> Result<Shared> {
     }
     let what = || format!("cannot share {}", mount.source.display());
     let shared = match &mount.overlay {
-        None if mount.follows => detached(mount::clone_following_tree(&mount.source, attributes).with_context(what)?),
+        None if mount.follows => detached(mount::clone_following(&mount.source, attributes, mount.recursive).with_context(what)?),
+        None if !mount.recursive => detached(mount::clone_top(&mount.source, attributes).with_context(what)?),
         None => clone(&mount.source, attributes).with_context(what),
         Some(options) => Ok(Shared { tree: overlay(options, attributes).with_context(what)?, folder: true }),
     }?;

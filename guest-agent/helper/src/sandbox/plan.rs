@@ -105,9 +105,16 @@ pub struct Mount {
     /// What the host mounts below it later shows as well.
     #[serde(default)]
     pub follows: bool,
+    /// With what is mounted below it.
+    #[serde(default = "recursive")]
+    pub recursive: bool,
     /// Where it is read-only, what is mounted below it is not.
     #[serde(default, rename = "writableBelow")]
     pub writable_below: bool,
+}
+
+fn recursive() -> bool {
+    true
 }
 
 /// A program of the sandbox.
