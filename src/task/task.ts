@@ -159,6 +159,8 @@ export class Task {
     const container = this.#guest("exec");
     if (this.#execs.has(execId)) throw new HuskError("already-exists", `process ${execId} of container "${this.id}" already exists`);
     if (this.init.status === "stopped") throw new HuskError("wrong-state", `cannot exec in a stopped container: ${this.id}`);
+    // Said here: the container's own words name a flag of the command line, which nobody who calls a shim can give.
+    if (container.status === "paused") throw new HuskError("wrong-state", `cannot exec in a paused container: ${this.id}`);
     for (const note of refuseUnsupported(judgeProcess(process), "the process")) this.#pod.log.info(note);
     const stdio = await TaskStdio.open(names, { namespace: this.#options.namespace, id: execId });
     const exec = new ExecProcess({

@@ -109,6 +109,8 @@ test("pause, resume, update, metrics, kill, and a name that is taken", async ({ 
     expect(await ctr.run("run", "--rm", "--runtime", containerd.runtime, containerd.image, "box", "true")).toMatchObject({ status: 1 });
     await ctr.ok("task", "pause", "box");
     expect(await containerd.status("box")).toBe("PAUSED");
+    const exec = await ctr.run("task", "exec", "--exec-id", "e1", "box", "true");
+    expect(exec).toMatchObject({ status: 1, stderr: expect.stringMatching(/cannot exec in a paused (container: box|state)(?! \()/) });
     await ctr.ok("task", "resume", "box");
     expect(await containerd.status("box")).toBe("RUNNING");
     const metrics = await ctr.ok("task", "metrics", "box");
