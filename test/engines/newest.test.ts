@@ -1,5 +1,5 @@
 /** containerd 2 and Docker 28, of the Debian to come: the Task API's version 3, what containerd learns of the runtime, a shim in a cgroup, docker top. */
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { Containerd } from "../harness/containerd.ts";
@@ -62,5 +62,24 @@ test("docker top shows the container's own words, at a PID that is the host's", 
     expect(existsSync(`/proc/${pid.trim()}`)).toBe(false);
   } finally {
     await docker.run("rm", "--force", "topped");
+  }
+});
+
+test("what is mounted below a read-only bind mount is writable, or not there, as docker was asked", async ({ docker, engines }) => {
+  const outer = join(engines.folder, "outer");
+  const inner = join(outer, "inner");
+  mkdirSync(inner, { recursive: true });
+  await engines.inside("mount", "-t", "tmpfs", "tmpfs", inner);
+  try {
+    await engines.inside("touch", join(inner, "file"));
+    const script = "touch /m/x 2>/dev/null; echo top=$?; ls /m/inner; touch /m/inner/file 2>/dev/null; echo inner=$?";
+    const seen = async (option: string): Promise<string> => {
+      const mount = `type=bind,src=${outer},dst=/m,readonly,${option}`;
+      return docker.ok("run", "--rm", "--mount", mount, engines.image, "sh", "-c", script);
+    };
+    expect(await seen("bind-recursive=writable")).toBe("top=1\nfile\ninner=0\n");
+    expect(await seen("bind-recursive=disabled")).toBe("top=1\ninner=1\n");
+  } finally {
+    await engines.inside("umount", inner);
   }
 });
