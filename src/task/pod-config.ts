@@ -1,7 +1,7 @@
 /** A pod's own settings as the Sandbox API brings them: CRI's PodSandboxConfig, in the words of the runtime spec. */
 import { basename, join } from "node:path";
 import { HuskError } from "../errors.ts";
-import { NamespaceMode, PodSandboxConfig } from "../gen/cri/v1/pod.ts";
+import { type DNSConfig, NamespaceMode, PodSandboxConfig } from "../gen/cri/v1/pod.ts";
 import type { Any } from "../gen/google/protobuf/any.ts";
 import type { Spec } from "../oci/types.ts";
 import { podMemory, podPeriod, podQuota } from "./pod-annotations.ts";
@@ -18,8 +18,9 @@ const hostNamespaces = [
 
 /** Of options of another kind, nothing follows. Throws `invalid-argument` for a pod that is to share what a virtual machine cannot. */
 export function podConfig(id: string, options: Any | undefined): Pick<Spec, "hostname" | "annotations" | "linux"> {
-  if (options === undefined || options.typeUrl.split("/").at(-1) !== typeName) return {};
-  const { hostname, linux } = PodSandboxConfig.decode(options.value);
+  const config = decoded(options);
+  if (config === undefined) return {};
+  const { hostname, linux } = config;
   const namespaces = linux?.securityContext?.namespaceOptions;
   for (const [type, what, field] of hostNamespaces) {
     if (namespaces?.[type] === NamespaceMode.NODE)
@@ -34,6 +35,16 @@ export function podConfig(id: string, options: Any | undefined): Pick<Spec, "hos
       ...(linux === undefined || linux.cgroupParent === "" ? {} : { cgroupsPath: cgroupBelow(linux.cgroupParent, id) }),
     },
   };
+}
+
+/** How names are resolved in the pod, where its options say so. */
+export function podDns(options: Any | undefined): DNSConfig | undefined {
+  return decoded(options)?.dnsConfig;
+}
+
+function decoded(options: Any | undefined): PodSandboxConfig | undefined {
+  if (options === undefined || options.typeUrl.split("/").at(-1) !== typeName) return undefined;
+  return PodSandboxConfig.decode(options.value);
 }
 
 /** A pod's cgroup below its parent, as CRI names it: a kubelet with the systemd driver gives the path of slices. */

@@ -8,7 +8,7 @@ import type { Config } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
 import type { CgroupHierarchy } from "../host/cgroups.ts";
 import { takeCgroups } from "../host/sandbox-cgroups.ts";
-import type { Spec } from "../oci/types.ts";
+import type { Mount, Spec } from "../oci/types.ts";
 import { type ControlServer, serveControl } from "../sandbox/control.ts";
 import { giveBackLedger } from "../sandbox/give-back.ts";
 import { HostedSandbox } from "../sandbox/hosted-sandbox.ts";
@@ -65,6 +65,8 @@ export class Pod {
   readonly #standIns = new Set<(token: string) => StandIn | undefined>();
   /** See `ContainerPlan.memory`. */
   readonly memory = new Map<string, string>();
+  /** What its containers have bound in: see `pod-files.ts`. */
+  files: readonly Mount[] = [];
   readonly #memoryWatchers = new Map<string, (kills: number) => void>();
   /** The one that there is, or was: after the last of a pod's tasks others may come, in a sandbox of their own. */
   #shared: SharedSandbox | undefined;
@@ -105,6 +107,11 @@ export class Pod {
   /** Where stand-ins dial. */
   get controlSocket(): string {
     return join(this.#folder, "sock");
+  }
+
+  /** Where files of the pod's can be, which go with the shim. */
+  get filesFolder(): string {
+    return join(this.#folder, "etc");
   }
 
   /** The ledger of a task: what it took of the host besides the sandbox. */

@@ -10,13 +10,15 @@ import type { CreateSandboxRequest, SandboxDefinition, SandboxStatusResponse } f
 import { cgroupOf } from "../oci/cgroups-path.ts";
 import type { Spec } from "../oci/types.ts";
 import { parseSpec } from "../oci/validate.ts";
+import { guestHostname } from "../sandbox/plan-vm.ts";
 import { packAny } from "../ttrpc/any.ts";
 import type { Handlers } from "../ttrpc/service.ts";
 import { metricsOf } from "./metrics.ts";
 import { PauseProcess } from "./pause-process.ts";
 import type { Pod } from "./pod.ts";
 import { podSpec } from "./pod-annotations.ts";
-import { podConfig } from "./pod-config.ts";
+import { podConfig, podDns } from "./pod-config.ts";
+import { writePodFiles } from "./pod-files.ts";
 import { TaskStdio } from "./stdio.ts";
 import { never, timestamp } from "./timestamp.ts";
 
@@ -86,6 +88,8 @@ export class SandboxService {
     const member = {};
     try {
       const spec = podSpec(await readPodSpec(bundlePath, podConfig(sandboxId, options), annotations));
+      const named = { hostname: spec.hostname || guestHostname, dns: podDns(options) };
+      this.#pod.files = await writePodFiles(this.#pod.filesFolder, named);
       const { hosted } = await this.#pod.join(member, {
         id: sandboxId,
         spec,

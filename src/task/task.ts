@@ -28,6 +28,7 @@ import { InitProcess, type InitProcessOptions } from "./init-process.ts";
 import { PauseProcess } from "./pause-process.ts";
 import type { Membership, Pod } from "./pod.ts";
 import { isPause, podSpec } from "./pod-annotations.ts";
+import { withPodFiles } from "./pod-files.ts";
 import { type StdioNames, TaskStdio } from "./stdio.ts";
 import type { TaskProcess } from "./task-process.ts";
 
@@ -81,7 +82,7 @@ export class Task {
         noteInLedger(ledger, { kind: "mount", path: target });
         await mountAll(pod.helper, target, options.rootfs);
       }
-      const bundle = await loadBundle(options.bundle);
+      const bundle = withPodFiles(await loadBundle(options.bundle), pod.files);
       const guestNamespace = (entry: Namespace): GuestNamespace | undefined => guestNamespaceOf(entry, options.namespacesOf);
       const image = options.checkpoint === "" ? undefined : (await import("../checkpoint/image.ts")).openImage(options.checkpoint);
       const guestId = image?.manifest.container.guestId ?? options.id;
@@ -159,7 +160,7 @@ export class Task {
     const container = this.#guest("exec");
     if (this.#execs.has(execId)) throw new HuskError("already-exists", `process ${execId} of container "${this.id}" already exists`);
     if (this.init.status === "stopped") throw new HuskError("wrong-state", `cannot exec in a stopped container: ${this.id}`);
-    // Said here: the container's own words name a flag of the command line, which nobody who calls a shim can give.
+    // Said here: the container's own words name a flag of the command line, which a shim has not.
     if (container.status === "paused") throw new HuskError("wrong-state", `cannot exec in a paused container: ${this.id}`);
     for (const note of refuseUnsupported(judgeProcess(process), "the process")) this.#pod.log.info(note);
     const stdio = await TaskStdio.open(names, { namespace: this.#options.namespace, id: execId });

@@ -76,6 +76,7 @@ export class Cri {
       metadata: { name, uid: `${name}-uid`, namespace: "default" },
       hostname: name,
       log_directory: join(this.#logs, name),
+      dns_config: { servers: ["10.88.7.53"], searches: ["cluster.local", "example.org"], options: ["ndots:5"] },
       linux: {
         cgroup_parent: "/kubepods",
         security_context: { namespace_options: { pid, network: hostNetwork ? "NODE" : "POD" } },

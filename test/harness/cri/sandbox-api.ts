@@ -1,4 +1,5 @@
 /** What holds for a pod by the Sandbox API, whichever containerd asks for it: no pause container, the shim is told of the pod itself. */
+import { readFileSync } from "node:fs";
 import { expect } from "vitest";
 import type { Cri } from "./cri.ts";
 
@@ -12,6 +13,9 @@ export async function podBySandboxApi(cri: Cri): Promise<void> {
     .poll(async () => (await pod.exec(client, `wget -q -O - http://${status.network.ip}/`)).stdout, { timeout: 30_000 })
     .toBe("page\n");
   expect((await pod.exec(client, "hostname; cat /proc/sys/net/ipv4/ip_forward")).stdout).toBe("pod0\n1\n");
+  expect((await pod.exec(client, "cat /etc/hostname /etc/resolv.conf; grep -c localhost /etc/hosts")).stdout).toBe(
+    `pod0\nsearch cluster.local example.org\nnameserver 10.88.7.53\noptions ndots:5\n${readFileSync("/etc/hosts", "utf8").match(/^.*localhost.*$/gm)?.length}\n`,
+  );
   expect((await pod.exec(server, "ping -c 1 -W 5 10.88.7.1")).status).toBe(0);
   await cri.call("StopContainer", { container_id: client, timeout: 20 });
   expect(await pod.status(client)).toMatchObject({ state: 2, exit_code: 0 });
