@@ -49,7 +49,13 @@ export function startZygote(spec: SandboxSpec): void {
     log = claimStart(keeperLog(template));
     if (log === undefined) return;
     const order: ZygoteOrder = { template: { key: template.key, folder: template.folder }, idleMs, machine: machineOf(spec) };
-    const words = ["--no-warnings", ...process.execArgv, join(installationFolder(), "dist/supervisor.js"), zygoteKeeper, JSON.stringify(order)];
+    const words = [
+      "--no-warnings",
+      ...process.execArgv,
+      join(installationFolder(), "dist/supervisor.js"),
+      zygoteKeeper,
+      JSON.stringify(order),
+    ];
     const child = spawn(process.execPath, words, { stdio: ["ignore", "ignore", log], detached: true, cwd: "/" });
     child.on("error", () => {}); // the next sandbox tries again
     child.unref();

@@ -1,8 +1,9 @@
 //! File systems that the host makes visible: shared folders, block devices, memory.
 
+pub mod share;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -24,89 +25,6 @@ pub struct Mounted {
     mount_point: PathBuf,
     /// A folder that was made for it.
     remove: bool,
-}
-
-/// Mounts a virtio-fs share of the sandbox, once its device is there.
-pub async fn mount_share(sandbox: &Sandbox, share: api::SharedFolder) -> Result<()> {
-    let what = format!("shared folder {:?} on {:?}", share.tag, share.mount_point);
-    check_mount_point(&share.mount_point)?;
-    let parked = sandbox
-        .parked
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .share
-        .take();
-    if let Some(parked) = parked {
-        parked.wake().class(Class::MountFailed, || what.clone())?;
-    }
-    let mut events = uevent::Uevents::subscribe()?;
-    let attempts = async {
-        loop {
-            let (tag, mount_point) = (share.tag.clone(), share.mount_point.clone());
-            match blocking(move || mount_virtiofs(&tag, &mount_point)).await? {
-                Attempt::Mounted => return Ok(()),
-                Attempt::NoDevice => events.next().await?,
-            }
-        }
-    };
-    tokio::time::timeout(DEVICE_LIMIT, attempts)
-        .await
-        .unwrap_or_else(|_| {
-            let seconds = DEVICE_LIMIT.as_secs();
-            Err(Failure::other(format!(
-                "no device has that tag after {seconds} s"
-            )))
-        })
-        .class(Class::MountFailed, || what)
-}
-
-/// Unmounts the shared folders, and lets go of their device and the disk's, as in a template: the next sandbox takes them into use again.
-pub async fn park_share(sandbox: &Sandbox, mount_points: Vec<String>) -> Result<()> {
-    for mount_point in mount_points {
-        check_mount_point(&mount_point)?;
-        let what = format!("unmount {mount_point:?}");
-        blocking(move || {
-            umount2(mount_point.as_str(), MntFlags::empty())
-                .map_err(|errno| Failure::other(errno.to_string()))
-        })
-        .await
-        .class(Class::MountFailed, || what)?;
-    }
-    let before = std::mem::take(
-        &mut *sandbox
-            .parked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner),
-    );
-    let parked = blocking(move || before.park_again()).await?;
-    *sandbox
-        .parked
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner) = parked;
-    Ok(())
-}
-
-enum Attempt {
-    Mounted,
-    /// The driver knows no device of that tag yet.
-    NoDevice,
-}
-
-fn mount_virtiofs(tag: &str, mount_point: &str) -> Result<Attempt> {
-    fs::create_dir_all(mount_point).context(|| "make the mount point")?;
-    let none: Option<&str> = None;
-    match mount_call(
-        Some(tag),
-        mount_point,
-        Some("virtiofs"),
-        // As on a host, device files are the device controller's business.
-        MsFlags::empty(),
-        none,
-    ) {
-        Ok(()) => Ok(Attempt::Mounted),
-        Err(Errno::EINVAL) => Ok(Attempt::NoDevice),
-        Err(errno) => Err(Failure::other(errno.to_string())),
-    }
 }
 
 /// Mounts storages in order. On failure nothing is left.
@@ -337,34 +255,13 @@ fn submounts<'a>(mountinfo: &'a str, container_id: &str) -> Vec<&'a str> {
 
 /// The device of the virtio-blk disk with a serial, once it is there.
 async fn find_block_device(sandbox: &Sandbox, serial: &str) -> Result<PathBuf> {
-    wake_disk(sandbox).await?;
+    share::wake_disk(sandbox).await?;
     let what = format!("the block device with serial {serial:?}");
     let found = uevent::wait_for(&what, DEVICE_LIMIT, || {
         find_serial(Path::new("/sys/block"), serial)
     })
     .await;
     found.map_err(|failure| Failure::new(Class::MountFailed, failure.message))
-}
-
-/// Takes the parked disk into use, where there is one: it may be the one that is looked for.
-async fn wake_disk(sandbox: &Sandbox) -> Result<()> {
-    let parked = sandbox
-        .parked
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .disk
-        .take();
-    let Some(disk) = parked else { return Ok(()) };
-    let (there, disk) = blocking(move || Ok((disk.is_there()?, disk))).await?;
-    if there {
-        return blocking(move || disk.wake()).await;
-    }
-    sandbox
-        .parked
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .disk = Some(disk);
-    Ok(())
 }
 
 fn find_serial(blocks: &Path, serial: &str) -> Option<PathBuf> {

@@ -58,14 +58,6 @@ async fn to_the_end<T: Send + 'static>(
         .unwrap_or_else(|_| Err(Failure::other("the call was interrupted")))
 }
 
-fn signal_number(signal: u32) -> Result<i32> {
-    // 0 asks whether the process is there.
-    i32::try_from(signal)
-        .ok()
-        .filter(|signal| (0..=64).contains(signal))
-        .ok_or_else(|| Failure::invalid(format!("signal: expected 0 to 64, got {signal}")))
-}
-
 #[async_trait]
 impl AgentService for Agent {
     type ReadOutputStream = Reading;
@@ -99,7 +91,7 @@ impl AgentService for Agent {
             done.push("machine-id".to_owned());
         }
         for share in request.shares {
-            storage::mount_share(&self.sandbox, share).await?;
+            storage::share::mount(&self.sandbox, share).await?;
         }
         answer(CreateSandboxResponse {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -113,7 +105,7 @@ impl AgentService for Agent {
         &self,
         request: Request<ParkSandboxRequest>,
     ) -> Answer<ParkSandboxResponse> {
-        storage::park_share(&self.sandbox, request.into_inner().mount_points).await?;
+        storage::share::park(&self.sandbox, request.into_inner().mount_points).await?;
         answer(ParkSandboxResponse {})
     }
 
@@ -196,7 +188,7 @@ impl AgentService for Agent {
         request: Request<SignalProcessRequest>,
     ) -> Answer<SignalProcessResponse> {
         let request = request.into_inner();
-        let signal = signal_number(request.signal)?;
+        let signal = super::signal_number(request.signal)?;
         let container = self.container(&request.container_id)?;
         if !request.all {
             container.process(&request.process_id)?.signal(signal)?;

@@ -16,6 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use crate::api::agent_service_server::AgentServiceServer;
 use crate::channel::Connection;
 use crate::console;
+use crate::error::{Failure, Result};
 use crate::sandbox::Sandbox;
 use agent::Agent;
 use io::{Lost, Session};
@@ -52,4 +53,13 @@ pub async fn serve(connection: &mut Connection, sandbox: Arc<Sandbox>) {
     if let Err(error) = result {
         console::log(format_args!("the session with the host ended: {error}"));
     }
+}
+
+/// The number of a signal, as the system knows it.
+fn signal_number(signal: u32) -> Result<i32> {
+    // 0 asks whether the process is there.
+    i32::try_from(signal)
+        .ok()
+        .filter(|signal| (0..=64).contains(signal))
+        .ok_or_else(|| Failure::invalid(format!("signal: expected 0 to 64, got {signal}")))
 }
