@@ -19,7 +19,9 @@ export async function callSupervisor(
   method: ControlMethod,
   params: Params = {},
 ): Promise<Params> {
-  const record = allowed(root, id, operation);
+  const record = readRecord(root, id);
+  // A start waits for the creation that is under way, where the supervisor hears of it already.
+  if (!(operation === "start" && record.status === "creating")) demand(operation, id, record.status);
   try {
     using client = await ControlClient.connect(root, record.id);
     return await client.call(method, params, { deadlineMs: longestCallMs });

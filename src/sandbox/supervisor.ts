@@ -24,6 +24,7 @@ import type { CheckpointOptions } from "./checkpoint.ts";
 import { Container, streamsOf } from "./container.ts";
 import { type ControlServer, type Params, serveControl } from "./control.ts";
 import { serveContainer } from "./control-calls.ts";
+import { awaitCreation } from "./creation.ts";
 import { giveBackLedger } from "./give-back.ts";
 import type { JoinedProcess, ProcessOutcome } from "./guest-process.ts";
 import { HostedSandbox } from "./hosted-sandbox.ts";
@@ -51,7 +52,6 @@ export interface Starter {
 }
 
 const SIGKILL = 9;
-
 /** SIGHUP, SIGINT, SIGQUIT, SIGKILL (the stand-in is gone) and SIGTERM. */
 const endingSignals: ReadonlySet<number> = new Set([1, 2, 3, SIGKILL, 15]);
 
@@ -164,6 +164,7 @@ export class Supervisor {
   /** Mirrors the network and runs the program. Throws `wrong-state` unless the container is created, and `hook`: it was killed, and is to be destroyed. */
   async start(): Promise<void> {
     const container = this.#liveContainer();
+    if (container.status === "creating") await awaitCreation(this.#creating);
     demand("start", this.#record.id, this.#starting ? "running" : container.status);
     this.#starting = true;
     try {

@@ -1,8 +1,9 @@
 /** create, start, state, kill, pause, resume, ps, list, delete: one container from its beginning to its end. */
+import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { expect } from "vitest";
 import { test } from "../harness/host.ts";
-import { either } from "../harness/runtime.ts";
+import { either, isHusk } from "../harness/runtime.ts";
 
 test("create, start, end, delete, with the state at each step", async ({ host }) => {
   const bundle = host.script("echo started; cat /etc/hostname; exit 7", { annotations: { "org.example.key": "value" } });
@@ -76,6 +77,22 @@ test("kill -9 of a detached container's PID stops it", async ({ host }) => {
   await program.stdout?.until("ready\n");
   process.kill((await host.state(id)).pid, "SIGKILL");
   await program.ended();
+  await host.until(async () => (await host.state(id)).status === "stopped");
+  await host.ok("delete", id);
+});
+
+test.runIf(isHusk)("a start while the container is being created waits for that", async ({ host }) => {
+  const gate = host.path("gate");
+  execFileSync("mkfifo", [gate]);
+  const hook = { path: "/bin/sh", args: ["sh", "-c", `echo begun >>${gate}.log; read line <${gate}`], env: ["PATH=/bin"] };
+  const bundle = host.script("echo started", { hooks: { createRuntime: [hook] } });
+  const id = host.name();
+  const create = host.launch(["create", "--bundle", bundle.path, id]);
+  await host.until(() => existsSync(`${gate}.log`));
+  const start = host.launch(["start", id]);
+  writeFileSync(gate, "\n");
+  expect(await start.ended()).toEqual({ status: 0, stdout: "", stderr: "" });
+  expect((await create.ended()).stdout).toBe("started\n");
   await host.until(async () => (await host.state(id)).status === "stopped");
   await host.ok("delete", id);
 });
