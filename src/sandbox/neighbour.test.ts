@@ -60,7 +60,8 @@ test("the namespaces of a stand-in are its container's, for those with the same 
   const find = namespacesOf(root, self());
   expect(find({ type: "ipc", path: `/proc/${process.pid}/ns/ipc` })).toEqual({ container: "first" });
   expect(find({ type: "pid", path: `/proc/${process.pid}/ns/pid` })).toEqual({ container: "first" });
-  expect(find({ type: "user", path: `/proc/${process.pid}/ns/user` })).toBeUndefined();
+  expect(find({ type: "user", path: `/proc/${process.pid}/ns/user` })).toEqual({ container: "first" });
+  expect(find({ type: "mount", path: `/proc/${process.pid}/ns/mnt` })).toBeUndefined();
   expect(find({ type: "ipc", path: "/proc/1/ns/ipc" })).toBeUndefined();
   expect(find({ type: "ipc", path: "/run/ns/ipc" })).toBeUndefined();
   expect(namespacesOf(root, { pid: 1, start: 0 })({ type: "ipc", path: `/proc/${process.pid}/ns/ipc` })).toBeUndefined();
