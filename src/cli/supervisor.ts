@@ -6,7 +6,7 @@ import type { Socket } from "node:net";
 import type { Logger } from "pino";
 import { type Config, loadConfig } from "../config/config.ts";
 import { exitStatus, explain, HuskError } from "../errors.ts";
-import { deferred } from "../host/deferred.ts";
+import { whenAborted } from "../host/aborted.ts";
 import { helperPath } from "../host/installation.ts";
 import { type Bundle, loadBundle } from "../oci/bundle.ts";
 import { poolMember } from "../pool/messages.ts";
@@ -124,11 +124,8 @@ async function superviseBeside(neighbour: Supervisor, supervision: Supervision, 
   if (call.accel !== undefined) log.info("--accel has no meaning for a virtual machine that runs already");
   const { input, notes } = await prepareJoining(bundle, prepareOptions(call, session.terminal), config, neighbour);
   trace.mark("bundle read and checked");
-  const { signal } = session;
-  const gone = deferred<never>();
-  signal.addEventListener("abort", () => gone.reject(signal.reason as Error));
-  signal.throwIfAborted();
-  await seeThrough(supervision, config, notes, (starter) => neighbour.join(input, starter, trace, gone.promise));
+  const gone = whenAborted(session.signal);
+  await seeThrough(supervision, config, notes, (starter) => neighbour.join(input, starter, trace, gone));
 }
 
 function prepareOptions(call: Call, terminal: CallerTerminal): PrepareOptions {
@@ -227,7 +224,7 @@ function lastWords(id: string, { reason }: ProcessOutcome): string | undefined {
 /** Rejects at the first signal that asks for the end, or where `frontGone` aborts. From then on signals are the stand-in's business. */
 function interruption(frontGone: AbortSignal): Promise<never> {
   const interrupted = new Promise<never>((_, reject) => {
-    frontGone.addEventListener("abort", () => reject(frontGone.reason as Error));
+    whenAborted(frontGone).catch(reject);
     for (const signal of endingSignals) process.on(signal, () => reject(new HuskError("host", `interrupted by ${signal}`)));
   });
   interrupted.catch(() => {}); // it may come when nobody waits for it any more

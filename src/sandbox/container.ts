@@ -291,6 +291,7 @@ export class Container {
     const process = new GuestProcess(this.#sandbox, { containerId: this.#guestId, processId: execId });
     this.#processes.set(execId, process);
     const onGone = (): void => process.standIn.giveUp();
+    if (callerGone.aborted) onGone();
     callerGone.addEventListener("abort", onGone);
     const running = this.#runExec(process, exec).finally(() => callerGone.removeEventListener("abort", onGone));
     running.catch(() => {}); // told to the stand-in, and to whoever asks by execStarted

@@ -12,7 +12,7 @@ import { type Room, type Template, TemplateStore } from "./store.ts";
 export function templateFolder(configured: string, env: NodeJS.ProcessEnv, euid: number = process.geteuid?.() ?? 0): string {
   if (configured !== "auto") return configured;
   if (euid === 0) return "/var/lib/husk/templates";
-  return join(env["XDG_CACHE_HOME"] ?? join(env["HOME"] ?? "/nonexistent", ".cache"), "husk", "templates");
+  return join(env["XDG_CACHE_HOME"] || join(env["HOME"] ?? "/nonexistent", ".cache"), "husk", "templates");
 }
 
 export interface ObtainOptions {

@@ -218,6 +218,7 @@ function limit({ timeoutMs, signal }: WaitOptions, what: string, giveUp: (reason
       ? undefined
       : setTimeout(() => giveUp(new TtrpcError(GrpcCode.deadlineExceeded, `${what} did not end within ${timeoutMs} ms`)), timeoutMs);
   const aborted = (): void => giveUp(signal?.reason instanceof Error ? signal.reason : new Error("aborted", { cause: signal?.reason }));
+  if (signal?.aborted === true) aborted();
   signal?.addEventListener("abort", aborted);
   return () => {
     clearTimeout(timer);

@@ -45,7 +45,7 @@ export function findGuestImage(configured: string, folders: readonly string[]): 
 
 /** The folders in which guest images are kept: beside the installed programs, then the user's cache. */
 export function guestImageFolders(installation: string, env: NodeJS.ProcessEnv): string[] {
-  const cache = env["XDG_CACHE_HOME"] ?? (env["HOME"] === undefined ? undefined : join(env["HOME"], ".cache"));
+  const cache = env["XDG_CACHE_HOME"] || (env["HOME"] === undefined ? undefined : join(env["HOME"], ".cache"));
   return [join(installation, "guest"), ...(cache === undefined ? [] : [join(cache, "husk", "guest")])];
 }
 

@@ -1,6 +1,7 @@
 /** Every process of a sandbox is killed, in every phase: each end is told at once, with a reason, and everything is given back. */
 import { describe, expect } from "vitest";
 import { test } from "../harness/host.ts";
+import { descendants, type HostProcess, readProcess } from "../harness/processes.ts";
 import type { Program } from "../harness/program.ts";
 import { isHusk } from "../harness/runtime.ts";
 import { findPart, killPart, sandboxParts } from "../harness/sandbox-processes.ts";
@@ -105,6 +106,21 @@ describe.runIf(isHusk)("kill -9", () => {
     starting.signal("SIGKILL");
     await starting.ended();
     await host.until(async () => (await host.ok("list", "-q")) === "");
+  });
+
+  test("of front as soon as its supervisor is there, which has not heard of it yet", async ({ host }) => {
+    const bundle = host.script(waits);
+    for (const id of ["a", "b", "c"]) {
+      const starting = host.launch(["run", "--bundle", bundle.path, id]);
+      const supervisor = (): HostProcess | undefined =>
+        descendants(starting.child.pid ?? 0).find(({ command }) => command.includes("dist/supervisor.js "));
+      await host.until(() => supervisor() !== undefined);
+      const { pid } = supervisor() ?? { pid: 0 };
+      starting.signal("SIGKILL");
+      await starting.ended();
+      await host.until(() => readProcess(pid) === undefined, 30_000);
+      expect(await host.ok("list", "-q")).toBe("");
+    }
   });
 
   test("of the guest, by a panic of its kernel", async ({ host }) => {
