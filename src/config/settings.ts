@@ -110,7 +110,7 @@ const template = {
     86_400,
     30,
     "A template that is used again within so many seconds is kept warm for as many: its machine stands ready in a process, some 150 MB, that new sandboxes " +
-      "are copied from, in a third of the time. It ends by itself. 0: never. Only under TCG.",
+      "are copied from, in about half the time. It ends by itself. 0: never. Only under TCG.",
   ),
   tenant: wordOrName(
     ["shared", "namespace"],

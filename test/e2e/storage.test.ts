@@ -153,6 +153,6 @@ test.runIf(isHusk)("what is no image is refused, and a damaged one is no hang", 
   const damaged = image(host, makeExt4);
   truncateSync(damaged, 8192);
   const result = await host.run(host.script("true", { root: { path: damaged } }));
-  expect(result.status).toBe(125);
+  expect(result.status).toBe(1); // as any mount that a kernel refuses
   expect(result.stderr).toMatch(/^husk: .*ext4.*\n$/);
 });
