@@ -1,6 +1,6 @@
 /** Starts the keeper of a template's zygote, beside the sandbox that found none: the ones after it are copied. */
 import { spawn } from "node:child_process";
-import { closeSync, openSync, rmSync, statSync } from "node:fs";
+import { closeSync, openSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { installationFolder } from "../host/installation.ts";
 import { hasCode } from "../host/system-error.ts";
@@ -43,7 +43,7 @@ const startHoldsMs = 10 * 60_000;
 /** Starts a keeper where the spec wants one and nobody has done so. Whatever keeps it from starting leaves sandboxes as they are, so it is told in the log alone. */
 export function startZygote(spec: SandboxSpec): void {
   const { template, wantsZygoteMs: idleMs } = spec;
-  if (template === null || idleMs === undefined || hasZygote(template)) return;
+  if (template === null || idleMs === undefined || hasZygote(template) || isBelowConmon()) return;
   let log: number | undefined;
   try {
     log = claimStart(keeperLog(template));
@@ -63,6 +63,29 @@ export function startZygote(spec: SandboxSpec): void {
     if (!hasCode(error, "ENOENT", "EROFS", "ENOSPC", "EACCES")) throw error; // the template is gone, or nothing can be kept beside it
   } finally {
     if (log !== undefined) closeSync(log);
+  }
+}
+
+/**
+ * Whether Podman or CRI-O have started this process, by way of conmon: whatever its descendants leave behind becomes its child, and it waits for the end of them
+ * all before it says that the container has ended. Their sandboxes are copied from a zygote that others have brought about.
+ */
+function isBelowConmon(): boolean {
+  for (let pid = process.ppid; pid > 1; ) {
+    const [, name, parent] = /^\d+ \((.*)\) \S (\d+) /s.exec(statOf(pid)) ?? [];
+    if (name === "conmon") return true;
+    pid = Number(parent ?? 0);
+  }
+  return false;
+}
+
+/** /proc/PID/stat; "" where the process has ended. */
+function statOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, "utf8");
+  } catch (error) {
+    if (hasCode(error, "ENOENT", "ESRCH")) return "";
+    throw error;
   }
 }
 

@@ -18,7 +18,7 @@ const toldMs = 1_000;
 
 const test = base.extend("containerd", { scope: "file" }, async ({ engines }) => {
   const config = join(engines.folder, "husk.toml");
-  writeFileSync(config, `[deadlines]\ncall_s = ${callMs / 1000}\nstop_s = ${stopMs / 1000}\n`);
+  writeFileSync(config, `[template]\nwarm_s = 0\n[deadlines]\ncall_s = ${callMs / 1000}\nstop_s = ${stopMs / 1000}\n`);
   return Containerd.start(engines, { HUSK_CONFIG: config });
 });
 

@@ -8,9 +8,10 @@ import { TaskDefinition } from "../../src/gen/containerd/task/v2/task.ts";
 import { TtrpcClient } from "../../src/ttrpc/client.ts";
 import type { CallInput, Response } from "../../src/ttrpc/service.ts";
 import type { Engine, Engines } from "./engines.ts";
-import { descendants, type HostProcess, listProcesses } from "./processes.ts";
+import { type HostProcess, listProcesses } from "./processes.ts";
 import type { Program, ProgramOptions, Result } from "./program.ts";
 import { either } from "./runtime.ts";
+import { qemuOf } from "./sandbox-processes.ts";
 
 const shim = resolve(import.meta.dirname, "../../bin/containerd-shim-husk-v2");
 
@@ -112,7 +113,7 @@ export class Containerd {
   /** The QEMU of a task's sandbox. */
   qemu(id: string): HostProcess | undefined {
     const serving = this.shimProcess(id);
-    return serving === undefined ? undefined : descendants(serving.pid).find(({ name }) => name.startsWith("qemu-system"));
+    return serving === undefined ? undefined : qemuOf(serving.pid);
   }
 
   /** Notes what happens while `use` runs, and until `last` has happened: the beginning of an event as ctr prints it. */

@@ -28,7 +28,7 @@ export function findPart(host: Host, id: string, part: SandboxPart): HostProcess
   if (supervisor === undefined) return undefined;
   if (part === "supervisor") return readProcess(supervisor);
   const below = descendants(supervisor);
-  if (part === "qemu") return below.find(isQemu) ?? copiedQemu(below);
+  if (part === "qemu") return qemuOf(supervisor);
   if (part === "virtiofsd") return below.find(({ name }) => name === "virtiofsd");
   const sandbox = below.find(({ parent, command }) => parent === supervisor && command.endsWith("husk-helper sandbox"));
   return part === "sandbox" ? sandbox : below.find(({ parent }) => parent === sandbox?.pid);
@@ -38,10 +38,14 @@ function isQemu({ name }: HostProcess): boolean {
   return name.startsWith("qemu-system");
 }
 
-/** A QEMU that was copied stands below the one that it is a copy of, but is in the namespaces of its sandbox. */
-function copiedQemu(below: readonly HostProcess[]): HostProcess | undefined {
+/** The QEMU of the sandbox that a process serves: it is in the namespaces of its sandbox, whether it was started there or is a zygote's copy. */
+export function qemuOf(supervisor: number): HostProcess | undefined {
   const own = pidNamespace(process.pid);
-  const inside = new Set(below.map(({ pid }) => pidNamespace(pid)).filter((name) => name !== "" && name !== own));
+  const inside = new Set(
+    descendants(supervisor)
+      .map(({ pid }) => pidNamespace(pid))
+      .filter((name) => name !== "" && name !== own),
+  );
   return listProcesses().find((each) => isQemu(each) && inside.has(pidNamespace(each.pid)));
 }
 
