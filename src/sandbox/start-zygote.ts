@@ -4,6 +4,7 @@ import { closeSync, openSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { installationFolder } from "../host/installation.ts";
 import { hasCode } from "../host/system-error.ts";
+import type { TemplateShape } from "../template/shape.ts";
 import type { Template } from "../template/store.ts";
 import { hasZygote } from "../template/zygote.ts";
 import type { SandboxSpec } from "./sandbox-plan.ts";
@@ -16,20 +17,7 @@ export interface ZygoteOrder {
   readonly template: Pick<Template, "key" | "folder">;
   readonly idleMs: number;
   /** The machine, as a sandbox of the template has it. */
-  readonly machine: Pick<
-    SandboxSpec,
-    | "programs"
-    | "image"
-    | "accelerator"
-    | "vcpus"
-    | "memoryBytes"
-    | "limits"
-    | "translationBufferBytes"
-    | "networkPorts"
-    | "guestConsoleBytes"
-    | "kernelParameters"
-    | "tenant"
-  >;
+  readonly machine: TemplateShape & Pick<SandboxSpec, "guestConsoleBytes">;
 }
 
 /** Where the keeper's complaints go. Beside the template as long as it lives, and where it failed: then nobody tries again for a while. */

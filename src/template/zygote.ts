@@ -5,7 +5,7 @@
  *     TEMPLATE/zygote/owner.json    the process that keeps it, from the beginning
  *                    /zygote.json   how it is reached (Zygote), once a copy of it has answered
  *                    /zygote.sock   on which copies are asked for
- *                    /log           what its keeper complained of
+ *             /zygote.log           what its keeper complained of
  */
 import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
