@@ -17,6 +17,8 @@ const script = new Script(`(function(require,module,exports,__filename,__dirname
   cachedData: readCache(),
   importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
 });
+// Whoever has nothing left to do ends at once: by itself, Node would first take its heap apart, object by object.
+process.once("beforeExit", () => process.exit());
 // V8 rejects what another version of it, other flags or another source made.
 if (script.cachedDataRejected !== false) process.once("exit", writeCache);
 

@@ -118,7 +118,6 @@ export class HostedSandbox {
 
   /** Ends the sandbox as `Sandbox.close`, and what is in its network namespace for it. What the ledger names stays. */
   async close(graceMs: number): Promise<void> {
-    await this.#network?.close();
-    await this.sandbox.close(graceMs);
+    await Promise.all([this.#network?.close(), this.sandbox.close(graceMs)]);
   }
 }

@@ -10,7 +10,6 @@
  *
  * Whatever fails, everything taken so far is given back before the error is reported.
  */
-import type { Socket } from "node:net";
 import type { Manifest } from "../checkpoint/manifest.ts";
 import { exitStatus, explain, HuskError } from "../errors.ts";
 import { demandFree, moveBeside } from "../host/cgroups.ts";
@@ -22,7 +21,7 @@ import { type SandboxCgroups, takeCgroups } from "../host/sandbox-cgroups.ts";
 import { demand } from "../oci/state.ts";
 import type { CheckpointOptions } from "./checkpoint.ts";
 import { Container, streamsOf } from "./container.ts";
-import { type ControlServer, type Params, serveControl } from "./control.ts";
+import { type ControlServer, serveControl } from "./control.ts";
 import { serveContainer } from "./control-calls.ts";
 import { awaitCreation } from "./creation.ts";
 import { giveBackLedger } from "./give-back.ts";
@@ -34,22 +33,9 @@ import { forwardSocket, type RunFolder, removeRunFolder } from "./run-folder.ts"
 import { foundHome, SandboxHome } from "./sandbox-home.ts";
 import { memberCgroups, SharedSandbox, withdraw } from "./shared-sandbox.ts";
 import { placeMs } from "./stand-in.ts";
+import type { Starter } from "./starter.ts";
 import type { ContainerInput, SupervisorInput } from "./supervisor-input.ts";
 import type { Trace } from "./trace.ts";
-
-/** Who started the supervisor, and lends or forks the stand-in. */
-export interface Starter {
-  /** Lets the stand-in dial `socket` and show `token`. */
-  readonly attach: (socket: string, token: string) => void;
-  /** Takes what is worth a warning in the log. */
-  readonly warn: (message: string) => void;
-  /** Whether the caller itself is the stand-in: then what husk has to say is said by the stand-in, and by nobody else. */
-  readonly isStandIn: boolean;
-  /** Does what starts the container after its creation, and tells of it whoever wants to know. */
-  readonly tellStart: (start: () => Promise<void>) => Promise<void>;
-  /** Serves a session that came by the control socket: `request` is its first line. */
-  readonly serveSession: (request: Params, front: Socket, supervisor: Supervisor) => void;
-}
 
 const SIGKILL = 9;
 /** SIGHUP, SIGINT, SIGQUIT, SIGKILL (the stand-in is gone) and SIGTERM. */
@@ -77,6 +63,7 @@ export class Supervisor {
   readonly #discarded = deferred<void>();
   #creating: Promise<void> = Promise.resolve();
   #starting = false;
+  #standInFree: Promise<void> | undefined;
   /** Settles when the stand-in is in its place, or cannot get there. */
   #placed: Promise<void> = Promise.resolve();
 
@@ -220,7 +207,12 @@ export class Supervisor {
    * In the foreground the stand-in outlives what it stood for, and has yet to say how that ended: it must not be in the cgroup when that is emptied. One that is
    * still on its way there is waited for.
    */
-  async #freeStandIn(): Promise<void> {
+  #freeStandIn(): Promise<void> {
+    this.#standInFree ??= this.#moveStandIn();
+    return this.#standInFree;
+  }
+
+  async #moveStandIn(): Promise<void> {
     const standIn = this.#container?.init.standIn;
     const pid = standIn === undefined ? 0 : await Promise.race([standIn.pid, Promise.resolve(0)]);
     if (pid === 0) return; // there is none, or it has not dialled
@@ -350,7 +342,10 @@ export class Supervisor {
   async #afterEnd(ended: Promise<ProcessOutcome>): Promise<ProcessOutcome> {
     const outcome = await ended;
     this.#liveContainer().abandonExecs();
-    await this.#leave(outcome.reason !== undefined && outcome.reason !== "out of memory");
+    const left = this.#leave(outcome.reason !== undefined && outcome.reason !== "out of memory");
+    // It takes the kernel a while, in which the guest says goodbye.
+    if (this.#record.foreground) setImmediate(() => void this.#freeStandIn().catch(() => {})); // `remove` gets it
+    await left;
     await this.#control?.close();
     const { end, at, reason } = outcome;
     this.#update({

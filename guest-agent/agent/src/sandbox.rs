@@ -95,6 +95,13 @@ impl Sandbox {
         }
     }
 
+    /// Whether processes of containers live.
+    pub fn has_processes(&self) -> bool {
+        let lives =
+            |container: &Arc<Container>| container.cgroup.counter("cgroup.events", "populated") > 0;
+        self.all_containers().iter().any(lives)
+    }
+
     /// All containers that are made.
     pub fn all_containers(&self) -> Vec<Arc<Container>> {
         let there = |place: &Place| match place {

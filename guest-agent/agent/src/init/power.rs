@@ -20,25 +20,28 @@ nix::ioctl_readwrite!(
 /// Leaves the file systems of disks as an unmount would, though somebody may still use them: the next machine that mounts such a disk
 /// read-only could not replay a journal.
 pub fn settle_disks() {
-    nix::unistd::sync();
     let mounts = match fs::read_to_string("/proc/self/mountinfo") {
         Ok(mounts) => mounts,
         Err(error) => return console::log(format_args!("cannot list the mounts: {error}")),
     };
     for mount_point in disk_mounts(&mounts) {
-        // EBUSY: frozen already, by another of its mount points. EROFS, EOPNOTSUPP: there is nothing to write.
-        match freeze(mount_point) {
-            Ok(()) | Err(Errno::EBUSY | Errno::EROFS | Errno::EOPNOTSUPP) => {}
-            Err(errno) => console::log(format_args!("cannot settle {mount_point}: {errno}")),
+        if let Err(errno) = settle(mount_point) {
+            console::log(format_args!("cannot settle {mount_point}: {errno}"));
         }
     }
 }
 
-fn freeze(mount_point: &str) -> Result<(), Errno> {
+fn settle(mount_point: &str) -> Result<(), Errno> {
     let folder = File::open(mount_point)
         .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
     // SAFETY: the kernel ignores the argument; it points to an integer nevertheless.
-    unsafe { freeze_filesystem(folder.as_raw_fd(), &mut 0) }.map(drop)
+    match unsafe { freeze_filesystem(folder.as_raw_fd(), &mut 0) } {
+        // EBUSY: frozen already, by another of its mount points. EROFS: there is nothing to write.
+        Ok(_) | Err(Errno::EBUSY | Errno::EROFS) => Ok(()),
+        // It has no journal to be closed.
+        Err(Errno::EOPNOTSUPP) => nix::unistd::syncfs(&folder),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// The mount points of block devices in the text of /proc/self/mountinfo (proc(5)).
@@ -56,6 +59,11 @@ fn disk_mounts(mountinfo: &str) -> impl Iterator<Item = &str> {
 /// which ends QEMU too: it runs with -no-reboot.
 pub fn off() {
     nix::unistd::sync();
+    cut();
+}
+
+/// Powers the machine off, as `off` does, with nothing written back.
+pub fn cut() {
     let mode = if Path::new("/sys/firmware/acpi/tables").exists() {
         RebootMode::RB_POWER_OFF
     } else {
@@ -82,6 +90,6 @@ mod tests {
 
     #[test]
     fn a_file_system_without_a_disk_need_not_be_settled() {
-        assert_eq!(freeze("/proc"), Err(Errno::EOPNOTSUPP));
+        assert_eq!(settle("/proc"), Ok(()));
     }
 }

@@ -362,13 +362,18 @@ impl AgentService for Agent {
     }
 
     async fn shutdown(&self, _: Request<ShutdownRequest>) -> Answer<ShutdownResponse> {
+        // What is written to the host's folders is there at once, and what processes have mapped of them, with their end. Without processes there is nothing left to
+        // be written but to disks; to be asked for all the same, the host would write back what all of its own programs have written.
+        if self.sandbox.has_processes() {
+            nix::unistd::sync();
+        }
         init::power::settle_disks();
         tokio::spawn(async {
             // A few turns of the event loop, in which the answer leaves: the port takes it at once.
             for _ in 0..TURNS_OF_AN_ANSWER {
                 tokio::task::yield_now().await;
             }
-            init::power::off();
+            init::power::cut();
         });
         answer(ShutdownResponse {})
     }
