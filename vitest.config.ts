@@ -2,7 +2,11 @@ import { resolve } from "node:path";
 import { defineConfig } from "vitest/config";
 
 /** What husk is run with, where neither a test nor whoever runs the tests says otherwise. */
-const env = { HUSK_CONFIG: process.env["HUSK_CONFIG"] ?? resolve(import.meta.dirname, "test/fixtures/husk.toml") };
+const env = {
+  HUSK_CONFIG: process.env["HUSK_CONFIG"] ?? resolve(import.meta.dirname, "test/fixtures/husk.toml"),
+  // The host's own sandboxes that stand by are not the tests'.
+  HUSK_POOL: "",
+};
 
 /** unit: no root, no VM. e2e: real VMs under whatever accelerator the host has. engines: likewise, by
  * way of Docker and Podman. kvm: run inside the project's KVM host. */

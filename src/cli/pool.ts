@@ -4,7 +4,7 @@ import { HuskError } from "../errors.ts";
 import { isAlive, signalProcess } from "../host/process-identity.ts";
 import { defaultSpec } from "../oci/default-spec.ts";
 import { Pool } from "../pool/pool.ts";
-import { listPools, poolRoot } from "../pool/pool-folder.ts";
+import { isStandby, listPools, poolRoot } from "../pool/pool-folder.ts";
 import { describeVm, machineKey, planVm } from "../sandbox/plan-vm.ts";
 import type { Invocation } from "./command-line.ts";
 import type { Log } from "./log.ts";
@@ -54,7 +54,8 @@ async function keep(root: string, size: number, settings: Readonly<Record<string
   const { image, vcpus, memoryBytes, accelerator, programs } = request.shape;
   const machine = `${image.flavour} kernel, ${vcpus} vCPU, ${memoryBytes / 1024 / 1024} MiB, ${accelerator}`;
   const key = machineKey(request, config);
-  const opened = await Pool.open({ root, key, machine, size, helper: programs.helper, settings, warn: log.warning });
+  const pool = { root, name: key, key, machine, size, settings };
+  const opened = await Pool.open({ ...pool, helper: programs.helper, environment: process.env, warn: log.warning });
   const asked = new Promise<void>((resolve) => {
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => resolve());
   });
@@ -79,9 +80,10 @@ function status(root: string): void {
   print(table([["KEY", "MACHINE", "SIZE", "READY", "PID"], ...rows]));
 }
 
-/** Asks every pool to end, and waits until they have. */
+/** Asks every pool that was asked for to end, and waits until they have. */
 async function stop(root: string): Promise<void> {
-  const keepers = listPools(root).flatMap(({ record, alive }) => (record !== undefined && alive ? [record.process] : []));
+  const kept = listPools(root).filter(({ folder }) => !isStandby(folder.key));
+  const keepers = kept.flatMap(({ record, alive }) => (record !== undefined && alive ? [record.process] : []));
   for (const keeper of keepers) signalProcess(keeper, "SIGTERM");
   for (const end = Date.now() + stopWithinMs; keepers.some(isAlive); ) {
     if (Date.now() > end) throw new HuskError("deadline", `the pool, process ${keepers.find(isAlive)?.pid}, does not end`);

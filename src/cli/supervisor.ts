@@ -86,8 +86,14 @@ export interface Planned {
 }
 
 async function supervise(supervision: Supervision): Promise<void> {
-  const { call, session, bundle } = supervision;
-  await carryOut(supervision, await plan(call, bundle, { terminal: session.terminal, trace: supervision.trace }));
+  const { call, session, bundle, log } = supervision;
+  const planned = await plan(call, bundle, { terminal: session.terminal, trace: supervision.trace });
+  await carryOut(supervision, planned, () => {
+    if (call.verb === "restore" || planned.prepared.input.sandbox.zygote === undefined) return;
+    import("./want-standby.ts")
+      .then(({ wantStandby }) => wantStandby(bundle.spec, planned.prepared.input.sandbox, planned.config))
+      .catch((error: unknown) => log.info(`no sandbox is asked to stand by: ${explain(error)}`));
+  });
 }
 
 /** What a plan is made with. */

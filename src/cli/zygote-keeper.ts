@@ -9,7 +9,7 @@ export async function keep(order: string): Promise<void> {
   const stop = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => stop.abort());
   try {
-    await keepZygote(JSON.parse(order) as ZygoteOrder, stop.signal);
+    await keepZygote(JSON.parse(order) as ZygoteOrder, stop.signal, (message) => complain(`${message}\n`));
     process.exit(0);
   } catch (error) {
     complain(`${explain(error)}\n`);

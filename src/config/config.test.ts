@@ -45,7 +45,7 @@ describe("where values come from", () => {
         networkPorts: 4,
         tcgTbSize: 128 * MIB,
       },
-      template: { enabled: true, folder: "auto", most: 8, mostBytes: 4096 * MIB, warmMs: 30_000, tenant: "shared" },
+      template: { enabled: true, folder: "auto", most: 8, mostBytes: 4096 * MIB, warmMs: 30_000, standby: true, tenant: "shared" },
       log: { level: "info", guestConsoleBytes: 256 * 1024 },
       deadlines: { bootMs: 60_000, callMs: 30_000, stopMs: 5_000 },
       allow: { vmSection: false, annotations: [] },

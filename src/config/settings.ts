@@ -112,6 +112,11 @@ const template = {
     "A template that is used again within so many seconds is kept warm for as many: its machine stands ready in a process, some 150 MB, that new sandboxes " +
       "are copied from, in about half the time. It ends by itself. 0: never. Only under TCG.",
   ),
+  standby: yesOrNo(
+    true,
+    "While a template is kept warm, a sandbox of it stands by for the next container of the command line that has a folder as root and a network namespace of its " +
+      "own, and is replaced when that has begun; some 60 MB, and the processor time of a start.",
+  ),
   tenant: wordOrName(
     ["shared", "namespace"],
     "Whose the templates are. shared: all sandboxes of a kind are cloned from the same one. namespace: each namespace of Kubernetes, or else of containerd, has " +

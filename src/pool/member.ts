@@ -12,10 +12,10 @@ import type { Config } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
 import { defaultSpec } from "../oci/default-spec.ts";
 import type { Spec } from "../oci/types.ts";
-import { describeVm, guestHostname, machineKey, planVm, type VmPlan } from "../sandbox/plan-vm.ts";
+import { describeVm, guestHostname, machineKey, planVm, templateStore, type VmPlan } from "../sandbox/plan-vm.ts";
 import { shortPath } from "../sandbox/run-folder.ts";
 import { Sandbox } from "../sandbox/sandbox.ts";
-import type { SandboxSpec } from "../sandbox/sandbox-plan.ts";
+import { copiesZygote, type SandboxSpec } from "../sandbox/sandbox-plan.ts";
 import type { MemberOrder } from "./messages.ts";
 import { memberSocket } from "./pool-folder.ts";
 import { rehearse } from "./rehearsal.ts";
@@ -49,6 +49,7 @@ export class Member {
   /** Starts the sandbox, and resolves once it is paused. Throws as `planVm` and `Sandbox.connect`, and `guest` where the rehearsal fails. */
   static async start(order: MemberOrder, config: Config, warn: (message: string) => void): Promise<Member> {
     const key = machineKey(await describeVm(defaultSpec, config), config);
+    if (key !== order.key) throw new HuskError("internal", `this configuration makes machines of the kind ${key}, and not ${order.key}`);
     const plan = await planVm(defaultSpec, config);
     const own = join(order.folder, order.name);
     mkdirSync(own, { mode: 0o700 });
@@ -68,7 +69,8 @@ export class Member {
     };
     const sandbox = Sandbox.launch(spec, { mark: () => {}, fellBack: warn });
     await sandbox.connect();
-    await rehearse(sandbox, join(order.folder, "rehearsal"), config.allow, rehearsals);
+    // A zygote's copies begin where its rehearsal ended: then it is this process that has not gone the way yet.
+    await rehearse(sandbox, join(order.folder, "rehearsal"), config.allow, copiesZygote(sandbox.spec) ? 1 : rehearsals);
     await sandbox.vm.pause();
     return new Member(order, sandbox, plan, key);
   }
@@ -85,6 +87,7 @@ export class Member {
     const request = await describeVm(spec, config);
     const key = machineKey(request, config);
     if (key !== this.#key) throw new OtherMachine(key);
+    if (this.#plan.vm.template !== null) templateStore(config).touch(this.#plan.vm.template);
     const deadlines = { bootMs: config.deadlines.bootMs, callMs: config.deadlines.callMs };
     return { ...this.#plan, cgroupLimits: request.size.host, madeTemplate: false, notes: [], vm: { ...this.#plan.vm, deadlines } };
   }

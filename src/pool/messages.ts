@@ -19,6 +19,8 @@ export interface MemberOrder {
   readonly folder: string;
   /** The member's own in it, and of its socket. */
   readonly name: string;
+  /** What all machines of that shape are called: machineKey. */
+  readonly key: string;
   /** Settings that the pool was given as flags: by their key, in words. */
   readonly settings: Readonly<Record<string, string>>;
   /** The cgroups in which it waits. */
@@ -28,6 +30,7 @@ export interface MemberOrder {
 export const orderReader = object<MemberOrder>({
   folder: nonEmptyString,
   name: nonEmptyString,
+  key: nonEmptyString,
   settings: map(string),
   cgroups: list(nonEmptyString),
 });

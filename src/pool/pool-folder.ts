@@ -1,5 +1,6 @@
 /**
- * Where pools are: a folder each, named after the machines in it, which appears by one rename with its record in it.
+ * Where pools are: a folder each, named after the machines in it, which appears by one rename with its record in it; that of a warm template's keeper
+ * (standby.ts) is KEY.standby.
  *
  *     ROOT/KEY/pool.json      who keeps it, and what it holds (PoolRecord)
  *             /ledger.jsonl   what it took of the host besides (host/ledger.ts)
@@ -51,6 +52,17 @@ export function poolFolder(root: string, key: string): PoolFolder {
   const path = join(root, key);
   return { key, path, ledger: join(path, "ledger.jsonl"), rehearsal: join(path, "rehearsal") };
 }
+
+/** The name of the pool in which one sandbox stands by for the next container on a machine of that name. */
+export function standbyName(key: string): string {
+  return `${key}${standbySuffix}`;
+}
+
+export function isStandby(name: string): boolean {
+  return name.endsWith(standbySuffix);
+}
+
+const standbySuffix = ".standby";
 
 /** The socket of a member. */
 export function memberSocket(folder: string, name: string): string {

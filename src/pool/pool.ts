@@ -28,9 +28,15 @@ const memberShares = 102;
 const firstRetryMs = 1_000;
 const longestRetryMs = 60_000;
 
+/** A container that has run for so long is no short one, in milliseconds: its sandbox is replaced while it runs. */
+const shortRunMs = 500;
+
 export interface PoolOptions {
   /** The folder of all pools. */
   readonly root: string;
+  /** Its own folder's name. */
+  readonly name: string;
+  /** MemberOrder.key. */
   readonly key: string;
   /** In words for people. */
   readonly machine: string;
@@ -38,6 +44,8 @@ export interface PoolOptions {
   readonly helper: string;
   /** MemberOrder.settings. */
   readonly settings: Readonly<Record<string, string>>;
+  /** The members' environment. */
+  readonly environment: Readonly<NodeJS.ProcessEnv>;
   readonly warn: (message: string) => void;
 }
 
@@ -62,12 +70,12 @@ export class Pool {
 
   /** Makes the pool's folder and cgroups. Throws `already-exists` where there is one that lives; what a dead one has left is removed. */
   static async open(options: PoolOptions): Promise<Pool> {
-    const { root, key, size, machine, helper } = options;
-    const same = listPools(root).find(({ folder }) => folder.key === key);
+    const { root, name, size, machine, helper } = options;
+    const same = listPools(root).find(({ folder }) => folder.key === name);
     if (same?.alive === false) await removeDeadPool(same.folder, helper);
     const self = identify(process.pid);
     if (self === undefined) throw new HuskError("internal", "this process is not to be found in /proc");
-    const folder = claimPool(root, key, { process: self, size, machine });
+    const folder = claimPool(root, name, { process: self, size, machine });
     try {
       makeRehearsalBundle(folder.rehearsal, helper);
       return new Pool(options, folder, makePoolCgroups(folder));
@@ -125,22 +133,25 @@ export class Pool {
 
   #start(): Member {
     const name = String(++this.#count);
-    const { settings, warn } = this.#options;
-    const order: MemberOrder = { folder: this.#folder.path, name, settings, cgroups: this.#cgroups };
+    const { key, settings, environment, warn } = this.#options;
+    const order: MemberOrder = { folder: this.#folder.path, name, key, settings, cgroups: this.#cgroups };
     const program = join(installationFolder(), "dist/supervisor.js");
     const child = spawn(process.execPath, [program, poolMember, JSON.stringify(order)], {
       stdio: ["ignore", "ignore", "pipe", "pipe"],
+      env: environment,
       detached: true, // a session of its own: what the terminal sends to the pool is not for what was taken from it
     });
     const said = new Tail();
     (child.stdio[2] as Readable).on("data", (chunk: Buffer) => said.add(chunk));
-    const [ready, over] = [deferred<void>(), deferred<void>()];
+    const [ready, over, gone] = [deferred<void>(), deferred<void>(), deferred<void>()];
     ready.promise.catch(() => {}); // whoever awaits it gets it
     const member = { name, child, ready: ready.promise, over: over.promise };
     this.#members.add(member);
     let state: MemberEvent | "starting" = "starting";
     const leave = async (): Promise<void> => {
-      await over.promise; // its taker, where it has one, comes first
+      // Its taker, where it has one, comes first: with all of it, where that is short.
+      await over.promise;
+      await Promise.race([gone.promise, delay(shortRunMs)]);
       this.#members.delete(member);
       this.#lack.resolve();
     };
@@ -157,6 +168,7 @@ export class Pool {
       if (state === "ready" && !this.#stopping.signal.aborted) warn(explain(error));
       this.#forget(name);
       over.resolve();
+      gone.resolve();
       if (state !== "taken" && state !== "settled") void leave();
     };
     child.once("error", (cause) => ended(`cannot be started (${cause.message})`));

@@ -9,9 +9,9 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { constants, setPriority } from "node:os";
 import { dirname, join } from "node:path";
 import { text } from "node:stream/consumers";
-import { setTimeout as delay } from "node:timers/promises";
 import { HuskError } from "../errors.ts";
 import { findHierarchies, joinCgroups } from "../host/cgroups.ts";
+import { FolderWatch } from "../host/folder-watch.ts";
 import { identify } from "../host/process-identity.ts";
 import { guestHostname } from "../sandbox/plan-vm.ts";
 import { Sandbox } from "../sandbox/sandbox.ts";
@@ -21,6 +21,7 @@ import { sum } from "../template/making.ts";
 import { type Template, TemplateStore } from "../template/store.ts";
 import { claimZygote, publishZygote, type Zygote, zygoteFolder } from "../template/zygote.ts";
 import { makeImageBundle, makeRehearsalBundle, rehearse } from "./rehearsal.ts";
+import { Standby, standbyFile } from "./standby.ts";
 
 /** How often the whole way is gone: the second time is as fast as the tenth. */
 const rehearsals = 2;
@@ -31,8 +32,12 @@ const patienceMs = 5 * 60_000;
 /** How often is looked whether anybody still uses the template, in milliseconds. */
 const lookEveryMs = 5_000;
 
-/** Keeps the zygote until nobody uses it any more, or `signal` aborts. Throws what kept it from being made. */
-export async function keepZygote({ template: { key, folder }, idleMs, machine }: ZygoteOrder, signal: AbortSignal): Promise<void> {
+/** Keeps the zygote until nobody uses it any more, or `signal` aborts; tells `complain` what went wrong with what stands by. Throws what kept it from being made. */
+export async function keepZygote(
+  { template: { key, folder }, idleMs, machine }: ZygoteOrder,
+  signal: AbortSignal,
+  complain: (message: string) => void,
+): Promise<void> {
   const store = new TemplateStore(dirname(folder));
   const template = store.find(key);
   if (template === undefined || !claimZygote(template)) return;
@@ -59,6 +64,7 @@ export async function keepZygote({ template: { key, folder }, idleMs, machine }:
     consoleLog: join(own, "console.log"),
     deadlines: { bootMs: patienceMs, callMs: patienceMs },
   };
+  const standby = new Standby(template, machine.programs.helper, complain);
   const sandbox = launch(spec);
   try {
     const died = sandbox.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
@@ -69,9 +75,10 @@ export async function keepZygote({ template: { key, folder }, idleMs, machine }:
       died,
       stopped,
     ]);
-    if (qemu !== undefined) await Promise.race([idle(store, template, qemu, idleMs, signal), died]);
+    if (qemu !== undefined) await Promise.race([idle(store, template, { qemu, idleMs, standby, signal }), died]);
     rmSync(keeperLog(template), { force: true });
   } finally {
+    await standby.end();
     await sandbox.close(0);
     rmSync(own, { recursive: true, force: true });
   }
@@ -131,16 +138,26 @@ async function seal(helper: string, socket: string): Promise<void> {
   if (code !== 0) throw new HuskError("vmm", "the zygote's memory could not be sealed", { cause: said });
 }
 
-/** Resolves once nobody has used the template for `idleMs`, or it is gone, and no copy lives: its pages are the copies' as well. */
-async function idle(store: TemplateStore, template: Template, pid: number, idleMs: number, signal: AbortSignal): Promise<void> {
-  const isUsed = (): boolean =>
-    Date.now() - store.usedAt(template) < idleMs || readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8") !== "";
-  while (store.usedAt(template) > 0 && isUsed()) {
-    try {
-      await delay(Math.min(lookEveryMs, idleMs), undefined, { signal });
-    } catch {
-      return; // it is to end
-    }
+interface Idling {
+  /** QEMU's PID. */
+  readonly qemu: number;
+  readonly idleMs: number;
+  readonly standby: Standby;
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Resolves once nobody has used the template for `idleMs`, or it is gone, and no copy lives: its pages are the copies' as well. As long as the template is
+ * used, a sandbox of it stands by where one is wanted.
+ */
+async function idle(store: TemplateStore, template: Template, { qemu, idleMs, standby, signal }: Idling): Promise<void> {
+  using orders = new FolderWatch(zygoteFolder(template), standbyFile);
+  while (!signal.aborted && store.usedAt(template) > 0) {
+    const isUsed = Date.now() - store.usedAt(template) < idleMs;
+    if (isUsed) await standby.begin();
+    else await standby.end();
+    if (!isUsed && readFileSync(`/proc/${qemu}/task/${qemu}/children`, "utf8") === "") return;
+    await orders.next(Math.min(lookEveryMs, idleMs), signal);
   }
 }
 

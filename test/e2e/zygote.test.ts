@@ -6,59 +6,14 @@ import { describe, expect } from "vitest";
 import type { Bundle } from "../harness/bundle.ts";
 import { onDisk } from "../harness/disk.ts";
 import { type Host, test } from "../harness/host.ts";
-import { listProcesses, readProcess } from "../harness/processes.ts";
+import { readProcess } from "../harness/processes.ts";
 import { isHusk } from "../harness/runtime.ts";
 import { findPart } from "../harness/sandbox-processes.ts";
-import { cloned, Templates } from "../harness/template-host.ts";
+import { cloned } from "../harness/template-host.ts";
+import { readyMs, Zygotes } from "../harness/zygotes.ts";
 
 /** What husk's trace says of a sandbox whose machine is a copy. */
 const copied = "copy runs";
-
-/** It gives way to everybody else while it is made. */
-const readyMs = 150_000;
-
-interface Zygote {
-  readonly process: { readonly pid: number };
-  readonly memory: string;
-}
-
-class Zygotes extends Templates {
-  readonly #host: Host;
-
-  constructor(host: Host, warmSeconds: number, more = "") {
-    super(host, "128MiB", 8, `warm_s = ${warmSeconds}\n${more}`);
-    this.#host = host;
-    host.defer(() => this.end());
-  }
-
-  get record(): string {
-    return join(this.folder, this.names[0] ?? "", "zygote", "zygote.json");
-  }
-
-  get zygote(): Zygote {
-    return JSON.parse(readFileSync(this.record, "utf8")) as Zygote;
-  }
-
-  get keeper(): number {
-    return (JSON.parse(readFileSync(join(this.folder, this.names[0] ?? "", "zygote", "owner.json"), "utf8")) as { pid: number }).pid;
-  }
-
-  /** Uses the template twice, and waits for the zygote that follows from it. */
-  async warm(bundle: Bundle): Promise<void> {
-    for (const _ of ["the template's first use", "the second one"]) await this.run(bundle);
-    await this.#host.until(() => existsSync(this.record), readyMs);
-  }
-
-  /** As the administrator ends them, who waits for nothing; the template's folder is the test's. */
-  async end(): Promise<void> {
-    const keepers = (): number[] =>
-      listProcesses()
-        .filter(({ command }) => command.includes(` zygote-keeper {"template":`) && command.includes(this.folder))
-        .map(({ pid }) => pid);
-    for (const pid of keepers()) process.kill(pid, "SIGTERM");
-    await this.#host.until(() => keepers().length === 0, 30_000);
-  }
-}
 
 /** A container that runs, by a copy. */
 async function start(host: Host, zygotes: Zygotes, bundle: Bundle) {

@@ -58,10 +58,13 @@ export class Templates {
   }
 
   /** Runs the bundle; answers what it said, and what husk said of it in its log. */
-  async run(bundle: Bundle): Promise<{ readonly stdout: string; readonly log: string; readonly trace: string }> {
+  async run(
+    bundle: Bundle,
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<{ readonly stdout: string; readonly log: string; readonly trace: string }> {
     const log = this.#host.path(this.#host.name("log"));
     const args = ["--log", log, "run", "--trace", "--bundle", bundle.path, this.#host.name()];
-    const { status, stdout, stderr } = await this.#host.launch(args, { env: this.env }).ended();
+    const { status, stdout, stderr } = await this.#host.launch(args, { env: { ...this.env, ...env } }).ended();
     expect({ status, stderr }).toEqual({ status: 0, stderr: expect.stringContaining("program runs") });
     return { stdout, log: readFileSync(log, "utf8"), trace: stderr };
   }

@@ -95,12 +95,9 @@ impl Pool {
 
     /// The sockets at which supervisors wait. Calls that come together begin at different ones, most likely.
     fn sockets(&self) -> Vec<PathBuf> {
-        let shapes = match &self.shape {
-            Some(shape) => vec![self.folder.join(shape)],
-            None => entries(&self.folder),
-        };
+        let shapes = entries(&self.folder).into_iter().filter(|folder| self.shape.as_ref().is_none_or(|shape| is_of_shape(folder, shape)));
         let is_socket = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "sock");
-        let mut sockets = shapes.iter().flat_map(|shape| entries(shape)).filter(is_socket).collect::<Vec<_>>();
+        let mut sockets = shapes.flat_map(|folder| entries(&folder)).filter(is_socket).collect::<Vec<_>>();
         if !sockets.is_empty() {
             let first = std::process::id() as usize % sockets.len();
             sockets.rotate_left(first);
@@ -116,6 +113,11 @@ fn folder() -> Option<PathBuf> {
         None if geteuid().is_root() => Some("/run/husk-pool".into()),
         None => Some(Path::new(&std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty())?).join("husk-pool")),
     }
+}
+
+/// Whether a pool's folder is that of a shape: SHAPE itself, or SHAPE.standby, where a template's keeper has one sandbox stand by.
+fn is_of_shape(folder: &Path, shape: &str) -> bool {
+    folder.file_stem().is_some_and(|stem| stem == shape)
 }
 
 /// What is in a folder, in order; nothing where it cannot be read.

@@ -1,0 +1,107 @@
+/**
+ * The sandbox that stands by for the next container, where a template is kept warm: a pool of one, which the keeper of the template's zygote keeps from when a
+ * container has begun that it would have done for, and as long as the template is used.
+ *
+ *     TEMPLATE/zygote/standby.json   what is to stand by (StandbyOrder)
+ */
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { constants, setPriority } from "node:os";
+import { join } from "node:path";
+import { explain } from "../errors.ts";
+import { map, nonEmptyString, object, type Reader, read, string } from "../narrow.ts";
+import type { Template } from "../template/store.ts";
+import { zygoteFolder } from "../template/zygote.ts";
+import { Pool } from "./pool.ts";
+import { standbyName } from "./pool-folder.ts";
+
+/** What is to stand by. */
+export interface StandbyOrder {
+  /** The folder of all pools. */
+  readonly root: string;
+  /** machineKey. */
+  readonly key: string;
+  /** In words for people. */
+  readonly machine: string;
+  /** MemberOrder.settings. */
+  readonly settings: Readonly<Record<string, string>>;
+  /** What of the environment makes the configuration. */
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+const orderReader: Reader<StandbyOrder> = object<StandbyOrder>({
+  root: nonEmptyString,
+  key: nonEmptyString,
+  machine: string,
+  settings: map(string),
+  environment: map(string),
+});
+
+type Warm = Pick<Template, "folder">;
+
+/** The name of the file that holds the order. */
+export const standbyFile = "standby.json";
+
+function orderPath(template: Warm): string {
+  return join(zygoteFolder(template), standbyFile);
+}
+
+/** Whether somebody has asked for a sandbox of the template to stand by. */
+export function isStandbyOrdered(template: Warm): boolean {
+  return existsSync(orderPath(template));
+}
+
+/** Asks the keeper of the template's zygote for a sandbox that stands by. Throws where the order cannot be written: there is no keeper any more. */
+export function orderStandby(template: Warm, order: StandbyOrder): void {
+  const path = orderPath(template);
+  const draft = `${path}.${process.pid}`;
+  writeFileSync(draft, JSON.stringify(order), { mode: 0o600 });
+  renameSync(draft, path);
+}
+
+/** The keeper's side. */
+export class Standby {
+  readonly #template: Warm;
+  readonly #helper: string;
+  readonly #warn: (message: string) => void;
+  #pool: Pool | undefined;
+  /** Once it has not worked, it is not tried again by this keeper. */
+  #failed = false;
+
+  constructor(template: Warm, helper: string, warn: (message: string) => void) {
+    this.#template = template;
+    this.#helper = helper;
+    this.#warn = warn;
+  }
+
+  /** Keeps a sandbox standing by from now on, where one is asked for. What keeps it from that is told once. */
+  async begin(): Promise<void> {
+    if (this.#pool !== undefined || this.#failed || !isStandbyOrdered(this.#template)) return;
+    try {
+      const { root, key, machine, settings, environment } = read(orderReader, JSON.parse(readFileSync(orderPath(this.#template), "utf8")));
+      // What a container will run in must not have the keeper's priority, which it would have for good. Their cgroup has them give way while they wait.
+      setPriority(constants.priority.PRIORITY_NORMAL);
+      const pool = { root, name: standbyName(key), key, machine, size: 1, settings, environment };
+      const opened = await Pool.open({ ...pool, helper: this.#helper, warn: this.#warn });
+      this.#pool = opened;
+      opened.run(() => {}).catch((error: unknown) => this.#giveUp(error));
+    } catch (error) {
+      await this.#giveUp(error);
+    }
+  }
+
+  /** Ends what stands by, until somebody asks anew. */
+  async end(): Promise<void> {
+    rmSync(orderPath(this.#template), { force: true });
+    const pool = this.#pool;
+    this.#pool = undefined;
+    await pool?.stop();
+  }
+
+  async #giveUp(error: unknown): Promise<void> {
+    this.#failed = true;
+    this.#warn(`no sandbox stands by: ${explain(error)}`);
+    const pool = this.#pool;
+    this.#pool = undefined;
+    await pool?.stop();
+  }
+}

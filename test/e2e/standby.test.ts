@@ -1,0 +1,122 @@
+/** Sandboxes that stand by for the next container, where a template is kept warm. */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect } from "vitest";
+import type { Bundle } from "../harness/bundle.ts";
+import { onDisk } from "../harness/disk.ts";
+import { type Host, test } from "../harness/host.ts";
+import { descendants, readProcess } from "../harness/processes.ts";
+import { isHusk } from "../harness/runtime.ts";
+import { readyMs, Zygotes } from "../harness/zygotes.ts";
+
+const taken = "taken from the pool";
+
+/** A host whose templates are kept warm, with a sandbox that stands by. */
+class Standbys {
+  readonly zygotes: Zygotes;
+  readonly folder: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly #host: Host;
+
+  constructor(host: Host, warmSeconds: number, standby = true) {
+    this.#host = host;
+    this.zygotes = new Zygotes(host, warmSeconds, standby);
+    this.folder = host.path("pools");
+    this.env = { ...this.zygotes.env, HUSK_POOL: this.folder };
+  }
+
+  /** The pools that are there. */
+  get pools(): string[] {
+    return existsSync(this.folder) ? readdirSync(this.folder) : [];
+  }
+
+  get waiting(): string[] {
+    return this.pools.flatMap((pool) => readdirSync(join(this.folder, pool)).filter((name) => name.endsWith(".sock")));
+  }
+
+  /** Runs it; answers its output, and whether by a sandbox that stood by. */
+  async run(bundle: Bundle): Promise<readonly [string, boolean]> {
+    const { stdout, trace } = await this.zygotes.run(bundle, this.env);
+    return [stdout, trace.includes(taken)];
+  }
+
+  /** Uses the template until a sandbox of it stands by. */
+  async ready(bundle: Bundle): Promise<void> {
+    await this.zygotes.warm(bundle);
+    expect(this.pools).toEqual([]);
+    expect((await this.run(bundle))[1]).toBe(false);
+    await this.untilOneWaits();
+  }
+
+  async untilOneWaits(): Promise<void> {
+    await this.#host.until(() => this.waiting.length === 1, readyMs);
+  }
+}
+
+describe.runIf(isHusk)("a sandbox that stands by", () => {
+  test("is the next container's, each one itself, and is replaced", async ({ host }) => {
+    const standbys = new Standbys(host, 600);
+    const bundle = host.script("cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid; ls /");
+    await standbys.ready(bundle);
+    const outputs: string[][] = [];
+    for (let round = 0; round < 2; round++) {
+      const [stdout, isTaken] = await standbys.run(bundle);
+      expect(isTaken).toBe(true);
+      outputs.push(stdout.split("\n"));
+      await standbys.untilOneWaits();
+    }
+    const [one = [], other = []] = outputs;
+    for (const line of [0, 1]) expect(one[line]).not.toBe(other[line]);
+    for (const [, , ...files] of outputs) expect(files).toEqual([...readdirSync(bundle.rootfs).toSorted(), ""]);
+    const [, row = ""] = (await host.launch(["pool", "status"], { env: standbys.env }).ended()).stdout.split("\n");
+    expect(row).toMatch(new RegExp(`^[0-9a-f]{32}\\.standby .*, standing by +1 +1 +${standbys.zygotes.keeper}$`));
+    // Nobody has asked for it by that command, so nobody ends it by that.
+    expect((await host.launch(["pool", "stop"], { env: standbys.env }).ended()).status).toBe(0);
+    expect(standbys.waiting).toHaveLength(1);
+  });
+
+  test("has the priority of whoever takes it, and goes on without its keeper", async ({ host }) => {
+    const standbys = new Standbys(host, 600);
+    await standbys.ready(host.script("true"));
+    const { id, foreground } = await host.running(host.script("echo ready; cat"), { env: standbys.env, stdin: "pipe" });
+    const { keeper } = standbys.zygotes;
+    const nice = (pid: number): string | undefined => readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ")[16];
+    const { supervisor } = JSON.parse(readFileSync(join(host.root, id, "state.json"), "utf8")) as { supervisor: { pid: number } };
+    expect(readProcess(supervisor.pid)?.parent).toBe(keeper);
+    for (const { pid } of [{ pid: supervisor.pid }, ...descendants(supervisor.pid)]) {
+      for (const thread of readdirSync(`/proc/${pid}/task`)) expect([pid, nice(Number(thread))]).toEqual([pid, nice(process.pid)]);
+    }
+    await standbys.untilOneWaits();
+    const waiting = descendants(keeper).find(({ command, pid }) => command.includes(" pool-member ") && pid !== supervisor.pid)?.pid ?? 0;
+    process.kill(keeper, "SIGKILL");
+    await host.until(() => readProcess(waiting) === undefined, 10_000);
+    expect(await host.ok("exec", id, "echo", "alive")).toBe("alive\n");
+    foreground.child.stdin?.end("bye\n");
+    expect(await foreground.ended()).toEqual({ status: 0, stdout: "ready\nbye\n", stderr: "" });
+    const { status } = await host.launch(["gc"], { env: standbys.env }).ended();
+    expect([status, standbys.pools]).toEqual([0, []]);
+  });
+
+  test("is nobody's whom it does not suit", async ({ host }) => {
+    const standbys = new Standbys(host, 600);
+    await standbys.ready(host.script("true"));
+    expect(await standbys.run(onDisk(host, "echo hello"))).toEqual(["hello\n", false]);
+    const larger = host.script("echo hello", { linux: { resources: { memory: { limit: 192 * 1024 * 1024 } } } });
+    expect(await standbys.run(larger)).toEqual(["hello\n", false]);
+    expect(standbys.waiting).toHaveLength(1);
+    expect(await standbys.run(host.script("echo hello"))).toEqual(["hello\n", true]);
+  });
+
+  test("ends when nobody has used its template for a while, and is not there where nobody wants one", async ({ host }) => {
+    const standbys = new Standbys(host, 8);
+    await standbys.ready(host.script("true"));
+    const { keeper } = standbys.zygotes;
+    await host.until(() => readProcess(keeper) === undefined, 60_000);
+    expect(standbys.pools).toEqual([]);
+
+    const without = new Standbys(host, 600, false);
+    await without.zygotes.warm(host.script("true"));
+    for (const _ of ["a copy's start", "and another's"]) expect((await without.run(host.script("true")))[1]).toBe(false);
+    expect(existsSync(join(without.zygotes.record, "..", "standby.json"))).toBe(false);
+  });
+});
