@@ -1,6 +1,7 @@
 //! Which devices a container may use: the spec's rules, runc's defaults, and what is nobody's but the agent's.
 
 use std::fs;
+use std::sync::OnceLock;
 
 use crate::error::{Failure, Result};
 use crate::spec::DeviceRule;
@@ -75,8 +76,7 @@ pub fn complete(rules: &[DeviceRule]) -> Result<Vec<Rule>> {
     let rules = rules.iter().map(convert).collect::<Result<Vec<_>>>()?;
     let mut complete = essence(&rules);
     complete.extend(DEFAULT);
-    let devices = fs::read_to_string("/proc/devices").unwrap_or_default();
-    complete.extend(own_majors(&devices).into_iter().map(|major| Rule {
+    complete.extend(known_majors().into_iter().map(|major| Rule {
         kind: Kind::Character,
         major: Some(major),
         minor: None,
@@ -100,6 +100,19 @@ fn essence(rules: &[Rule]) -> Vec<Rule> {
         .filter(|rule| !is_default(rule))
         .copied()
         .collect()
+}
+
+/// The majors of this machine's ports to the host, which it has had from its boot on where it has any: the kernel's list is long.
+fn known_majors() -> Vec<u32> {
+    static KNOWN: OnceLock<Vec<u32>> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return known.clone();
+    }
+    let majors = own_majors(&fs::read_to_string("/proc/devices").unwrap_or_default());
+    if !majors.is_empty() {
+        let _ = KNOWN.set(majors.clone()); // another was faster, and has read the same
+    }
+    majors
 }
 
 /// The majors of the ports to the host: virtio-serial ports, of which one is the agent's channel, and the consoles of the same driver.

@@ -80,11 +80,15 @@ impl Cgroup {
 
     /// Applies limits; what is absent stays as it is.
     pub fn update(&self, resources: &Resources) -> Result<()> {
-        let cpu_max = fs::read_to_string(self.folder.join("cpu.max")).unwrap_or_default();
+        let cpu_max = match resources.cpu {
+            Some(_) => fs::read_to_string(self.folder.join("cpu.max")).unwrap_or_default(),
+            None => String::new(),
+        };
         for setting in resources::settings(resources, &cpu_max)? {
             self.write(&setting.file, &setting.value, setting.optional)?;
         }
-        for setting in resources::memory_settings(resources, self.memory_in_use())? {
+        let used = resources.memory.as_ref().and_then(|_| self.memory_in_use());
+        for setting in resources::memory_settings(resources, used)? {
             self.write(&setting.file, &setting.value, setting.optional)?;
         }
         for (file, value) in &resources.unified {

@@ -1,6 +1,7 @@
 //! The five capability sets of a process.
 
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use caps::{CapSet, Capability, CapsHashSet};
 
@@ -8,10 +9,16 @@ use crate::console;
 use crate::error::{Context, Result};
 use crate::spec::Capabilities;
 
+/// Those that this kernel knows. It is asked once, with a call for each: by a process that waits for its plan, before that comes.
+pub fn supported() -> &'static CapsHashSet {
+    static SUPPORTED: OnceLock<CapsHashSet> = OnceLock::new();
+    SUPPORTED.get_or_init(caps::runtime::thread_all_supported)
+}
+
 /// Drops what the bounding set does not hold. Before the user changes, while there is still the right to do so.
 pub fn limit_bounding(capabilities: &Capabilities) -> Result<()> {
     let wanted = set(&capabilities.bounding);
-    for capability in caps::runtime::thread_all_supported() {
+    for &capability in supported() {
         if !wanted.contains(&capability) {
             caps::drop(None, CapSet::Bounding, capability)
                 .context(|| format!("drop {capability} from the bounding set"))?;
@@ -46,7 +53,7 @@ pub fn apply(capabilities: &Capabilities) -> Result<()> {
 
 /// The capabilities by those names that this kernel knows; others are warned of, as the spec says.
 fn set(names: &[String]) -> CapsHashSet {
-    let supported = caps::runtime::thread_all_supported();
+    let supported = supported();
     let mut found = CapsHashSet::new();
     for name in names {
         match Capability::from_str(&caps::to_canonical(name)) {

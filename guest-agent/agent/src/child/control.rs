@@ -55,23 +55,40 @@ impl Control {
                 "the agent went away before it sent the plan",
             ));
         }
-        Ok((self.receive_body(header)?, descriptors))
+        let mut plan: Plan = self.receive_body(header)?;
+        plan.spec = self.receive_text()?;
+        plan.process = self.receive_text()?;
+        Ok((plan, descriptors))
     }
 
     fn receive_body<T: DeserializeOwned>(&mut self, header: [u8; 4]) -> Result<T> {
-        let mut json = vec![0; wire::decode_length(header)?];
-        self.socket
-            .read_exact(&mut json)
-            .context(|| "receive from the agent")?;
-        wire::decode(&json)
+        wire::decode(&self.receive_bytes(header)?)
     }
 
-    /// Waits for the agent's next word, and takes no other than the expected one.
-    pub fn expect(&mut self, expected: ToChild) -> Result<()> {
+    fn receive_text(&mut self) -> Result<String> {
+        let header = self.receive_header()?;
+        String::from_utf8(self.receive_bytes(header)?).context(|| "decode a message")
+    }
+
+    fn receive_header(&mut self) -> Result<[u8; 4]> {
         let mut header = [0; 4];
         self.socket
             .read_exact(&mut header)
             .context(|| "receive from the agent")?;
+        Ok(header)
+    }
+
+    fn receive_bytes(&mut self, header: [u8; 4]) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; wire::decode_length(header)?];
+        self.socket
+            .read_exact(&mut bytes)
+            .context(|| "receive from the agent")?;
+        Ok(bytes)
+    }
+
+    /// Waits for the agent's next word, and takes no other than the expected one.
+    pub fn expect(&mut self, expected: ToChild) -> Result<()> {
+        let header = self.receive_header()?;
         let message: ToChild = self.receive_body(header)?;
         if message != expected {
             return Err(Failure::other(format!(

@@ -13,7 +13,7 @@ use super::control::Control;
 use super::rootfs::{self, Gathered};
 use super::streams;
 use super::wire::{Kind, Plan, ToAgent, ToChild};
-use super::{limits, namespaces};
+use super::{capabilities, limits, namespaces};
 use super::{sandbox_init, second_stage};
 use crate::error::{Context, Failure, Result};
 use crate::spec::{Process, Spec, parse};
@@ -40,6 +40,7 @@ pub struct Setup {
 pub fn run(control: &mut Control) -> Result<()> {
     // Nobody in the container may look into this process while it is still the agent's.
     nix::sys::prctl::set_dumpable(false).context(|| "make the set-up undumpable")?;
+    capabilities::supported();
     control.send(&ToAgent::Waiting)?;
     let (plan, streams) = control.receive_plan()?;
     let proc = Proc::open()?;

@@ -1,7 +1,8 @@
 //! Paths inside a root file system that the container's image, or another container, controls.
 //!
-//! Every component is opened relative to the descriptor of the folder before it and never through a symbolic link; links are read and
-//! walked here, `..` goes back to a descriptor that was passed on the way, and the root is never left, whatever changes meanwhile.
+//! What is there, the kernel finds in one step (openat2(2), RESOLVE_IN_ROOT). Where something has to be made, every component is opened relative to the
+//! descriptor of the folder before it and never through a symbolic link; links are read and walked here, `..` goes back to a descriptor that was passed on the
+//! way. The root is never left, whatever changes meanwhile.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -9,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 /// As many symbolic links as the kernel follows.
@@ -28,6 +29,26 @@ pub enum Missing {
 
 /// What the path leads to within `root`, as an O_PATH descriptor.
 pub fn resolve(root: BorrowedFd, path: &OsStr, missing: Missing) -> nix::Result<OwnedFd> {
+    match find(root, path) {
+        Err(Errno::ENOENT) if missing != Missing::Fail => walk(root, path, missing),
+        // Somebody moves folders while the kernel looks.
+        Err(Errno::EAGAIN) => walk(root, path, missing),
+        found => found,
+    }
+}
+
+fn find(root: BorrowedFd, path: &OsStr) -> nix::Result<OwnedFd> {
+    let components: Vec<&[u8]> = components(path).collect();
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    if components.is_empty() {
+        return openat2(root, ".", how);
+    }
+    openat2(root, OsStr::from_bytes(&components.join(&b'/')), how)
+}
+
+fn walk(root: BorrowedFd, path: &OsStr, missing: Missing) -> nix::Result<OwnedFd> {
     let mut todo = VecDeque::new();
     push_front(&mut todo, path);
     let mut passed: Vec<OwnedFd> = Vec::new();
@@ -89,16 +110,15 @@ pub fn parent(root: BorrowedFd, path: &OsStr) -> nix::Result<(OwnedFd, OsString)
     Ok((folder, name.to_owned()))
 }
 
-fn push_front(todo: &mut VecDeque<OsString>, path: &OsStr) {
-    let components = path
-        .as_bytes()
+fn components(path: &OsStr) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.as_bytes()
         .split(|&byte| byte == b'/')
-        .filter(|part| !part.is_empty() && *part != b".");
-    let components: Vec<OsString> = components
-        .map(|part| OsStr::from_bytes(part).to_owned())
-        .collect();
-    for component in components.into_iter().rev() {
-        todo.push_front(component);
+        .filter(|part| !part.is_empty() && *part != b".")
+}
+
+fn push_front(todo: &mut VecDeque<OsString>, path: &OsStr) {
+    for component in components(path).rev() {
+        todo.push_front(OsStr::from_bytes(component).to_owned());
     }
 }
 
@@ -218,6 +238,42 @@ mod tests {
             root.resolve("a", Missing::Folder).map(drop),
             Err(Errno::ELOOP)
         );
+    }
+
+    #[test]
+    fn what_is_there_is_found_alike_in_one_step_and_in_many() {
+        let root = Root::new("alike");
+        fs::create_dir_all(root.0.join("a/b")).expect("folders");
+        fs::write(root.0.join("a/b/file"), "").expect("a file");
+        symlink("/a/b", root.0.join("absolute")).expect("a link");
+        symlink("../../../a/./b//", root.0.join("a/relative")).expect("a link");
+        symlink("missing", root.0.join("dangling")).expect("a link");
+        symlink("a/b/file", root.0.join("last")).expect("a link");
+        let handle = fs::File::open(&root.0).expect("the root");
+        for path in [
+            "/",
+            "",
+            ".",
+            "..",
+            "a",
+            "/a//b/",
+            "a/b/../b/file",
+            "absolute/file",
+            "a/relative/..",
+            "a/relative/../../absolute",
+            "dangling",
+            "last",
+            "last/",
+            "a/b/file/x",
+            "nowhere/..",
+        ] {
+            let inode_of = |found: nix::Result<OwnedFd>| found.map(|fd| inode(&fd));
+            assert_eq!(
+                inode_of(find(handle.as_fd(), path.as_ref())),
+                inode_of(walk(handle.as_fd(), path.as_ref(), Missing::Fail)),
+                "{path}"
+            );
+        }
     }
 
     #[test]

@@ -17,7 +17,8 @@
 //!                                                               hooks, seccomp, execve
 //!                             <--------------------------------- end of file: the program runs
 //! ```
-//! `Failed` instead of any message ends it. A message is its length (4 bytes, little endian) and JSON.
+//! `Failed` instead of any message ends it. A message is its length (4 bytes, little endian) and JSON; after the plan come the spec and the process object, each
+//! in the same way.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,9 +35,11 @@ pub struct Plan {
     pub cgroup: String,
     /// An exec joins that one or none, and not init's in its place.
     pub exact_cgroup: bool,
-    /// config.json.
+    /// config.json. It comes after the plan: within it, it would have to be quoted, and read twice.
+    #[serde(skip)]
     pub spec: String,
-    /// The spec's process object of this process.
+    /// The spec's process object of this process. Likewise.
+    #[serde(skip)]
     pub process: String,
     pub terminal: Option<TerminalSize>,
     /// The terminal puts no carriage return before a line feed.
@@ -96,15 +99,30 @@ pub enum ToChild {
 /// A message as it is sent.
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>> {
     let json = serde_json::to_vec(message).context(|| "encode a message")?;
+    let mut bytes = Vec::with_capacity(4 + json.len());
+    append(&mut bytes, &json)?;
+    Ok(bytes)
+}
+
+/// A plan as it is sent.
+pub fn encode_plan(plan: &Plan) -> Result<Vec<u8>> {
+    let mut bytes = encode(plan)?;
+    for json in [&plan.spec, &plan.process] {
+        append(&mut bytes, json.as_bytes())?;
+    }
+    Ok(bytes)
+}
+
+fn append(bytes: &mut Vec<u8>, json: &[u8]) -> Result<()> {
     let length = u32::try_from(json.len())
         .ok()
         .filter(|&length| length as usize <= MAX_MESSAGE);
     let length = length.ok_or_else(|| {
         Failure::invalid(format!("a message of {} bytes is too long", json.len()))
     })?;
-    let mut bytes = length.to_le_bytes().to_vec();
-    bytes.extend_from_slice(&json);
-    Ok(bytes)
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(json);
+    Ok(())
 }
 
 /// How many bytes of JSON follow the header.
@@ -135,6 +153,28 @@ mod tests {
         let (header, json) = bytes.split_first_chunk().expect("a header");
         assert_eq!(decode_length(*header), Ok(json.len()));
         assert_eq!(decode::<ToAgent>(json), Ok(failure));
+    }
+
+    #[test]
+    fn a_plan_is_followed_by_its_spec_and_its_process_as_they_came() {
+        let plan = Plan {
+            container_id: "c".to_owned(),
+            spec: "{\"a\": \"\\n\"}".to_owned(),
+            process: "{}".to_owned(),
+            ..Plan::default()
+        };
+        let bytes = encode_plan(&plan).expect("bytes");
+        let mut rest = bytes.as_slice();
+        let mut next = || {
+            let (header, more) = rest.split_first_chunk().expect("a header");
+            let (json, more) = more.split_at(decode_length(*header).expect("a length"));
+            rest = more;
+            json
+        };
+        assert_eq!(decode::<Plan>(next()).expect("a plan").container_id, "c");
+        assert_eq!(next(), plan.spec.as_bytes());
+        assert_eq!(next(), plan.process.as_bytes());
+        assert!(rest.is_empty());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-use crate::child::wire::{self, ToAgent};
+use crate::child::wire::{self, Plan, ToAgent};
 use crate::error::{Context, Failure, Result};
 
 /// The longest message of a child: a failure.
@@ -35,9 +35,18 @@ impl Control {
         })
     }
 
-    /// Sends a message, the descriptors with its first bytes.
-    pub async fn send<T: Serialize>(&mut self, message: &T, descriptors: &[OwnedFd]) -> Result<()> {
-        let bytes = wire::encode(message)?;
+    /// Sends a message.
+    pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<()> {
+        self.send_bytes(&wire::encode(message)?, &[]).await
+    }
+
+    /// Sends a plan, the descriptors with its first bytes.
+    pub async fn send_plan(&mut self, plan: &Plan, descriptors: &[OwnedFd]) -> Result<()> {
+        self.send_bytes(&wire::encode_plan(plan)?, descriptors)
+            .await
+    }
+
+    async fn send_bytes(&mut self, bytes: &[u8], descriptors: &[OwnedFd]) -> Result<()> {
         let numbers: Vec<i32> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         let (header, body) = bytes.split_at(4);
         let send = || {

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 use super::launch::UserMappings;
 use super::spawn::NewProcess;
 use super::{Container, INIT, watch_memory};
 use crate::api;
 use crate::cgroup::Cgroup;
 use crate::child::wire::{InitPlan, Kind};
-use crate::error::{Class, Failure, Result};
+use crate::error::{Class, Context, Failure, Result};
 use crate::sandbox::Sandbox;
 use crate::spec::{self, Spec};
 use crate::storage;
@@ -77,11 +80,17 @@ async fn give_back(mounts: Vec<storage::Mounted>, failure: Failure) -> Failure {
 
 /// The process object of a spec, as it came.
 fn process_json(spec_json: &[u8]) -> Result<String> {
-    let spec: serde_json::Value = spec::parse("spec_json", spec_json)?;
-    let process = spec
-        .get("process")
+    #[derive(Deserialize)]
+    struct Part<'a> {
+        #[serde(borrow)]
+        process: Option<&'a RawValue>,
+    }
+    let part: Part = serde_json::from_slice(spec_json)
+        .class(Class::InvalidArgument, || "spec_json".to_owned())?;
+    let process = part
+        .process
         .ok_or_else(|| Failure::invalid("spec_json: process: expected an object"))?;
-    Ok(process.to_string())
+    Ok(process.get().to_owned())
 }
 
 /// The namespaces of other containers that the spec names: the type, and a process that is in it.

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
@@ -52,6 +52,17 @@ impl SetUp {
         Ok(SetUp { pid, control, end })
     }
 
+    /// One that has said that it waits for its plan.
+    async fn waiting(reaper: &Reaper) -> Result<Self> {
+        let mut one = SetUp::start(reaper)?;
+        match one.control.receive().await? {
+            Some(ToAgent::Waiting) => Ok(one),
+            Some(ToAgent::Failed(failure)) => Err(failure),
+            Some(other) => Err(unexpected(&other)),
+            None => Err(ended_early(one.end).await),
+        }
+    }
+
     /// It, unless it has ended.
     fn alive(mut self) -> Option<Self> {
         matches!(self.end.try_recv(), Err(TryRecvError::Empty)).then_some(self)
@@ -70,20 +81,28 @@ pub struct Launcher {
 impl Launcher {
     /// Answers when the first set-up process waits.
     pub async fn new(reaper: Reaper) -> Result<Self> {
-        let mut first = SetUp::start(&reaper)?;
-        match first.control.receive().await? {
-            Some(ToAgent::Waiting) => {}
-            Some(ToAgent::Failed(failure)) => return Err(failure),
-            Some(other) => return Err(unexpected(&other)),
-            None => return Err(ended_early(first.end).await),
-        }
-        let waiting = Mutex::new(Some(first));
+        let waiting = Mutex::new(Some(SetUp::waiting(&reaper).await?));
         Ok(Launcher { reaper, waiting })
     }
 
+    /// Has one wait again, where the first has been used up: for who will be as a template's first container.
+    pub async fn replenish(&self) -> Result<()> {
+        let left = self.lock().take().and_then(SetUp::alive);
+        let next = match left {
+            Some(one) => one,
+            None => SetUp::waiting(&self.reaper).await?,
+        };
+        *self.lock() = Some(next);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<SetUp>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self) -> Result<SetUp> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        match waiting.take().and_then(SetUp::alive) {
+        let waiting = self.lock().take();
+        match waiting.and_then(SetUp::alive) {
             Some(first) => Ok(first),
             None => SetUp::start(&self.reaper),
         }
@@ -101,7 +120,7 @@ impl Launcher {
             mut control,
             end: first_end,
         } = self.take()?;
-        control.send(plan, stdio).await?;
+        control.send_plan(plan, stdio).await?;
         let (pid, end) = match first_stage(&self.reaper, &mut control, first_pid, mappings).await? {
             Some(forked) => forked,
             None => return Err(ended_early(first_end).await),
@@ -132,12 +151,12 @@ async fn first_stage(
             ToAgent::Waiting => {}
             ToAgent::MapUser => {
                 write_mappings(first_pid, mappings)?;
-                control.send(&ToChild::Go, &[]).await?;
+                control.send(&ToChild::Go).await?;
             }
             ToAgent::Forked { pid } => {
                 // Its parent waits for our answer, so the reaper cannot see it yet.
                 let end = reaper.watch(pid);
-                control.send(&ToChild::Go, &[]).await?;
+                control.send(&ToChild::Go).await?;
                 return Ok(Some((pid, end)));
             }
             ToAgent::Failed(failure) => return Err(failure),
@@ -162,7 +181,7 @@ async fn second_stage(control: &mut Control) -> Result<Option<()>> {
 
 /// Lets a process execute its program. Fails where it could not.
 pub async fn start(mut control: Control) -> Result<()> {
-    if control.send(&ToChild::Start, &[]).await.is_err() {
+    if control.send(&ToChild::Start).await.is_err() {
         // It was killed before its start: it has ended as it has ended, and its waiters know.
         return Ok(());
     }

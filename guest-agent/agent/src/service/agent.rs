@@ -357,6 +357,7 @@ impl AgentService for Agent {
         &self,
         _: Request<TakeInventoryRequest>,
     ) -> Answer<TakeInventoryResponse> {
+        self.sandbox.launcher.replenish().await?;
         let items = inventory::take(&self.sandbox.container_ids())?;
         answer(TakeInventoryResponse { items })
     }

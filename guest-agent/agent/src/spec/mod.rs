@@ -83,6 +83,10 @@ pub fn parse<T: DeserializeOwned>(what: &str, json: &[u8]) -> Result<T> {
             json.len()
         )));
     }
+    // Most come without a null, and need no tree of values that is looked through. What is wrong, that tree's reader tells.
+    if let Ok(parsed) = serde_json::from_slice(json) {
+        return Ok(parsed);
+    }
     let mut value: Value =
         serde_json::from_slice(json).class(crate::error::Class::InvalidArgument, || what)?;
     drop_nulls(&mut value);
