@@ -179,6 +179,7 @@ async function seeThrough(
     attach: (socket: string, token: string) => session.attach({ socket, token, detach: !foreground }),
     warn,
     isStandIn: foreground,
+    startsAtOnce: call.verb === "run",
     tellStart: (start) => teller.around("husk start", start),
     serveSession: (request: Params, front: Socket, served: Supervisor): void => {
       // Loaded at the first call: most containers see none.

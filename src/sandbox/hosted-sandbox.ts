@@ -38,6 +38,7 @@ export class HostedSandbox {
   readonly #spec: HostedSandboxSpec;
   #connected: Promise<GuestIdentity> | undefined;
   #network: NetworkMirror | undefined;
+  #mirroring: Promise<NetworkMirror> | undefined;
 
   /** Starts the VM; `connect` waits for it. */
   static launch(spec: HostedSandboxSpec): HostedSandbox {
@@ -81,7 +82,9 @@ export class HostedSandbox {
    * Mirrors the network namespace into the guest, as it is now and as it changes. Throws `host`, `vmm` or `guest`, with every tap taken away again.
    */
   async mirrorNetwork(): Promise<void> {
-    this.#network = await NetworkMirror.start(await this.#mirrorOptions(), this.sandbox.vm, this.sandbox.agent);
+    const mirroring = this.#mirrorOptions().then((options) => NetworkMirror.start(options, this.sandbox.vm, this.sandbox.agent));
+    this.#mirroring = mirroring;
+    this.#network = await mirroring;
   }
 
   /** The guest's network devices, for a checkpoint. Throws `wrong-state` where the guest has one that it was told to let go of. */
@@ -118,6 +121,12 @@ export class HostedSandbox {
 
   /** Ends the sandbox as `Sandbox.close`, and what is in its network namespace for it. What the ledger names stays. */
   async close(graceMs: number): Promise<void> {
-    await Promise.all([this.#network?.close(), this.sandbox.close(graceMs)]);
+    await Promise.all([this.#endMirror(), this.sandbox.close(graceMs)]);
+  }
+
+  /** One that is still being begun fails with the sandbox, and gives back what it has taken. */
+  async #endMirror(): Promise<void> {
+    await this.#mirroring?.catch(() => {});
+    await this.#network?.close();
   }
 }

@@ -11,6 +11,8 @@ export interface Starter {
   readonly warn: (message: string) => void;
   /** Whether the caller itself is the stand-in: then what husk has to say is said by the stand-in, and by nobody else. */
   readonly isStandIn: boolean;
+  /** Whether the container is started as soon as it is created, so that nobody adds to its network in between. */
+  readonly startsAtOnce: boolean;
   /** Does what starts the container after its creation, and tells of it whoever wants to know. */
   readonly tellStart: (start: () => Promise<void>) => Promise<void>;
   /** Serves a session that came by the control socket: `request` is its first line. */

@@ -64,6 +64,8 @@ export class Supervisor {
   #creating: Promise<void> = Promise.resolve();
   #starting = false;
   #standInFree: Promise<void> | undefined;
+  /** The network's mirroring, where it was begun before the start. */
+  #mirrored: Promise<void> | undefined;
   /** Settles when the stand-in is in its place, or cannot get there. */
   #placed: Promise<void> = Promise.resolve();
 
@@ -155,7 +157,7 @@ export class Supervisor {
     demand("start", this.#record.id, this.#starting ? "running" : container.status);
     this.#starting = true;
     try {
-      await this.#household.shared.mirrorNetwork();
+      await (this.#mirrored ?? this.#household.shared.mirrorNetwork());
       this.#trace.mark("network mirrored");
       await container.start();
       this.#trace.mark("program runs");
@@ -265,6 +267,10 @@ export class Supervisor {
     if (checkpoint !== undefined) return this.#goOn(hosted, container, checkpoint.manifest, answers);
     await Promise.all([hosted.startWith(this.#prepareHost(hosted, container)), answers]);
     if (this.#lead === undefined) await hosted.limits.admit(id, input.resources);
+    if (this.#starter.startsAtOnce) {
+      this.#mirrored = this.#household.shared.mirrorNetwork();
+      this.#mirrored.catch(() => {}); // `start` gets it
+    }
     this.#follow(await container.create(container.standInStreams));
     this.#trace.mark("container created");
   }
@@ -333,9 +339,8 @@ export class Supervisor {
     if (identity === undefined) throw new HuskError("host", "the stand-in process is gone");
     this.#update({ pid: identity.pid, pidStart: identity.start });
     this.#trace.mark("stand-in placed");
-    for (const kind of ["prestart", "createRuntime"] as const) {
+    for (const kind of ["prestart", "createRuntime"] as const)
       await runHooks(kind, hooks[kind], hookState(this.#record), this.#record.bundle);
-    }
   }
 
   /** After init's end: the VM is closed, unless others need it, and the record says how it went. */
