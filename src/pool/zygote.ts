@@ -152,8 +152,10 @@ interface Idling {
  */
 async function idle(store: TemplateStore, template: Template, { qemu, idleMs, standby, signal }: Idling): Promise<void> {
   using orders = new FolderWatch(zygoteFolder(template), standbyFile);
+  // On a busy host the making may have taken longer than that: what has just been made is there for the next one to use.
+  const made = Date.now();
   while (!signal.aborted && store.usedAt(template) > 0) {
-    const isUsed = Date.now() - store.usedAt(template) < idleMs;
+    const isUsed = Date.now() - Math.max(made, store.usedAt(template)) < idleMs;
     if (isUsed) await standby.begin();
     else await standby.end();
     if (!isUsed && readFileSync(`/proc/${qemu}/task/${qemu}/children`, "utf8") === "") return;
@@ -161,12 +163,14 @@ async function idle(store: TemplateStore, template: Template, { qemu, idleMs, st
   }
 }
 
-/** Out of the cgroup of whoever has started it, which may have to go; and behind everybody who has something to do. */
+/** Out of the cgroup of whoever has started it, which may have to go; and behind others who have something to do. */
 async function giveWay(): Promise<void> {
-  setPriority(constants.priority.PRIORITY_LOW);
+  // Not the last of all: on a host that is never idle, it would never be done.
+  const priority = constants.priority.PRIORITY_BELOW_NORMAL;
+  setPriority(priority);
   try {
     // The scheduler weighs sessions first, where it groups by them (sched(7), autogroup).
-    writeFileSync("/proc/self/autogroup", "19");
+    writeFileSync("/proc/self/autogroup", String(priority));
   } catch {
     // It does not.
   }

@@ -67,7 +67,7 @@ fn report_pipe(process: &Process) -> Result<(File, File)> {
 /// In the child: gives up everything that is not the program's, then becomes it.
 fn execute(process: &Process, user: User, socket: Option<OwnedFd>, parent: Option<Pid>) -> Result<Infallible> {
     let arguments = process.argv.iter().map(processes::argument).collect::<Result<Vec<_>>>()?;
-    // A zygote stays in its keeper's, which the scheduler weighs last; each of its copies has one of its own.
+    // A zygote stays in its keeper's, which the scheduler weighs less; each of its copies has one of its own.
     if process.zygote.is_none() {
         setsid().context("cannot make a session")?;
     }
