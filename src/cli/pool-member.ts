@@ -157,10 +157,14 @@ function become({ environment, umask }: { readonly environment: NodeJS.ProcessEn
 async function serve(member: Member, { supervision, planned }: Taking, work: Work, onStarted: () => void): Promise<void> {
   const { session, log } = supervision;
   const { input } = planned.prepared;
+  let isAdopted = false;
   try {
     const joined = joinCaller(session.hello.pid, member, input.cgroups.hierarchies);
     joined.catch(() => {}); // whoever awaits it gets it
-    const launch = (spec: SandboxSpec): Sandbox => member.adopt(spec, joined);
+    const launch = (spec: SandboxSpec): Sandbox => {
+      isAdopted = true;
+      return member.adopt(spec, joined);
+    };
     // Before there is anything that could remain.
     await member.sandbox.setRemains(input.sandbox.remains);
     await work.carryOut(supervision, { ...planned, prepared: { ...planned.prepared, input: { ...input, launch } } }, onStarted);
@@ -170,7 +174,8 @@ async function serve(member: Member, { supervision, planned }: Taking, work: Wor
     session.fail(message, exitStatus(error));
     supervision.teller.tell(`husk ${supervision.call.verb}`, supervision.trace.startMs, error);
   } finally {
-    await member.sandbox.close(0);
+    // From its adoption on it ends with the last container in it, which need not be this one.
+    if (!isAdopted) await member.sandbox.close(0);
     await session.close();
   }
 }

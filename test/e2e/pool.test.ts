@@ -91,6 +91,27 @@ describe.runIf(isHusk)("a pool", () => {
     await pools.stop(pool);
   });
 
+  test("has a sandbox that others join, and that goes on for them where its first container goes", async ({ host }) => {
+    const pools = new Pools(host);
+    const pool = await pools.start("--size", "1");
+    const [first, second] = [host.name(), host.name()];
+    const options = { env: pools.env };
+    const lead = host.launch(["run", "--trace", "-d", "--bundle", host.script("echo ready; exec sleep 1000").path, first], options);
+    expect(await lead.exited()).toBe(0);
+    expect(lead.stderr?.text()).toContain("taken from the pool");
+    const { pid } = await host.state(first);
+    const network = { type: "network", path: `/proc/${pid}/ns/net` };
+    const namespaces = [network, ...["ipc", "uts", "pid", "mount"].map((type) => ({ type }))];
+    const beside = host.script("echo ready; exec sleep 1000", { linux: { namespaces } });
+    const joined = host.launch(["run", "-d", "--bundle", beside.path, second], options);
+    expect(await joined.exited()).toBe(0);
+    await host.ok("delete", "--force", first);
+    expect(await host.ok("exec", second, "echo", "alive")).toBe("alive\n");
+    await host.ok("delete", "--force", second);
+    await Promise.all([lead.ended(), joined.ended()]);
+    await pools.stop(pool);
+  });
+
   test("serves create, relative paths, the background and exec as front's own supervisor would", async ({ host }) => {
     const pools = new Pools(host);
     const pool = await pools.start("--size", "2");
