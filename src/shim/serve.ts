@@ -20,7 +20,7 @@ import { shimFolder, socketPath } from "./shim-folder.ts";
 /** Where the front leaves the listening socket. */
 const socketDescriptor = 3;
 
-/** How long calls in flight may take at the end, in milliseconds. */
+/** How long calls in flight, and then the clients to hang up, may take at the end, in milliseconds. */
 const graceMs = 1_000;
 
 /** What the front has told this process's C library (guest-agent/helper/src/shim/daemon.rs), and nobody else's: QEMU and log drivers inherit the environment. */

@@ -67,11 +67,6 @@ export class FrameConnection {
     };
   }
 
-  /** Sends what there is to send, then closes. */
-  finish(): void {
-    this.#stream.end(() => this.#stream.destroy());
-  }
-
   /** Closes at once. */
   destroy(reason: TtrpcError): void {
     this.#end(reason);

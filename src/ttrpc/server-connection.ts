@@ -35,8 +35,7 @@ export class ServerConnection {
   readonly #calls = new Map<number, ServerCall>();
   #requestBytes = 0;
   #lastStreamId = 0;
-  /** Called when no call is left; set when no further ones are taken. */
-  #onIdle: (() => void) | undefined;
+  #isFinishing = false;
 
   constructor(stream: Duplex, options: ServerConnectionOptions) {
     this.#options = options;
@@ -48,17 +47,9 @@ export class ServerConnection {
     this.closed = this.#connection.closed;
   }
 
-  /** Takes no more calls, and closes when those that are going on have been answered and the client has the answers. */
-  async finish(): Promise<void> {
-    if (this.#calls.size > 0) {
-      await new Promise<void>((resolve) => {
-        this.#onIdle = resolve;
-      });
-    } else {
-      this.#onIdle = () => {};
-    }
-    this.#connection.finish();
-    await this.closed;
+  /** Takes no more calls: those that are going on are answered, and whatever else comes is refused. */
+  finish(): void {
+    this.#isFinishing = true;
   }
 
   /** Closes at once; calls that are going on are aborted. */
@@ -84,7 +75,7 @@ export class ServerConnection {
     if (data === undefined) throw tooLong(length);
     const request = decode("request", () => WireRequest.decode(data));
     const served = this.#options.find(request.service, request.method);
-    if (this.#onIdle !== undefined) throw new TtrpcError(GrpcCode.unavailable, "the server is closing");
+    if (this.#isFinishing) throw new TtrpcError(GrpcCode.unavailable, "the server is closing");
     if (this.#calls.size >= maxCalls || this.#requestBytes + length > maxRequestBytes) {
       throw new TtrpcError(GrpcCode.resourceExhausted, `${this.#calls.size} calls are going on; no more are taken`);
     }
@@ -136,7 +127,6 @@ export class ServerConnection {
       call.requests?.discard();
       this.#calls.delete(call.streamId);
       this.#requestBytes -= call.bytes;
-      if (this.#calls.size === 0) this.#onIdle?.();
     }
   }
 

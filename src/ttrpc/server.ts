@@ -67,8 +67,11 @@ export class TtrpcServer implements AsyncDisposable {
   }
 
   /**
-   * Takes no more connections and no more calls, and waits until those that are going on have been answered; after `graceMs` they are
-   * aborted. Resolves when all connections are closed; never rejects.
+   * Takes no more connections and no more calls, answers those that are going on, and waits until the clients have hung up; after `graceMs`
+   * it does so itself, and what still goes on is aborted. Resolves when all connections are closed; never rejects.
+   *
+   * The clients go first because Go's ttrpc may take the end of a connection for the outcome of a call whose answer came just before it:
+   * https://github.com/containerd/ttrpc/blob/v1.2.7/client.go (`dispatch` chooses at random between the two where it finds both).
    */
   close(graceMs: number): Promise<void> {
     this.#closed ??= this.#close(graceMs);
@@ -86,7 +89,8 @@ export class TtrpcServer implements AsyncDisposable {
     const over = setTimeout(() => {
       for (const connection of connections) connection.destroy(reason);
     }, graceMs);
-    await Promise.all(connections.map((connection) => Promise.race([connection.finish(), connection.closed])));
+    for (const connection of connections) connection.finish();
+    await Promise.all(connections.map(({ closed }) => closed));
     clearTimeout(over);
   }
 
