@@ -1,10 +1,19 @@
 /** What engines say of a pod in a bundle's annotations. */
 import type { Spec } from "../oci/types.ts";
+import { kubernetesNamespace } from "../template/tenant.ts";
 
 /** The pod's own limits, which containerd (1.6 and later) gives: the sums of its containers'. */
 export const podMemory = "io.kubernetes.cri.sandbox-memory";
 export const podQuota = "io.kubernetes.cri.sandbox-cpu-quota";
 export const podPeriod = "io.kubernetes.cri.sandbox-cpu-period";
+
+/** Whose a pod is: containerd's own words, which a pod's annotations cannot change. */
+export const podIdentity = {
+  id: "io.kubernetes.cri.sandbox-id",
+  namespace: kubernetesNamespace,
+  name: "io.kubernetes.cri.sandbox-name",
+  uid: "io.kubernetes.cri.sandbox-uid",
+} as const;
 
 /** Where an engine says that a bundle is a pod's pause container, and how. */
 const pauseMarks: Readonly<Record<string, string>> = {

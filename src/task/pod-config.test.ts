@@ -1,9 +1,11 @@
 import { expect, test } from "vitest";
 import { NamespaceMode, PodSandboxConfig } from "../gen/cri/v1/pod.ts";
 import { cgroupOf } from "../oci/cgroups-path.ts";
+import { tenantOf } from "../template/tenant.ts";
 import { podConfig } from "./pod-config.ts";
 
 const config = PodSandboxConfig.fromPartial({
+  metadata: { name: "web", uid: "web-uid", namespace: "red" },
   hostname: "pod0",
   linux: {
     cgroupParent: "/kubepods/burstable",
@@ -17,12 +19,22 @@ test("a pod's settings are those of the runtime spec", () => {
   expect(podConfig("id", options)).toEqual({
     hostname: "pod0",
     annotations: {
+      "io.kubernetes.cri.sandbox-id": "id",
+      "io.kubernetes.cri.sandbox-namespace": "red",
+      "io.kubernetes.cri.sandbox-name": "web",
+      "io.kubernetes.cri.sandbox-uid": "web-uid",
       "io.kubernetes.cri.sandbox-memory": "268435456",
       "io.kubernetes.cri.sandbox-cpu-quota": "50000",
       "io.kubernetes.cri.sandbox-cpu-period": "100000",
     },
     linux: { sysctl: { "net.ipv4.ip_forward": "1" }, cgroupsPath: "/kubepods/burstable/id" },
   });
+});
+
+test("a pod's templates are its Kubernetes namespace's, where tenants have their own", () => {
+  const options = { typeUrl: "runtime.v1.PodSandboxConfig", value: Buffer.from(PodSandboxConfig.encode(config).finish()) };
+  const { annotations = {} } = podConfig("id", options);
+  expect(tenantOf({ setting: "namespace", annotations, engineNamespace: "k8s.io" })).toBe("kubernetes:red");
 });
 
 test("a kubelet's slices make the cgroup a scope of systemd's", () => {

@@ -4,7 +4,7 @@ import { HuskError } from "../errors.ts";
 import { type DNSConfig, NamespaceMode, PodSandboxConfig } from "../gen/cri/v1/pod.ts";
 import type { Any } from "../gen/google/protobuf/any.ts";
 import type { Spec } from "../oci/types.ts";
-import { podMemory, podPeriod, podQuota } from "./pod-annotations.ts";
+import { podIdentity, podMemory, podPeriod, podQuota } from "./pod-annotations.ts";
 
 /** What CRI names its message. */
 const typeName = "runtime.v1.PodSandboxConfig";
@@ -20,7 +20,7 @@ const hostNamespaces = [
 export function podConfig(id: string, options: Any | undefined): Pick<Spec, "hostname" | "annotations" | "linux"> {
   const config = decoded(options);
   if (config === undefined) return {};
-  const { hostname, linux } = config;
+  const { hostname, linux, metadata } = config;
   const namespaces = linux?.securityContext?.namespaceOptions;
   for (const [type, what, field] of hostNamespaces) {
     if (namespaces?.[type] === NamespaceMode.NODE)
@@ -29,7 +29,17 @@ export function podConfig(id: string, options: Any | undefined): Pick<Spec, "hos
   const { memoryLimitInBytes = 0n, cpuQuota = 0n, cpuPeriod = 0n } = linux?.resources ?? {};
   return {
     ...(hostname === "" ? {} : { hostname }),
-    annotations: { [podMemory]: String(memoryLimitInBytes), [podQuota]: String(cpuQuota), [podPeriod]: String(cpuPeriod) },
+    annotations: {
+      [podIdentity.id]: id,
+      ...(metadata !== undefined && {
+        [podIdentity.namespace]: metadata.namespace,
+        [podIdentity.name]: metadata.name,
+        [podIdentity.uid]: metadata.uid,
+      }),
+      [podMemory]: String(memoryLimitInBytes),
+      [podQuota]: String(cpuQuota),
+      [podPeriod]: String(cpuPeriod),
+    },
     linux: {
       sysctl: linux?.sysctls ?? {},
       ...(linux === undefined || linux.cgroupParent === "" ? {} : { cgroupsPath: cgroupBelow(linux.cgroupParent, id) }),
