@@ -19,12 +19,16 @@ import type { Pod } from "./pod.ts";
 import { podSpec } from "./pod-annotations.ts";
 import { podConfig, podDns } from "./pod-config.ts";
 import { writePodFiles } from "./pod-files.ts";
+import { type PodSpec, packPodSpec, podInfo, toldSpec } from "./pod-info.ts";
 import { TaskStdio } from "./stdio.ts";
 import { never, timestamp } from "./timestamp.ts";
 
 interface PodSandbox {
   readonly process: PauseProcess;
   readonly createdAt: Date;
+  /** Its network namespace; "" where it has none but the virtual machine's. */
+  readonly netns: string;
+  readonly spec: PodSpec;
 }
 
 const noNames = { stdin: "", stdout: "", stderr: "", terminal: false };
@@ -44,9 +48,9 @@ export class SandboxService {
     return {
       createSandbox: (request) => this.#create(request),
       startSandbox: async ({ sandboxId }) => {
-        const { process, createdAt } = this.#sandbox(sandboxId);
+        const { process, createdAt, spec } = this.#sandbox(sandboxId);
         await process.start();
-        return { pid: process.pid, createdAt: timestamp(createdAt) };
+        return { pid: process.pid, createdAt: timestamp(createdAt), spec: packPodSpec(spec) };
       },
       platform: () => ({ platform: { os: "linux", architecture: "amd64" } }),
       stopSandbox: async ({ sandboxId }) => {
@@ -58,7 +62,10 @@ export class SandboxService {
         const { status, at } = await this.#sandbox(sandboxId).process.exited;
         return { exitStatus: status, exitedAt: timestamp(at) };
       },
-      sandboxStatus: ({ sandboxId }) => this.#status(sandboxId),
+      sandboxStatus: async ({ sandboxId, verbose }) => ({
+        ...this.#status(sandboxId),
+        ...(verbose && { info: await podInfo(this.#sandbox(sandboxId)) }),
+      }),
       pingSandbox: ({ sandboxId }) => {
         this.#sandbox(sandboxId);
       },
@@ -112,7 +119,7 @@ export class SandboxService {
         sysctl,
       });
       this.#pod.replace(member, process);
-      this.#sandboxes.set(sandboxId, { process, createdAt: new Date() });
+      this.#sandboxes.set(sandboxId, { process, createdAt: new Date(), netns: netnsPath, spec: toldSpec(spec, netnsPath) });
     } catch (error) {
       this.#sandboxes.delete(sandboxId);
       await this.#pod.leave(member);

@@ -3,10 +3,26 @@ import { readFileSync } from "node:fs";
 import { expect } from "vitest";
 import type { Cri } from "./cri.ts";
 
+interface PodStatus {
+  readonly status: { readonly state: number; readonly network: { readonly ip: string } };
+  readonly info: Readonly<Record<string, string>>;
+}
+
 export async function podBySandboxApi(cri: Cri): Promise<void> {
   const pod = await cri.pod({ handler: "husk-sandbox", sysctls: { "net.ipv4.ip_forward": "1" } });
-  const { status } = await cri.call<{ status: { state: number; network: { ip: string } } }>("PodSandboxStatus", { pod_sandbox_id: pod.id });
+  const { status, info } = await cri.call<PodStatus>("PodSandboxStatus", { pod_sandbox_id: pod.id, verbose: true });
   expect(status.state).toBe(0);
+  const told = JSON.parse(info["info"] ?? "") as { runtimeSpec: { linux: { namespaces: object[] } } };
+  expect(told).toMatchObject({
+    pid: expect.toSatisfy((pid: number) => pid > 0),
+    processStatus: "running",
+    netNamespaceClosed: false,
+    runtimeSpec: {
+      hostname: "pod0",
+      annotations: { "io.kubernetes.cri.sandbox-id": pod.id, "io.kubernetes.cri.sandbox-namespace": "default" },
+    },
+  });
+  expect(told.runtimeSpec.linux.namespaces).toContainEqual({ type: "network", path: expect.stringMatching(/\/netns\/cni-/) });
   const server = await pod.run("server", "echo page > /tmp/index.html; exec httpd -f -p 80 -h /tmp");
   const client = await pod.run("client", "trap 'exit 0' TERM; while :; do sleep 0.1; done");
   await expect
