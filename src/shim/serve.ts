@@ -43,9 +43,22 @@ export async function serve(call: ShimCall): Promise<void> {
   const events = new EventPublisher(process.env["TTRPC_ADDRESS"] ?? "", call.namespace, log);
   const server = new TtrpcServer({ onFailure: (error, what) => log.info(`${what}: ${explain(error)}`) });
   const over = Promise.withResolvers<void>();
-  const sandboxes = new SandboxService(pod, over.resolve);
+  const end = async (): Promise<void> => {
+    rmSync(socketPath(call.socket), { force: true });
+    try {
+      await pod.close();
+      rmSync(folder, { recursive: true, force: true });
+    } catch (error) {
+      log.warn(explain(error)); // what it left is in the folder, and `delete` gives it back
+    }
+    over.resolve();
+  };
+  // Before containerd is answered, whose `delete` comes at once: where there is no folder, that has nothing to do.
+  let ending: Promise<void> | undefined;
+  const onShutdown = (): Promise<void> => (ending ??= end());
+  const sandboxes = new SandboxService(pod, onShutdown);
   const isSandboxPid = (pid: number): boolean => sandboxes.ownsPid(pid);
-  const tasks = new TaskService({ namespace: call.namespace, pod, events, isSandboxPid, onShutdown: over.resolve });
+  const tasks = new TaskService({ namespace: call.namespace, pod, events, isSandboxPid, onShutdown });
   const refuse = (): never => {
     throw problem;
   };
@@ -61,10 +74,7 @@ export async function serve(call: ShimCall): Promise<void> {
 
   await over.promise;
   await events.close();
-  rmSync(socketPath(call.socket), { force: true });
   await server.close(graceMs);
-  await pod.close();
-  rmSync(folder, { recursive: true, force: true });
 }
 
 /** A configuration that cannot be used is told to whoever wants something made: of a shim that ends, nobody would hear why. */

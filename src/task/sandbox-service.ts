@@ -35,11 +35,12 @@ const noNames = { stdin: "", stdout: "", stderr: "", terminal: false };
 
 export class SandboxService {
   readonly #pod: Pod;
-  readonly #onShutdown: () => void;
+  readonly #onShutdown: () => Promise<void>;
   /** undefined while it is being made. */
   readonly #sandboxes = new Map<string, PodSandbox | undefined>();
 
-  constructor(pod: Pod, onShutdown: () => void) {
+  /** `onShutdown`: see `TaskServiceOptions`. */
+  constructor(pod: Pod, onShutdown: () => Promise<void>) {
     this.#pod = pod;
     this.#onShutdown = onShutdown;
   }
@@ -74,7 +75,7 @@ export class SandboxService {
         await sandbox?.process.release();
         if (sandbox !== undefined) await this.#pod.leave(sandbox.process);
         this.#sandboxes.delete(sandboxId);
-        if (this.#sandboxes.size === 0) this.#onShutdown();
+        if (this.#sandboxes.size === 0) await this.#onShutdown();
       },
       sandboxMetrics: ({ sandboxId }) => {
         this.#sandbox(sandboxId);

@@ -50,8 +50,8 @@ export interface TaskServiceOptions {
   readonly events: EventPublisher;
   /** Whether a PID is that of a pod made by the Sandbox API. */
   readonly isSandboxPid: (pid: number) => boolean;
-  /** Called when containerd has no more use for the shim. */
-  readonly onShutdown: () => void;
+  /** Called when containerd has no more use for the shim; resolves once it has given back all that it had. Never rejects. */
+  readonly onShutdown: () => Promise<void>;
 }
 
 /** The largest process or resources document. */
@@ -102,9 +102,9 @@ export class TaskService {
       wait: ({ id, execId }) => this.#wait(id, execId),
       stats: async ({ id }) => ({ stats: packAny(Metrics, metricsOf(await this.#task(id).stats())) }),
       connect: ({ id }) => ({ shimPid: process.pid, taskPid: this.#tasks.get(id)?.init.pid ?? 0, version: "3" }),
-      shutdown: ({ now }) => {
+      shutdown: async ({ now }) => {
         this.#isUnwanted = true;
-        if (this.#tasks.size === 0 || now) this.#options.onShutdown();
+        if (this.#tasks.size === 0 || now) await this.#options.onShutdown();
       },
     };
   }
@@ -175,7 +175,7 @@ export class TaskService {
   }
 
   #endIfUnwanted(): void {
-    if (this.#isUnwanted && this.#tasks.size === 0) this.#options.onShutdown();
+    if (this.#isUnwanted && this.#tasks.size === 0) void this.#options.onShutdown();
   }
 
   async #start(id: string, execId: string): Promise<{ pid: number }> {

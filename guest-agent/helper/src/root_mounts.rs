@@ -6,6 +6,8 @@ mod loop_device;
 mod options;
 mod unmount;
 
+pub use unmount::all as unmount_all;
+
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

@@ -4,6 +4,7 @@
 mod arguments;
 mod bootstrap;
 mod daemon;
+mod delete;
 mod group;
 mod options;
 mod start;
@@ -39,7 +40,10 @@ pub fn main(words: &[OsString]) -> Result<ExitCode> {
         Action::Start => start::run(programs, arguments)?,
         Action::Delete => {
             arguments.check()?;
-            execute(programs, "delete", arguments.words())?;
+            match delete::run(&arguments)? {
+                Some(answer) => print(&answer)?,
+                None => drop(execute(programs, "delete", arguments.words())?),
+            }
         }
         Action::Info => {
             execute(programs, "info", arguments.words())?;

@@ -11,6 +11,7 @@ use std::process::Stdio;
 use common::session::{also, line, null, outcome};
 use common::shim::{SOCKETS, Shims};
 use common::{Process, names, pipe, read_text};
+use nix::mount::{MsFlags, mount};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::json;
@@ -326,12 +327,64 @@ fn an_answer_that_nobody_takes_undoes_the_start() {
     assert_eq!((names(SOCKETS).len(), names(&bundle)), (0, vec!["config.json".to_owned()]));
 }
 
+/// `delete`, as containerd calls it after the task of a bundle: what Node is called with, or nothing where it is not.
+fn deleted(shims: &Shims, bundle: &Path) -> Option<String> {
+    let words = ["-namespace", "ns", "--id=c1", "-bundle", bundle.to_str().expect("text"), "-debug", "delete"];
+    let output = shims.command(&words).output().expect("run");
+    match output.status.code() {
+        Some(7) => Some(String::from_utf8(output.stdout).expect("text")),
+        status => {
+            assert_eq!((status, String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+            // Field 2 is 137, and field 3 has begun.
+            assert_eq!(output.stdout[..4], [0x10, 0x89, 0x01, 0x1a], "{:?}", output.stdout);
+            None
+        }
+    }
+}
+
+#[test]
+fn a_task_whose_shim_has_given_everything_back_is_deleted_without_node() {
+    let shims = Shims::new();
+    let bundle = shims.bundle("c1", json!({}));
+    assert_eq!(deleted(&shims, &bundle), None, "its start never got so far");
+
+    let rootfs = bundle.join("rootfs");
+    fs::create_dir(&rootfs).expect("make a folder");
+    for _ in 0..2 {
+        mount(Some("husk-test"), &rootfs, Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("mount");
+    }
+    fs::create_dir_all(SOCKETS).expect("make the folder");
+    let socket = Path::new(SOCKETS).join("a");
+    drop(UnixListener::bind(&socket).expect("listen"));
+    fs::write(bundle.join("address"), format!("unix://{}", socket.display())).expect("write");
+    assert_eq!(deleted(&shims, &bundle), None);
+    assert!(!socket.exists(), "the stale socket is left");
+    assert!(!fs::read_to_string("/proc/thread-self/mountinfo").expect("read").contains(rootfs.to_str().expect("text")));
+    assert_eq!(deleted(&shims, &bundle), None, "again");
+}
+
+#[test]
+fn a_task_of_which_something_is_left_is_deleted_by_node() {
+    let shims = Shims::new();
+    let bundle = shims.bundle("c1", json!({}));
+    fs::create_dir_all(SOCKETS).expect("make the folder");
+    let socket = Path::new(SOCKETS).join("a");
+    fs::write(bundle.join("address"), format!("unix://{}\n", socket.display())).expect("write");
+    let passed_on = Some(format!("delete -namespace ns -id c1 -bundle {} -debug\n", bundle.display()));
+    // printf /run/containerd/s/a | sha256sum
+    let tasks = Path::new("/run/husk-shim/c1004cf78293d4155aeb2e4d69f673e4/tasks");
+    fs::create_dir_all(tasks).expect("make a folder");
+
+    assert_eq!(deleted(&shims, &bundle), passed_on, "the shim is dead");
+    let _listener = UnixListener::bind(&socket).expect("listen");
+    assert_eq!(deleted(&shims, &bundle), None, "the shim goes on, and has forgotten the task");
+    fs::write(tasks.join("c1.jsonl"), "").expect("write");
+    assert_eq!(deleted(&shims, &bundle), passed_on, "the shim goes on with the task");
+}
+
 #[test]
 fn other_calls_are_passed_on_or_answered() {
     let shims = Shims::new();
-    let words = ["-namespace", "ns", "--id=c1", "-bundle", "/b b", "-debug", "delete"];
-    let passed_on = "delete -namespace ns -id c1 -bundle /b b -debug\n".to_owned();
-    assert_eq!(outcome(&mut shims.command(&words)), (7, passed_on, "to the log\n".into()));
     assert_eq!(outcome(&mut shims.command(&["-info"])), (7, "info\n".into(), "to the log\n".into()));
     let version = format!("containerd-shim-husk-v2: version {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(outcome(&mut shims.command(&["-v"])), (0, version, String::new()));
