@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buildSync } from "esbuild";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { leaveCodeCache } from "./code-cache.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -53,6 +54,18 @@ test("a cache that is none is replaced", () => {
   writeFileSync(join(folder, "tool.cache"), "nonsense");
   expect(run("a")).toBe("a tool.js\n");
   expect(cacheOf().bytes.length).toBeGreaterThan(100);
+});
+
+test("a program that changes V8's flags leaves the cache before, and the next one can use it", () => {
+  program(`
+    process.emit(${JSON.stringify(leaveCodeCache)});
+    console.log(require("node:fs").existsSync(__filename.replace(".js", ".cache")));
+    require("node:v8").setFlagsFromString("--optimize-for-size");
+  `);
+  expect(run()).toBe("true\n");
+  const { inode } = cacheOf();
+  expect(run()).toBe("true\n");
+  expect(cacheOf().inode).toBe(inode);
 });
 
 test("the program's status is its own", () => {

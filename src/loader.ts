@@ -1,10 +1,13 @@
 /**
  * What every program of dist/ begins with: runs NAME.program.js, with V8's code cache of it from NAME.cache, or NAME--FLAGS.cache where Node has flags. The
- * first run that ends by itself leaves the cache, since only a run knows which functions it needs compiled; a start without it takes half as long again.
+ * first run that ends by itself leaves the cache, or says when before, since only a run knows which functions it needs compiled; a start without it takes half
+ * as long again.
  * https://nodejs.org/api/vm.html#scriptcreatecacheddata
  */
+import type { EventEmitter } from "node:events";
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { constants, Script } from "node:vm";
+import { leaveCodeCache } from "./code-cache.ts";
 
 const program = __filename.replace(/\.js$/, ".program.js");
 /** One for each set of flags: V8 takes no other's. */
@@ -20,7 +23,13 @@ const script = new Script(`(function(require,module,exports,__filename,__dirname
 // Whoever has nothing left to do ends at once: by itself, Node would first take its heap apart, object by object.
 process.once("beforeExit", () => process.exit());
 // V8 rejects what another version of it, other flags or another source made.
-if (script.cachedDataRejected !== false) process.once("exit", writeCache);
+if (script.cachedDataRejected !== false) {
+  process.once("exit", writeCache);
+  (process as EventEmitter).once(leaveCodeCache, () => {
+    process.off("exit", writeCache);
+    writeCache();
+  });
+}
 
 type Program = (load: NodeJS.Require, self: NodeJS.Module, exported: unknown, file: string, folder: string) => void;
 (script.runInThisContext() as Program)(require, module, exports, __filename, __dirname);

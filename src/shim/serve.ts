@@ -23,6 +23,9 @@ const socketDescriptor = 3;
 /** How long calls in flight, and then the clients to hang up, may take at the end, in milliseconds. */
 const graceMs = 1_000;
 
+/** How long after the first start of a process the server begins to be frugal with memory, in milliseconds: nothing is left to be loaded then. */
+const settleMs = 1_000;
+
 /** What the front has told this process's C library (guest-agent/helper/src/shim/daemon.rs), and nobody else's: QEMU and log drivers inherit the environment. */
 const ownVariables = ["MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_"];
 
@@ -56,9 +59,15 @@ export async function serve(call: ShimCall): Promise<void> {
   // Before containerd is answered, whose `delete` comes at once: where there is no folder, that has nothing to do.
   let ending: Promise<void> | undefined;
   const onShutdown = (): Promise<void> => (ending ??= end());
+  // A task that ends at once is not held up by it.
+  let settling: NodeJS.Timeout | undefined;
+  const settle = async (): Promise<void> => (await import("./frugal.ts")).beFrugal();
+  const onStarted = (): void => {
+    settling ??= setTimeout(() => void settle(), settleMs).unref();
+  };
   const sandboxes = new SandboxService(pod, onShutdown);
   const isSandboxPid = (pid: number): boolean => sandboxes.ownsPid(pid);
-  const tasks = new TaskService({ namespace: call.namespace, pod, events, isSandboxPid, onShutdown });
+  const tasks = new TaskService({ namespace: call.namespace, pod, events, isSandboxPid, onStarted, onShutdown });
   const refuse = (): never => {
     throw problem;
   };

@@ -5,7 +5,14 @@ import { TaskService } from "./task-service.ts";
 
 function serviceWith(onShutdown: () => Promise<void>): TaskService {
   const pod = { taskLedger: () => "/nonexistent/ledger", helper: "", log: { info: () => {}, warn: () => {} } } as unknown as Pod;
-  return new TaskService({ namespace: "ns", pod, events: {} as EventPublisher, isSandboxPid: () => false, onShutdown });
+  return new TaskService({
+    namespace: "ns",
+    pod,
+    events: {} as EventPublisher,
+    isSandboxPid: () => false,
+    onStarted: () => {},
+    onShutdown,
+  });
 }
 
 const call = { metadata: new Map() } as never;

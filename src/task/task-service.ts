@@ -50,6 +50,8 @@ export interface TaskServiceOptions {
   readonly events: EventPublisher;
   /** Whether a PID is that of a pod made by the Sandbox API. */
   readonly isSandboxPid: (pid: number) => boolean;
+  /** Called when a process has been started. */
+  readonly onStarted: () => void;
   /** Called when containerd has no more use for the shim; resolves once it has given back all that it had. Never rejects. */
   readonly onShutdown: () => Promise<void>;
 }
@@ -188,6 +190,7 @@ export class TaskService {
       const { pid } = process;
       if (execId === "") this.#publish("/tasks/start", packAny(TaskStart, { containerId: id, pid }));
       else this.#publish("/tasks/exec-started", packAny(TaskExecStarted, { containerId: id, execId, pid }));
+      this.#options.onStarted();
       return { pid };
     } catch (error) {
       throw forEngines(error);

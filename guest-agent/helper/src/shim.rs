@@ -25,12 +25,10 @@ const SCRIPT: &str = "shim.js";
 /// Node's warnings would be taken for the shim's answer, or for an error of it.
 const NODE_FLAGS: [&str; 1] = ["--no-warnings"];
 
-/// Of the server as well: it has little to compute and much to pass on, and is to stay small. Short programs would start more slowly with them.
-/// Of the last two, one is what V8 goes by for buffers outside of its heap: it lets twice as much of them gather before it looks for those that nobody
-/// needs, 64 MiB by itself, and bulk output is nothing but such buffers. The other does without the middle one of its compilers, which keeps 6 MB and
-/// makes nothing here faster that can be measured.
-const SERVER_FLAGS: [&str; 5] =
-    [NODE_FLAGS[0], "--optimize-for-size", "--max-semi-space-size=1", "--scavenger-max-new-space-capacity-mb=1", "--no-maglev"];
+/// Of the server as well: it has little to compute and much to pass on, and is to stay small. It sets others of V8's flags itself, once it has started
+/// (src/shim/frugal.ts): with them on its command line, Node's own modules would be compiled anew at each start, since V8 takes no code that was kept under
+/// other flags. This one is none of those.
+const SERVER_FLAGS: [&str; 2] = [NODE_FLAGS[0], "--max-semi-space-size=1"];
 
 /// Does what the words after `shim` say.
 pub fn main(words: &[OsString]) -> Result<ExitCode> {
