@@ -35,11 +35,21 @@ const cacheOf = (): { readonly inode: number; readonly bytes: Buffer } => ({
   bytes: readFileSync(join(folder, "tool.cache")),
 });
 
-test("the first run leaves a cache, which the next one uses", () => {
-  expect(run("a", "b")).toBe("a,b tool.js\n");
-  const { inode } = cacheOf();
-  expect(run("c")).toBe("c tool.js\n");
-  expect(cacheOf().inode).toBe(inode);
+test("the first run leaves a cache, which the next ones use and add to, until it is of enough runs", () => {
+  program(`
+    const rare = () => ${JSON.stringify("long ".repeat(1000))}.length + [1, 2, 3].map((each) => each * 2).length;
+    console.log(process.argv[2] === "rare" ? rare() : "usual");
+  `);
+  expect(run("usual")).toBe("usual\n");
+  const first = cacheOf();
+  expect(run("rare")).toBe("5003\n");
+  const more = cacheOf();
+  expect(more.bytes.length, "what the second run needed is in it").toBeGreaterThan(first.bytes.length + 5000);
+  for (let runs = 3; runs <= 8; runs++) run("usual");
+  const last = cacheOf();
+  expect(last.bytes.length, "and stays").toBeGreaterThanOrEqual(more.bytes.length);
+  run("rare");
+  expect(cacheOf().inode).toBe(last.inode);
 });
 
 test("a cache of another program is replaced", () => {
@@ -63,9 +73,9 @@ test("a program that changes V8's flags leaves the cache before, and the next on
     require("node:v8").setFlagsFromString("--optimize-for-size");
   `);
   expect(run()).toBe("true\n");
-  const { inode } = cacheOf();
+  expect(cacheOf().bytes.at(-1)).toBe(1);
   expect(run()).toBe("true\n");
-  expect(cacheOf().inode).toBe(inode);
+  expect(cacheOf().bytes.at(-1), "it was used, and added to").toBe(2);
 });
 
 test("the program's status is its own", () => {

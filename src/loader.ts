@@ -1,8 +1,7 @@
 /**
  * What every program of dist/ begins with: runs NAME.program.js, with V8's code cache of it from NAME.cache, or NAME--FLAGS.cache where Node has flags. The
- * first run that ends by itself leaves the cache, or says when before, since only a run knows which functions it needs compiled; a start without it takes half
- * as long again.
- * https://nodejs.org/api/vm.html#scriptcreatecacheddata
+ * first runs leave the cache, each with what it needed besides, since only a run knows which functions are compiled in it; a start without takes half as long
+ * again. They do so when they end by themselves, or say when before. https://nodejs.org/api/vm.html#scriptcreatecacheddata
  */
 import type { EventEmitter } from "node:events";
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -13,17 +12,28 @@ const program = __filename.replace(/\.js$/, ".program.js");
 /** One for each set of flags: V8 takes no other's. */
 const cache = __filename.replace(/\.js$/, `${process.execArgv.join("").replaceAll(/[^\w-]/g, "")}.cache`);
 
+/** So many runs add to a cache: one that fails early knows little, and one that is copied differs from one that is booted. */
+const enoughRuns = 8;
+
+interface Cache {
+  readonly data: Buffer;
+  /** Of how many runs it is: the file's last byte. */
+  readonly runs: number;
+}
+
 /** The bundler writes ASCII alone: as Latin-1 it needs no decoding, and half of the memory. */
 const source = readFileSync(program, "latin1");
+const found = readCache();
 const script = new Script(`(function(require,module,exports,__filename,__dirname){${source}\n})`, {
   filename: program,
-  cachedData: readCache(),
+  cachedData: found?.data,
   importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
 });
 // Whoever has nothing left to do ends at once: by itself, Node would first take its heap apart, object by object.
 process.once("beforeExit", () => process.exit());
 // V8 rejects what another version of it, other flags or another source made.
-if (script.cachedDataRejected !== false) {
+const used = script.cachedDataRejected === false ? found : undefined;
+if (used === undefined || used.runs < enoughRuns) {
   process.once("exit", writeCache);
   (process as EventEmitter).once(leaveCodeCache, () => {
     process.off("exit", writeCache);
@@ -34,9 +44,10 @@ if (script.cachedDataRejected !== false) {
 type Program = (load: NodeJS.Require, self: NodeJS.Module, exported: unknown, file: string, folder: string) => void;
 (script.runInThisContext() as Program)(require, module, exports, __filename, __dirname);
 
-function readCache(): Buffer | undefined {
+function readCache(): Cache | undefined {
   try {
-    return readFileSync(cache);
+    const file = readFileSync(cache);
+    return { data: file.subarray(0, -1), runs: file.at(-1) ?? 0 };
   } catch {
     return undefined; // there is none yet
   }
@@ -45,7 +56,10 @@ function readCache(): Buffer | undefined {
 function writeCache(): void {
   const draft = `${cache}.${process.pid}`;
   try {
-    writeFileSync(draft, script.createCachedData());
+    const own = script.createCachedData();
+    // V8 forgets functions that have not been called for long.
+    const data = used === undefined || own.length > used.data.length ? own : used.data;
+    writeFileSync(draft, Buffer.concat([data, Buffer.of((used?.runs ?? 0) + 1)]));
     renameSync(draft, cache); // whole, or not at all
   } catch {
     rmSync(draft, { force: true }); // a folder that is not ours to write: the next start is as slow as this one
