@@ -69,12 +69,12 @@ test("messages go both ways, and there is one end", async () => {
 });
 
 test("a status that is not 0 is the error, with its message decoded and its class", async () => {
-  serve = (stream) => answer(stream, ["one"], { "grpc-status": "5", "bulk-message": "no such%20thing", "husk-error": "process-not-found" });
+  serve = (stream) => answer(stream, ["one"], { "grpc-status": "5", "grpc-message": "no such%20thing", "husk-error": "process-not-found" });
   expect(await told(open())).toEqual(["metadata", "one", [GrpcCode.notFound, "no such thing", "process-not-found"]]);
 });
 
 test("a call that is refused in its headers was never taken", async () => {
-  serve = (stream) => stream.respond({ ":status": 200, "grpc-status": "9", "bulk-message": "no" }, { endStream: true });
+  serve = (stream) => stream.respond({ ":status": 200, "grpc-status": "9", "grpc-message": "no" }, { endStream: true });
   expect(await told(open())).toEqual([[GrpcCode.failedPrecondition, "no"]]);
 });
 

@@ -20,7 +20,7 @@ export function statusOf(headers: IncomingHttpHeaders | undefined): GrpcError | 
   const status = text(headers?.["grpc-status"]);
   if (status === String(GrpcCode.ok)) return undefined;
   if (headers === undefined || !/^\d{1,2}$/.test(status)) return new GrpcError(GrpcCode.unknown, "the answer ended without a status");
-  return new GrpcError(Number(status), decodeMessage(text(headers["bulk-message"])), text(headers["husk-error"]) || undefined);
+  return new GrpcError(Number(status), decodeMessage(text(headers["grpc-message"])), text(headers["husk-error"]) || undefined);
 }
 
 /** What it means that a stream was reset. https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md ("Errors") */
