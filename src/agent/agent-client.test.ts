@@ -198,8 +198,8 @@ test("a call on a closed client is refused, and nothing throws outside of its pr
 
 test("output comes over the connection that the library opened, from its first call on", async () => {
   const readOutput = (call: { write(message: object): void; end(): void }): void => {
-    call.write({ data: Buffer.from("one ") });
-    call.write({ data: Buffer.from("two") });
+    call.write({ data: Buffer.from("one "), processEnded: false });
+    call.write({ data: Buffer.from("two"), processEnded: false });
     call.end();
   };
   const [client] = await connect({ createSandbox, readOutput });

@@ -15,7 +15,7 @@ import { GrpcError, resetStatus, statusOf } from "./bulk-status.ts";
 export interface Codec<Request, Response> {
   readonly path: string;
   readonly encode: (message: Request) => Uint8Array;
-  /** "bytes": the answer's messages are one field of bytes each, and those are passed on in pieces. */
+  /** "bytes": the answer's messages are one field of bytes each, and those are passed on in pieces; see BytesMessages. */
   readonly decode: ((message: Buffer) => Response) | "bytes";
 }
 
@@ -23,6 +23,8 @@ interface CallEvents<Response> {
   /** The guest has taken the call. */
   readonly metadata: [];
   readonly data: [message: Response];
+  /** Of a call whose answer is bytes: it ends with the process. Before its end. */
+  readonly lastWord: [];
   /** More may be written. */
   readonly drain: [];
   readonly end: [];
@@ -45,7 +47,8 @@ export class BulkCall<Request, Response> extends EventEmitter<CallEvents<Respons
     const { decode } = codec;
     // "bytes" says what Response is, which the compiler cannot see.
     const onData = (message: unknown): void => void this.emit("data", ...([message] as [Response]));
-    this.#reader = decode === "bytes" ? new BytesMessages(onData) : new WholeMessages((message) => onData(decode(message)));
+    this.#reader =
+      decode === "bytes" ? new BytesMessages(onData, () => this.emit("lastWord")) : new WholeMessages((message) => onData(decode(message)));
     if (deadlineMs !== undefined) this.#limit(deadlineMs);
     session.then(
       (ready) => this.#begin(ready),

@@ -16,7 +16,7 @@ function feedInPieces(reader: MessageReader, all: Buffer, cuts: readonly number[
 }
 
 function outputOf(data: Buffer): Buffer {
-  return framed(ReadOutputResponse.encode({ data }).finish());
+  return framed(ReadOutputResponse.encode({ data, processEnded: false }).finish());
 }
 
 test("messages come out as they went in, however the stream is cut", () => {
@@ -41,6 +41,23 @@ test("the bytes of outputs come in order, however the stream is cut, and empty m
       expect(reader.whole).toBe(true);
     }),
   );
+});
+
+test("the last word of an output is told, however it is cut, and is no byte of it", () => {
+  const all = Buffer.concat([
+    outputOf(Buffer.from("out")),
+    framed(ReadOutputResponse.encode({ data: Buffer.alloc(0), processEnded: true }).finish()),
+  ]);
+  for (let cut = 0; cut <= all.length; cut++) {
+    const told: string[] = [];
+    const reader = new BytesMessages(
+      (piece) => told.push(String(piece)),
+      () => told.push(", and no more"),
+    );
+    feedInPieces(reader, all, [cut]);
+    expect(told.join("")).toBe("out, and no more");
+    expect(reader.whole).toBe(true);
+  }
 });
 
 test("the bytes of an output are not copied", () => {
@@ -80,6 +97,8 @@ test("what the guest must not send is refused", () => {
   };
   expect(refused([1, 0, 0, 0, 2, 0x0a, 0])).toThrow("a message that is compressed");
   expect(refused([0, 0, 0, 0, 2, 0x12, 0])).toThrow("a message of other than bytes");
+  expect(refused([0, 0, 0, 0, 2, 0x10, 0])).toThrow("a last word that is none");
+  expect(refused([0, 0, 0, 0, 3, 0x10, 1])).toThrow("a last word that is none");
   expect(refused([0, 0, 0, 0, 9, 0x0a, 0x80, 0x80, 0x80, 0x80])).toThrow("a length that has no end");
   expect(refused([0, 0, 0, 0, 3, 0x0a, 5, 1])).toThrow("a message whose lengths do not agree");
 });

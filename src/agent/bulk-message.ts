@@ -12,6 +12,9 @@ const prefixBytes = 5;
 /** Tag and wire type of a message's field 1 that holds bytes (https://protobuf.dev/programming-guides/encoding/). */
 const firstFieldTag = (1 << 3) | 2;
 
+/** Tag and wire type of a field 2 that holds a switch: a message of nothing else that says yes is these two bytes. */
+const lastWord = [2 << 3, 1] as const;
+
 /** A length of at most `maxMessageBytes` has no more bytes than this. */
 const longestLength = 4;
 
@@ -92,18 +95,20 @@ export class WholeMessages implements MessageReader {
 
 /**
  * Passes on the bytes of messages that have one field, number 1, of bytes: each piece as it comes, and where it lies. Putting the messages of bulk output
- * together first costs as much as all the rest of carrying it.
+ * together first costs as much as all the rest of carrying it. In its place a message may have a switch, number 2, that is on: a last word.
  */
 export class BytesMessages implements MessageReader {
   readonly #onBytes: (bytes: Buffer) => void;
+  readonly #onLastWord: () => void;
   /** The beginning of a message as far as it is there: gRPC's prefix, the field's tag and length. */
   readonly #head = Buffer.alloc(prefixBytes + 1 + longestLength);
   #headBytes = 0;
   /** How much of the field is still to come. */
   #left = 0;
 
-  constructor(onBytes: (bytes: Buffer) => void) {
+  constructor(onBytes: (bytes: Buffer) => void, onLastWord: () => void = () => {}) {
     this.#onBytes = onBytes;
+    this.#onLastWord = onLastWord;
   }
 
   get whole(): boolean {
@@ -132,7 +137,11 @@ export class BytesMessages implements MessageReader {
     if (this.#headBytes === prefixBytes) {
       if (readPrefix(this.#head) === 0) this.#headBytes = 0; // a message of no bytes
     } else if (this.#headBytes === prefixBytes + 1) {
-      if (byte !== firstFieldTag) throw unreadable("a message of other than bytes");
+      if (byte !== firstFieldTag && byte !== lastWord[0]) throw unreadable("a message of other than bytes");
+    } else if (this.#head[prefixBytes] === lastWord[0]) {
+      if (byte !== lastWord[1] || readPrefix(this.#head) !== lastWord.length) throw unreadable("a last word that is none");
+      this.#headBytes = 0;
+      this.#onLastWord();
     } else if (byte < 0x80) {
       this.#startField();
     } else if (this.#headBytes === this.#head.length) {

@@ -133,10 +133,10 @@ export class Container {
   }
 
   /**
-   * Makes the container in the guest, and joins `streams` to its init; the container is stopped as soon as that has ended. Throws the guest's errors,
-   * `program-not-found` among them.
+   * Makes the container in the guest, and joins `streams` to its init, `told` as GuestProcess has it; the container is stopped as soon as that has ended. Throws
+   * the guest's errors, `program-not-found` among them.
    */
-  async create(streams: ProcessStreams): Promise<JoinedProcess> {
+  async create(streams: ProcessStreams, told?: Promise<void>): Promise<JoinedProcess> {
     const { specJson, rootfs, storages, terminal, plainNewlines, consoleSize } = this.#spec;
     await this.#sandbox.agent.call("createContainer", {
       containerId: this.#guestId,
@@ -146,7 +146,7 @@ export class Container {
       stdio: guestStdio({ terminal, plainNewlines, streams: Object.keys(streams), size: consoleSize }),
     });
     this.#setStatus("created");
-    return this.#stopsWith(this.init.join(streams));
+    return this.#stopsWith(this.init.join(streams, told));
   }
 
   #stopsWith({ ended, flushed }: JoinedProcess): JoinedProcess {
@@ -176,10 +176,10 @@ export class Container {
    * Joins `streams` to the init of a container that is in the guest already, which has been restored from a checkpoint and stands still until `goOn`. What was
    * executed in it besides goes on with it, and nobody hears of it.
    */
-  async adopt(streams: ProcessStreams): Promise<JoinedProcess> {
+  async adopt(streams: ProcessStreams, told?: Promise<void>): Promise<JoinedProcess> {
     this.#setStatus("created");
     this.#execPrefix = `exec-${randomBytes(4).toString("hex")}-`; // the guest may remember others
-    const joined = this.#stopsWith(this.init.join(streams));
+    const joined = this.#stopsWith(this.init.join(streams, told));
     const { processes } = await this.#sandbox.agent.call("listProcesses", { containerId: this.#guestId });
     const others = new Set(processes.map(({ processId }) => processId));
     for (const processId of others) {

@@ -67,8 +67,11 @@ export class GuestProcess {
     return outcome;
   }
 
-  /** As `follow`, with the process's end and its last byte told apart: who has nobody to read the output need not wait for it. Neither rejects. */
-  join(streams: ProcessStreams): JoinedProcess {
+  /**
+   * As `follow`, with the process's end and its last byte told apart: who has nobody to read the output need not wait for it. Neither rejects. `told`: an output
+   * that ends because the process does ends after this, which must resolve whatever happens; who sees the end of file can rely on what was told by then.
+   */
+  join(streams: ProcessStreams, told?: Promise<void>): JoinedProcess {
     this.#created = true;
     const { agent, died, outputs } = this.#sandbox;
     const wait = agent.waitProcess(this.target);
@@ -78,7 +81,7 @@ export class GuestProcess {
       () => {}, // there is nobody to read from
     );
     const pump = async (name: "stdout" | "stderr", sink: Promise<Writable>): Promise<void> =>
-      pumpOutput(agent, this.target, name, await sink, outputs);
+      pumpOutput(agent, this.target, name, await sink, outputs, told);
     const pumps = [...(stdout ? [pump("stdout", stdout)] : []), ...(stderr ? [pump("stderr", stderr)] : [])];
     const flushed = Promise.allSettled(pumps).then(() => {}); // a stream that never opened has nobody to write to
     const outcome = wait.answer.then(

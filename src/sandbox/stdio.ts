@@ -42,8 +42,9 @@ export function pumpStdin(agent: AgentClient, target: ProcessTarget, source: Rea
 }
 
 /**
- * Carries one output of the process to `sink`, and ends it after the last byte. Where nobody reads it any more, which its close tells, the process's
- * writing end breaks as a pipe does (SIGPIPE). Resolves when every byte has left, or nobody wants them; never rejects.
+ * Carries one output of the process to `sink`, and ends it after the last byte; one that ends because its process does, after `told` as well, where that is
+ * given. Where nobody reads it any more, which its close tells, the process's writing end breaks as a pipe does (SIGPIPE). Resolves when every byte has left,
+ * or nobody wants them; never rejects.
  */
 export function pumpOutput(
   agent: AgentClient,
@@ -51,10 +52,11 @@ export function pumpOutput(
   output: "stdout" | "stderr",
   sink: Writable,
   outputs: Outputs,
+  told?: Promise<void>,
 ): Promise<void> {
   const kind = output === "stdout" ? OutputKind.OUTPUT_KIND_STDOUT : OutputKind.OUTPUT_KIND_STDERR;
   const request: ReadOutputRequest = { ...target, output: kind };
-  if (agent.closed) return new Promise((resolve) => sink.end(resolve));
+  if (agent.closed) return finish(sink, told);
   return new Promise((resolve) => {
     const call = agent.readOutput(request);
     const progress = outputs.begin(target, kind, () => call.resume());
@@ -63,12 +65,19 @@ export function pumpOutput(
       if (!sink.write(data) && !progress.isHurried) call.pause();
     });
     sink.on("drain", () => call.resume());
+    let endsWithProcess = false;
+    call.on("lastWord", () => {
+      endsWithProcess = true;
+    });
     const onEnd = (): void => {
       progress.end();
-      sink.end(resolve);
+      void finish(sink, endsWithProcess ? told : undefined).then(resolve);
     };
     call.on("end", onEnd);
-    call.on("error", onEnd); // the channel's end; what came until then is kept
+    call.on("error", () => {
+      endsWithProcess = true; // with the channel; what came until then is kept
+      onEnd();
+    });
     sink.on("error", () => {}); // a reader that went away: `close` follows
     const onClose = (): void => {
       progress.end();
@@ -77,5 +86,17 @@ export function pumpOutput(
     };
     sink.on("close", onClose);
     if (sink.destroyed) onClose(); // nobody read from the beginning
+  });
+}
+
+/** Ends what was written to, after `told` where that is given. Resolves when every byte has left. */
+function finish(sink: Writable, told: Promise<void> | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    if (told === undefined) {
+      sink.end(resolve);
+      return;
+    }
+    sink.write("", () => resolve()); // after all that was written before
+    void told.then(() => sink.end());
   });
 }

@@ -5,8 +5,8 @@
  *     create ── claim the run folder ──┬ (first: cgroups ── VM launched) ┬──┬── stand-in placed ── host hooks ──┬── container created
  *                                      └ (others: shown to the guest) ───┘  └── agent answers ─────────────────┘
  *     start ─── network mirrored (once) ── program runs ── poststart hooks
- *     end ───── output out ──┬ (last: VM closed) ────────┬── (foreground: poststop hooks, everything given back) ── stand-in let go
- *                            └ (others: guest gives back) ┘
+ *     end ───── output out ──┬ (last: VM closed) ────────┬── record says so ── output's end told ── (foreground: poststop hooks, everything given back)
+ *                            └ (others: guest gives back) ┘                                   └── stand-in let go
  *
  * Whatever fails, everything taken so far is given back before the error is reported.
  */
@@ -61,6 +61,8 @@ export class Supervisor {
   readonly #signalled = deferred<never>();
   /** Resolves when nobody wants what is left of the container's output. */
   readonly #discarded = deferred<void>();
+  /** Resolves when the record says that the container has stopped, or nothing will: who has read its output to the end finds it stopped. */
+  readonly #told = deferred<void>();
   #creating: Promise<void> = Promise.resolve();
   #starting = false;
   #standInFree: Promise<void> | undefined;
@@ -100,6 +102,7 @@ export class Supervisor {
   async abandon(error: unknown): Promise<void> {
     await this.#leave(true);
     await this.#ended?.catch(() => {});
+    this.#told.resolve();
     await this.remove();
     await this.runPoststop();
     const standIn = this.#container?.init.standIn;
@@ -271,7 +274,7 @@ export class Supervisor {
       this.#mirrored = this.#household.shared.mirrorNetwork();
       this.#mirrored.catch(() => {}); // `start` gets it
     }
-    this.#follow(await container.create(container.standInStreams));
+    this.#follow(await container.create(container.standInStreams, this.#told.promise));
     this.#trace.mark("container created");
   }
 
@@ -280,13 +283,13 @@ export class Supervisor {
     await hosted.sandbox.whileStarting(this.#prepareHost(hosted, container));
     await Promise.all([this.#household.shared.goOn(saved.links), answers]);
     this.#trace.mark("network mirrored");
-    this.#follow(await container.adopt(container.standInStreams));
+    this.#follow(await container.adopt(container.standInStreams, this.#told.promise));
     await container.goOn(saved.container.paused);
     this.#trace.mark("container goes on");
   }
 
   #follow({ ended, flushed }: JoinedProcess): void {
-    this.#ended = this.#afterEnd(Promise.race([flushed, this.#discarded.promise]).then(() => ended));
+    this.#ended = this.#afterEnd(Promise.race([flushed, this.#discarded.promise]).then(() => ended)).finally(this.#told.resolve);
     this.#ended.catch(() => {}); // whoever calls `ended` gets it
   }
 
@@ -312,10 +315,7 @@ export class Supervisor {
         sizing: input.sizing,
         ...(input.launch === undefined ? {} : { launch: input.launch }),
         warn: (message) => starter.warn(message),
-        observer: {
-          mark: (phase) => this.#trace.mark(phase),
-          fellBack: (message) => starter.warn(message),
-        },
+        observer: { mark: (phase) => this.#trace.mark(phase), fellBack: (message) => starter.warn(message) },
       });
       this.#launched.resolve(hosted);
       this.#trace.mark("VM launched");

@@ -26,10 +26,32 @@ test("create, start, end, delete, with the state at each step", async ({ host })
 
   await host.ok("start", id);
   expect((await program.ended()).stdout).toBe("started\nin the bundle\n");
-  await host.until(async () => (await host.state(id)).status === "stopped");
   expect(await host.state(id)).toMatchObject({ id, pid: 0, status: "stopped", annotations: { "org.example.key": "value" } });
   await host.ok("delete", id);
   expect((await host.runtime("state", id)).status).toBe(1);
+});
+
+test("whoever has read a container's output to its end finds it stopped, and can delete it", async ({ host }) => {
+  const { id, program } = await host.create(host.script("echo out; echo err >&2; exit 3"));
+  await host.ok("start", id);
+  const { stdout, stderr } = await program.ended();
+  // At this very moment: what asks for the state takes its time.
+  if (isHusk)
+    expect(JSON.parse(readFileSync(`${host.root}/${id}/state.json`, "utf8"))).toMatchObject({ status: "stopped", exit: { code: 3 } });
+  expect({ stdout, stderr }).toEqual({ stdout: "out\n", stderr: "err\n" });
+  expect(await host.state(id)).toMatchObject({ status: "stopped", pid: 0 });
+  expect(await host.runtime("kill", id)).toMatchObject({ status: 1, stderr: expect.stringContaining("container not running") });
+  expect(await host.ok("delete", id)).toBe("");
+});
+
+test("an output that the program closes ends at once, and the program goes on", async ({ host }) => {
+  const { id, program } = await host.create(host.script("echo out; exec >&- 2>&-; exec sleep 1000"));
+  await host.ok("start", id);
+  expect((await program.ended()).stdout).toBe("out\n");
+  expect(await host.state(id)).toMatchObject({ status: "running" });
+  await host.ok("kill", id, "KILL");
+  await host.until(async () => (await host.state(id)).status === "stopped");
+  await host.ok("delete", id);
 });
 
 test("the advertised PID shows the container's files and network, never the host's", async ({ host }) => {

@@ -91,6 +91,26 @@ impl Stat {
     }
 }
 
+/// Whether a process is at its end, or beyond it: none of its threads will run a program's code again. A process closes what it has open on the way from one
+/// to the other, so this is what tells the end of its output that comes with its own from one that it asked for.
+pub fn is_ending(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    threads.into_iter().flatten().flatten().all(|thread| {
+        // One that cannot be read is gone.
+        fs::read_to_string(thread.path().join("stat")).map_or(true, |stat| exits(&stat))
+    })
+}
+
+/// Whether the thread with this line in its stat is in the kernel's exit(): PF_EXITING among its flags (include/linux/sched.h).
+fn exits(stat: &str) -> bool {
+    const PF_EXITING: u64 = 0x4;
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let flags = after_name.split_ascii_whitespace().nth(6);
+    flags
+        .and_then(|flags| flags.parse::<u64>().ok())
+        .is_some_and(|flags| flags & PF_EXITING != 0)
+}
+
 /// "pts/0" for a pty's device number, "?" for none.
 fn terminal_name(device: u32) -> String {
     const FIRST_PTY_MAJOR: u32 = 136;
@@ -117,6 +137,22 @@ fn command_line(bytes: &[u8], name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_ends_with_its_last_thread() {
+        let line = |flags: u32| format!("42 (a) b (c)) Z 1 42 42 34816 42 {flags} 106 0 0 0");
+        assert!(exits(&line(0x40_0004)));
+        assert!(!exits(&line(0x40_0000)));
+        assert!(!exits("42 (cut"));
+        assert!(!is_ending(std::process::id() as i32));
+        let mut child = std::process::Command::new("true").spawn().expect("a child");
+        let pid = child.id() as i32;
+        while !is_ending(pid) {
+            std::thread::yield_now();
+        }
+        child.wait().expect("its end");
+        assert!(is_ending(pid));
+    }
 
     #[test]
     fn a_name_may_hold_anything() {

@@ -73,6 +73,7 @@ impl Stream for Output {
                 Ok(_) => {
                     return Poll::Ready(Some(Ok(ReadOutputResponse {
                         data: buffer.split().freeze(),
+                        process_ended: false,
                     })));
                 }
                 Err(Errno::EAGAIN) => guard.clear_ready(),

@@ -1,5 +1,6 @@
 //! A ReadOutput call: an output of a process on its way to the host.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,16 +13,19 @@ use crate::api::{OutputPosition, ReadOutputRequest, ReadOutputResponse};
 use crate::container::output::Output;
 use crate::container::process::Process;
 use crate::error::Result;
+use crate::processes;
 use crate::sandbox::Sandbox;
 
-/// The stream of the call. It ends with the output; where the host breaks it off, the output is closed; where the whole session is lost, the
-/// next one may go on with it.
+/// The stream of the call. It ends with the output, and says so where that has ended with its process; where the host breaks it off, the output is
+/// closed; where the whole session is lost, the next one may go on with it.
 pub struct Reading {
     sandbox: Arc<Sandbox>,
     process: Arc<Process>,
     request: ReadOutputRequest,
     lost: Lost,
     output: Option<Output>,
+    /// The end of the process, whose output has ended with it and is to end after it.
+    process_end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Reading {
@@ -45,6 +49,19 @@ impl Reading {
             request,
             lost,
             output: Some(output),
+            process_end: None,
+        })
+    }
+
+    /// What the stream ends with. A process may close its output long before its end; one that is at its end has closed it because of that, and is
+    /// waited for: who sees the end of file may rely on the process's own.
+    fn end(&mut self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let process = self.process.clone();
+        let is_ending = process.end().is_some() || processes::is_ending(process.pid);
+        is_ending.then(|| {
+            Box::pin(async move {
+                process.wait().await;
+            }) as _
         })
     }
 }
@@ -57,19 +74,34 @@ impl Stream for Reading {
         if this.sandbox.checkpoint.holds(context) {
             return Poll::Pending;
         }
-        let Some(output) = &mut this.output else {
+        if let Some(output) = &mut this.output {
+            let item = ready!(Pin::new(output).poll_next(context));
+            match &item {
+                Some(Ok(response)) => {
+                    let count = response.data.len() as u64;
+                    this.sandbox.checkpoint.count_read(&this.request, count);
+                    return Poll::Ready(item);
+                }
+                // It is over: there is nothing left to go on with.
+                Some(Err(_)) => {
+                    this.output = None;
+                    return Poll::Ready(item);
+                }
+                None => {
+                    this.output = None;
+                    this.process_end = this.end();
+                }
+            }
+        }
+        let Some(process_end) = &mut this.process_end else {
             return Poll::Ready(None);
         };
-        let item = ready!(Pin::new(output).poll_next(context));
-        match &item {
-            Some(Ok(response)) => {
-                let count = response.data.len() as u64;
-                this.sandbox.checkpoint.count_read(&this.request, count);
-            }
-            // It is over: there is nothing left to go on with.
-            Some(Err(_)) | None => this.output = None,
-        }
-        Poll::Ready(item)
+        ready!(process_end.as_mut().poll(context));
+        this.process_end = None;
+        Poll::Ready(Some(Ok(ReadOutputResponse {
+            process_ended: true,
+            ..ReadOutputResponse::default()
+        })))
     }
 }
 
