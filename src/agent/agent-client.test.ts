@@ -103,6 +103,19 @@ test("a call is answered over the dialled stream, whatever stale bytes came befo
   });
 });
 
+test("the dial is by the nonce that the guest was told, where there is one", async () => {
+  const dials: string[] = [];
+  const agent = await new FakeAgent({ createSandbox }, (dial) => {
+    dials.push(dial);
+    return dial.replace("husk-dial", "husk-accept");
+  }).listen();
+  const nonce = "0123456789abcdef".repeat(2);
+  const client = new AgentClient(agent.path, 2000, nonce);
+  opened.push(agent, client);
+  await client.ready(2000);
+  expect(dials).toEqual([`husk-dial 1 ${nonce}\n`]);
+});
+
 test("an agent of another protocol version is not talked to", async () => {
   const [client] = await connect({ createSandbox }, (dial) => dial.replace("husk-dial 1", "husk-accept 7"));
   await expect(client.call("createSandbox", {})).rejects.toThrow(/the guest's agent is gone \(CreateSandbox\)/);

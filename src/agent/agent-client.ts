@@ -24,6 +24,7 @@ import {
 import { AgentConnection, streamWindowBytes } from "./agent-connection.ts";
 import { agentError } from "./agent-error.ts";
 import { BulkCall, type Codec } from "./bulk-call.ts";
+import { newNonce } from "./dial.ts";
 
 type Methods = typeof AgentServiceDefinition.methods;
 type MethodName = keyof Methods;
@@ -56,13 +57,17 @@ const stdinField = 3;
 
 export class AgentClient {
   readonly #client: Client;
-  readonly #connection = new AgentConnection();
+  readonly #connection: AgentConnection;
   readonly #deadlineMs: number;
   #closed = false;
 
-  /** `socketPath`: the unix socket behind which the channel is. `deadlineMs`: of each call that does not say otherwise. */
-  constructor(socketPath: string, deadlineMs: number) {
+  /**
+   * `socketPath`: the unix socket behind which the channel is. `deadlineMs`: of each call that does not say otherwise. `nonce`: of the dial, where the guest has
+   * been told which one may break into a session.
+   */
+  constructor(socketPath: string, deadlineMs: number, nonce = newNonce()) {
     this.#deadlineMs = deadlineMs;
+    this.#connection = new AgentConnection(nonce);
     this.#client = new Client(`unix:${socketPath}`, this.#connection.credentials, {
       "grpc.client_idle_timeout_ms": 2 ** 31 - 1,
       "grpc.max_receive_message_length": maxMessageBytes,

@@ -29,9 +29,10 @@ export class AgentConnection {
   readonly #session = Promise.withResolvers<ClientHttp2Session>();
   #known = false;
 
-  constructor() {
+  /** `nonce`: of its dial. */
+  constructor(nonce: string) {
     this.#session.promise.catch(() => {}); // told to whoever waits for it
-    this.credentials = new DialCredentials((socket: Socket & Owned) => {
+    this.credentials = new DialCredentials(nonce, (socket: Socket & Owned) => {
       socket[owner] = this;
     });
   }

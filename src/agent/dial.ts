@@ -15,9 +15,13 @@ export const protocolVersion = 1;
 /** An agent that talks more than this before it accepts is none. */
 const maxGreetingBytes = 64 * 1024;
 
+/** What a dial is known by: 32 hexadecimal digits. */
+export function newNonce(): string {
+  return randomBytes(16).toString("hex");
+}
+
 /** Writes the dial line on `socket` and waits for the answer. What follows the answer stays in the socket. Throws `guest`. */
-export function dial(socket: Socket): Promise<void> {
-  const nonce = randomBytes(16).toString("hex");
+export function dial(socket: Socket, nonce: string): Promise<void> {
   const accept = Buffer.from(`husk-accept ${protocolVersion} ${nonce}\n`);
   let received = Buffer.alloc(0);
   return new Promise((resolve, reject) => {
@@ -56,11 +60,13 @@ type SecureConnector = ReturnType<ChannelCredentials["_createSecureConnector"]>;
 /** Channel credentials whose connector dials the agent, once: a channel that broke stays broken, since the guest behind it is
  * gone. `onDialled` is told the socket. */
 export class DialCredentials extends ChannelCredentials {
+  readonly #nonce: string;
   readonly #onDialled: (socket: Socket) => void;
   #dialled = false;
 
-  constructor(onDialled: (socket: Socket) => void) {
+  constructor(nonce: string, onDialled: (socket: Socket) => void) {
     super();
+    this.#nonce = nonce;
     this.#onDialled = onDialled;
   }
 
@@ -77,7 +83,7 @@ export class DialCredentials extends ChannelCredentials {
       connect: async (socket) => {
         if (this.#dialled) throw new HuskError("guest", "the channel to the guest's agent is gone");
         this.#dialled = true;
-        await dial(socket);
+        await dial(socket, this.#nonce);
         this.#onDialled(socket);
         return { socket, secure: false };
       },

@@ -27,6 +27,7 @@ function make(memory: string): NewImage {
       networkPorts: 0,
       devicePorts: 0,
       arguments: [],
+      nonce: "0".repeat(32),
       links: [],
       disks: [],
       container: { id: "c", guestId: "c", terminal: false, paused: false, spec: "{}" },

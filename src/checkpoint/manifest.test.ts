@@ -11,6 +11,7 @@ const content: Omit<Manifest, "format" | "version" | "createdAt"> = {
   networkPorts: 4,
   devicePorts: 4,
   arguments: ["-name", "husk"],
+  nonce: "0123456789abcdef".repeat(2),
   links: [{ index: 0, name: "eth0", mac: "02:42:ac:11:00:02" }],
   disks: [{ serial: "root", readonly: false, isDevice: false, bytes: 4096, witness: "1:2 3 4 5" }],
   container: { id: "box", guestId: "box", terminal: false, paused: false, spec: "{}" },
@@ -41,11 +42,12 @@ type Parts = Record<string, unknown> & {
 
 test.each<[string, (document: Parts) => void]>([
   ['format: expected "husk-checkpoint", got "criu"', (document) => void (document["format"] = "criu")],
-  ["version: expected 2, got 1", (document) => void (document["version"] = 1)],
+  ["version: expected 3, got 2", (document) => void (document["version"] = 2)],
   ["husk: expected a string, got nothing", (document) => delete document["husk"]],
   ["vcpus: expected a whole number from 1 to 1024, got 1.5", (document) => void (document["vcpus"] = 1.5)],
   ['accelerator: expected one of "kvm", "tcg", got "hvf"', (document) => void (document["accelerator"] = "hvf")],
   ["arguments: expected a list, got an object", (document) => void (document["arguments"] = {})],
+  ["nonce: expected 32 hexadecimal digits", (document) => void (document["nonce"] = `${"0".repeat(32)}\nhusk-dial`)],
   ["links[0].mac: expected a MAC address", (document) => void (document.links[0].mac = "02:42,romfile=/etc/passwd")],
   ["links[0].index: expected a whole number from 0 to 63, got 64", (document) => void (document.links[0].index = 64)],
   ["disks[0].bytes: expected a whole number of at least 0, got -1", (document) => void (document.disks[0].bytes = -1)],

@@ -43,6 +43,8 @@ export interface Manifest {
   readonly devicePorts: number;
   /** QEMU's command line for the restored machine, which says all of it. */
   readonly arguments: readonly string[];
+  /** Of the dial that the guest takes in the midst of the session that went on at the checkpoint. */
+  readonly nonce: string;
   readonly links: readonly SavedLink[];
   readonly disks: readonly SavedDisk[];
   readonly container: {
@@ -61,7 +63,7 @@ export interface Manifest {
 
 const format = "husk-checkpoint";
 /** Goes up whenever a checkpoint of an older husk could not be restored by this one. */
-const formatVersion = 2;
+const formatVersion = 3;
 
 /** The name of a file beside the manifest: nothing that leads elsewhere. */
 const plainName = checked(string, (name) =>
@@ -69,6 +71,7 @@ const plainName = checked(string, (name) =>
 );
 const sum = checked(string, (text) => (/^[0-9a-f]{8}$/.test(text) ? undefined : "expected 8 hexadecimal digits"));
 const sha256 = checked(string, (text) => (/^[0-9a-f]{64}$/.test(text) ? undefined : "expected 64 hexadecimal digits"));
+const nonce = checked(string, (text) => (/^[0-9a-f]{32}$/.test(text) ? undefined : "expected 32 hexadecimal digits"));
 const mac = checked(string, (text) => (/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/.test(text) ? undefined : "expected a MAC address"));
 const identifier = checked(string, (text) => (/^[\w+.-]{1,255}$/.test(text) ? undefined : "expected a container's id"));
 const mebibyte = 1024 * 1024;
@@ -86,6 +89,7 @@ const manifest: Reader<Manifest> = object<Manifest>({
   networkPorts: integer(0, 64),
   devicePorts: integer(0, 64),
   arguments: list(string),
+  nonce,
   links: list(object<SavedLink>({ index: integer(0, 63), name: string, mac })),
   disks: list(
     object<SavedDisk>({

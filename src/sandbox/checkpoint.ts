@@ -11,6 +11,7 @@ import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { chownSync, closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
+import { newNonce } from "../agent/dial.ts";
 import { demandCopyable, type HostDisk, sizeOf, witnessOf } from "../checkpoint/disks.ts";
 import { maxStateBytes, NewImage } from "../checkpoint/image.ts";
 import { type Manifest, newManifest, type Restorer, type SavedDisk } from "../checkpoint/manifest.ts";
@@ -81,11 +82,12 @@ export async function takeCheckpoint(what: Checkpointed, options: CheckpointOpti
   const { links } = hosted;
   const { bootMs } = spec.deadlines;
   const resident = await residentBytes(spec.programs.helper, sandbox.memory);
+  const nonce = newNonce();
   // From here on nobody else takes one.
-  const { outputs, outsideConnections } = await agent.call("prepareCheckpoint", { residentBytes: resident }, bootMs);
+  const { outputs, outsideConnections } = await agent.call("prepareCheckpoint", { residentBytes: resident, nonce }, bootMs);
   try {
     await sandbox.outputs.caughtUp(outputs, bootMs);
-    await saveTo(options, sandbox, what, links);
+    await saveTo(options, sandbox, what, { links, nonce });
   } catch (error) {
     await agent.call("finishCheckpoint", {}).catch(() => {}); // a guest that does not answer has a trouble that is told of elsewhere
     throw error;
@@ -96,16 +98,14 @@ export async function takeCheckpoint(what: Checkpointed, options: CheckpointOpti
     : [`${outsideConnections} TCP connections to the outside are not carried by the checkpoint: their other ends know nothing of it`];
 }
 
+/** How the guest is reached when it goes on. */
+type Reach = Pick<Manifest, "links" | "nonce">;
+
 /** Where it fails, nothing is left of it. */
-async function saveTo(
-  { folder, leaveRunning }: CheckpointOptions,
-  sandbox: Sandbox,
-  what: Checkpointed,
-  links: Manifest["links"],
-): Promise<void> {
+async function saveTo({ folder, leaveRunning }: CheckpointOptions, sandbox: Sandbox, what: Checkpointed, reach: Reach): Promise<void> {
   const image = new NewImage(folder);
   try {
-    await save(sandbox, what, image, links, leaveRunning);
+    await save(sandbox, what, image, reach, leaveRunning);
   } catch (error) {
     image.abandon();
     throw error;
@@ -117,7 +117,7 @@ async function save(
   sandbox: Sandbox,
   { container, paused }: Checkpointed,
   image: NewImage,
-  links: Manifest["links"],
+  reach: Reach,
   leaveRunning: boolean,
 ): Promise<void> {
   const { spec, vm } = sandbox;
@@ -134,7 +134,7 @@ async function save(
         limits,
         networkPorts,
         devicePorts: planResumed(spec).devicePorts,
-        links,
+        ...reach,
         disks,
         container: {
           id: container.id,

@@ -12,7 +12,6 @@ import { copier } from "../template/clone.ts";
 import { folderServer, share } from "../template/share.ts";
 import { hypervisorUser } from "../vmm/confinement.ts";
 import { GuestConsole } from "../vmm/guest-console.ts";
-import { agentPortId } from "../vmm/machine.ts";
 import { pluggedDevices } from "../vmm/qemu/command-line.ts";
 import { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import {
@@ -181,7 +180,7 @@ export class Launch {
 
   #begin(vm: QemuVm): Promise<void> {
     const { bootMs } = this.spec.deadlines;
-    if (this.spec.checkpoint !== undefined) return vm.goOn(stateDescriptor, agentPortId, bootMs);
+    if (this.spec.checkpoint !== undefined) return vm.restore(stateDescriptor, { known: [], added: [] }, bootMs); // all are in place
     const machine = planMachine(this.spec, 0);
     const devices = pluggedDevices(machine);
     const folders = this.spec.shares ? [share] : [];

@@ -272,7 +272,7 @@ export class Sandbox {
     // Whatever begins to wait from here on is ended by `close`.
     this.#refuseWhereClosing();
     const socket = shortPath(this.#spec.agentSocket);
-    const agent = new AgentClient(socket.path, callMs);
+    const agent = new AgentClient(socket.path, callMs, this.#spec.checkpoint?.manifest.nonce);
     this.#agent = agent;
     try {
       const [vm] = await Promise.all([this.#launch.vm, agent.ready(bootMs)]);

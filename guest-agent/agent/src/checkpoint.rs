@@ -8,7 +8,10 @@ use std::task::{Context as TaskContext, Waker};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-use crate::api::{OutputPosition, PrepareCheckpointResponse, ReadOutputRequest};
+use crate::api::{
+    OutputPosition, PrepareCheckpointRequest, PrepareCheckpointResponse, ReadOutputRequest,
+};
+use crate::channel;
 use crate::container::Container;
 use crate::error::{Class, Context, Failure, Result};
 use crate::sandbox::Sandbox;
@@ -26,6 +29,8 @@ struct State {
     /// Readers that wait for its end.
     waiting: Vec<Waker>,
     readings: Vec<OutputPosition>,
+    /// The dial line with which the host of a restored machine breaks into the session.
+    dial_line: Vec<u8>,
 }
 
 impl Standstill {
@@ -36,6 +41,21 @@ impl Standstill {
             state.waiting.push(context.waker().clone());
         }
         state.is_on
+    }
+
+    /// Whether it is on: then another host may be at the other end of the channel all at once, that of a machine that was restored.
+    pub fn is_on(&self) -> bool {
+        self.lock().is_on
+    }
+
+    /// Where that host's dial line begins in what was read at once. QEMU hands on in one piece what it reads of a connection at once, and nothing of two
+    /// connections together: so the line, which is the first that comes of its connection, is whole.
+    pub fn find_dial(&self, received: &[u8]) -> Option<usize> {
+        let state = self.lock();
+        let line = &state.dial_line[..];
+        (state.is_on && !line.is_empty())
+            .then(|| received.windows(line.len()).position(|at| at == line))
+            .flatten()
     }
 
     /// An output is being read from now on.
@@ -56,13 +76,15 @@ impl Standstill {
         self.lock().readings.retain(|one| !is_of(one, request));
     }
 
-    fn begin(&self) -> Result<()> {
+    /// Begins it. `dial_line`: with which the host of a machine that is restored from now on dials, if any.
+    pub fn begin(&self, dial_line: Vec<u8>) -> Result<()> {
         let mut state = self.lock();
         if state.is_on {
             let message = "the guest is being checkpointed already";
             return Err(Failure::new(Class::WrongState, message));
         }
         state.is_on = true;
+        state.dial_line = dial_line;
         Ok(())
     }
 
@@ -85,10 +107,18 @@ fn is_of(position: &OutputPosition, request: &ReadOutputRequest) -> bool {
         && position.output == request.output
 }
 
-/// Makes the guest ready. `resident`: how many bytes of its memory the host holds; 0: unknown. Where it fails, everything goes on.
-pub async fn prepare(sandbox: &Sandbox, resident: u64) -> Result<PrepareCheckpointResponse> {
-    sandbox.checkpoint.begin()?;
-    let ready = stand_still(sandbox, resident).await;
+/// Makes the guest ready. Where it fails, everything goes on.
+pub async fn prepare(
+    sandbox: &Sandbox,
+    request: PrepareCheckpointRequest,
+) -> Result<PrepareCheckpointResponse> {
+    let dial_line = match &request.nonce[..] {
+        "" => Vec::new(),
+        nonce => channel::dial_line(nonce)
+            .ok_or_else(|| Failure::invalid("nonce: expected 32 hexadecimal digits"))?,
+    };
+    sandbox.checkpoint.begin(dial_line)?;
+    let ready = stand_still(sandbox, request.resident_bytes).await;
     if ready.is_err()
         && let Err(failure) = finish(sandbox).await
     {
@@ -97,6 +127,7 @@ pub async fn prepare(sandbox: &Sandbox, resident: u64) -> Result<PrepareCheckpoi
     ready
 }
 
+/// `resident`: how many bytes of the guest's memory the host holds; 0: unknown.
 async fn stand_still(sandbox: &Sandbox, resident: u64) -> Result<PrepareCheckpointResponse> {
     for container in sandbox.all_containers() {
         if !container.is_frozen() {
@@ -253,12 +284,27 @@ mod tests {
     }
 
     #[test]
+    fn the_dial_of_a_restored_machines_host_is_found_while_it_stands_still_alone() {
+        let standstill = Standstill::default();
+        let line = b"husk-dial 1 00112233445566778899aabbccddeeff\n";
+        let received = [b"what was before", &line[..], b"PRI"].concat();
+        assert_eq!(standstill.find_dial(&received), None);
+        assert_eq!(standstill.begin(line.to_vec()), Ok(()));
+        assert_eq!(standstill.find_dial(&received), Some(15));
+        assert_eq!(standstill.find_dial(&received[..40]), None);
+        let another = b"husk-dial 1 ffeeddccbbaa99887766554433221100\n";
+        assert_eq!(standstill.find_dial(another), None);
+        standstill.end();
+        assert_eq!(standstill.find_dial(&received), None);
+    }
+
+    #[test]
     fn one_checkpoint_at_a_time() {
         let standstill = Standstill::default();
-        assert_eq!(standstill.begin(), Ok(()));
-        let refused = standstill.begin().expect_err("a second one");
+        assert_eq!(standstill.begin(Vec::new()), Ok(()));
+        let refused = standstill.begin(Vec::new()).expect_err("a second one");
         assert_eq!(refused.class, Class::WrongState);
         assert!(standstill.end().is_empty());
-        assert_eq!(standstill.begin(), Ok(()));
+        assert_eq!(standstill.begin(Vec::new()), Ok(()));
     }
 }

@@ -162,20 +162,6 @@ export class QemuVm {
     await this.#qmp.execute("cont");
   }
 
-  /**
-   * Gives a machine that waits for it, with all of its devices in place, the state of a checkpoint, and lets it go on. Resolves once the guest has seen that
-   * the port `id` has another host behind it: it closes the port, which somebody used when the checkpoint was made, and opens it again. Throws `vmm` or `deadline`.
-   */
-  async goOn(descriptor: number, id: string, deadlineMs: number): Promise<void> {
-    // The first event is of the state that is loaded. QEMU sends one a second at most, the last one: the closing may be left out.
-    let events = 0;
-    const isReopened = (change: { readonly id: string; readonly open: boolean }): boolean =>
-      change.id === id && ++events > 1 && change.open;
-    const reopened = this.#qmp.waitFor("VSERPORT_CHANGE", isReopened, { deadlineMs });
-    await this.restore(descriptor, { known: [], added: [] }, deadlineMs);
-    await reopened;
-  }
-
   async #migrate(command: "migrate" | "migrate-incoming", args: { readonly uri: string }, deadlineMs: number): Promise<void> {
     const over = ({ status }: { readonly status: string }): boolean => status === "completed" || status === "failed";
     const { status } = await this.#qmp.executeUntil(command, args, "MIGRATION", over, { deadlineMs });

@@ -38,6 +38,12 @@ impl Dial {
     }
 }
 
+/// The whole line of a dial with that nonce, as the host of our version sends it; None: it is no nonce.
+pub fn line(nonce: &str) -> Option<Vec<u8>> {
+    let line = format!("{PREFIX}{VERSION} {nonce}");
+    Dial::parse(line.as_bytes()).map(|_| format!("{line}\n").into_bytes())
+}
+
 /// Looks for a dial line in what arrives, and forgets everything else.
 #[derive(Default)]
 pub struct Scanner {
@@ -104,6 +110,13 @@ mod tests {
                 nonce: NONCE.into()
             }]
         );
+    }
+
+    #[test]
+    fn a_line_is_made_of_a_nonce_alone() {
+        let line = line(NONCE).expect("a line");
+        assert_eq!(line, format!("husk-dial 1 {NONCE}\n").into_bytes());
+        assert_eq!(super::line("00"), None);
     }
 
     #[test]

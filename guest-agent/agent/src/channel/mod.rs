@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::console;
 use crate::error::Result;
 use dial::Scanner;
+pub use dial::line as dial_line;
 pub use stream::DeviceStream;
 
 /// Where the host is reached.
@@ -27,7 +28,10 @@ impl Channel {
         let stream = self.connect().await?;
         Ok(Listener {
             channel: self,
-            stream: Some(stream),
+            ready: Some(Connection {
+                stream,
+                early: Vec::new(),
+            }),
         })
     }
 
@@ -42,8 +46,8 @@ impl Channel {
 /// A channel that waits for sessions, one after another.
 pub struct Listener {
     channel: Channel,
-    /// A stream that no session has been on yet.
-    stream: Option<DeviceStream>,
+    /// A stream on which the next session may begin, and what was already read of it.
+    ready: Option<Connection>,
 }
 
 /// A session: the stream, and what the host has already sent on it after the dial line.
@@ -53,14 +57,28 @@ pub struct Connection {
 }
 
 impl Listener {
+    /// Takes back the stream of a session that is over, for the next one: what has come since, or was read of it, is that one's.
+    pub fn take_back(&mut self, connection: Connection) {
+        self.ready = Some(Connection {
+            stream: connection.stream.renewed(),
+            ..connection
+        });
+    }
+
     /// Answers when the host has dialled, and has been answered.
     pub async fn accept(&mut self) -> Result<Connection> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => self.channel.connect().await?,
+        let Connection {
+            mut stream,
+            mut early,
+        } = match self.ready.take() {
+            Some(ready) => ready,
+            None => Connection {
+                stream: self.channel.connect().await?,
+                early: Vec::new(),
+            },
         };
         loop {
-            if let Some(early) = greet(&mut stream).await {
+            if let Some(early) = greet(&mut stream, std::mem::take(&mut early)).await {
                 return Ok(Connection { stream, early });
             }
             // The stream ended before anyone had dialled.
@@ -78,16 +96,21 @@ impl Listener {
     }
 }
 
-/// Reads up to a dial line of our version and answers it. What followed it belongs to the session; None: the stream ended.
-async fn greet(stream: &mut DeviceStream) -> Option<Vec<u8>> {
+/// Reads up to a dial line of our version and answers it. `early`: what was read already. What followed the line belongs to the session; None: the
+/// stream ended.
+async fn greet(stream: &mut DeviceStream, early: Vec<u8>) -> Option<Vec<u8>> {
     let mut scanner = Scanner::default();
-    let mut buffer = [0; 4096];
+    let mut buffer = early;
     loop {
-        let count = stream.read(&mut buffer).await.unwrap_or(0);
-        if count == 0 {
-            return None;
+        if buffer.is_empty() {
+            buffer.resize(4096, 0);
+            let count = stream.read(&mut buffer).await.unwrap_or(0);
+            if count == 0 {
+                return None;
+            }
+            buffer.truncate(count);
         }
-        let mut rest = &buffer[..count];
+        let mut rest = &buffer[..];
         while let Some((dial, consumed)) = scanner.push(rest) {
             rest = &rest[consumed..];
             stream.write_all(dial.answer().as_bytes()).await.ok()?;
@@ -99,6 +122,49 @@ async fn greet(stream: &mut DeviceStream) -> Option<Vec<u8>> {
                 dial.version,
                 dial::VERSION
             ));
+        }
+        buffer.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_stream_that_is_taken_back_is_dialled_by_what_was_read_of_it_and_what_comes() {
+        let nonce = "00112233445566778899aabbccddeeff";
+        let line = dial_line(nonce).expect("a line");
+        for already in [0, 7, line.len()] {
+            let (mut host, guest) = UnixStream::pair().expect("a socket pair");
+            guest.set_nonblocking(true).expect("a flag");
+            let mut listener = Listener {
+                channel: Channel::Serial,
+                ready: None,
+            };
+            listener.take_back(Connection {
+                stream: DeviceStream::new(OwnedFd::from(guest)).expect("a stream"),
+                early: line[..already].to_vec(),
+            });
+            let rest = [&line[already..], b"PRI"].concat();
+            host.write_all(&rest).expect("to write");
+            let mut connection = listener.accept().await.expect("a session");
+            let mut answer = vec![0; "husk-accept 1 ".len() + nonce.len() + 1];
+            host.read_exact(&mut answer).expect("an answer");
+            assert_eq!(answer, format!("husk-accept 1 {nonce}\n").into_bytes());
+            if connection.early.is_empty() {
+                let mut next = [0; 3];
+                connection
+                    .stream
+                    .read_exact(&mut next)
+                    .await
+                    .expect("what follows");
+                connection.early = next.to_vec();
+            }
+            assert_eq!(connection.early, b"PRI");
         }
     }
 }

@@ -87,6 +87,14 @@ impl DeviceStream {
         })
     }
 
+    /// The same stream with another host at its other end, which has taken nothing yet.
+    pub fn renewed(self) -> Self {
+        DeviceStream {
+            has_taken: false,
+            ..self
+        }
+    }
+
     /// Answers when the other end appeared, vanished, or sent something since the last read.
     pub async fn wait_for_change(&self) -> crate::error::Result<()> {
         let changed = async {

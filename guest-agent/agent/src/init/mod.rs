@@ -83,8 +83,13 @@ fn serve(Prepared { channel, parked }: Prepared, began_ns: u64) -> Result<()> {
         loop {
             let mut connection = listener.accept().await?;
             service::serve(&mut connection, sandbox.clone()).await;
-            // Closed, and opened anew for the next one: the host sees that this one is over (QMP's VSERPORT_CHANGE), and dials no sooner.
-            drop(connection);
+            if sandbox.checkpoint.is_on() {
+                // The machine was restored: its host may have dialled by now, and the kernel drops with a port's closing what was not read of it.
+                listener.take_back(connection);
+            } else {
+                // Closed, and opened anew for the next one: the host sees that this one is over (QMP's VSERPORT_CHANGE), and dials no sooner.
+                drop(connection);
+            }
         }
     })
 }

@@ -336,8 +336,8 @@ impl AgentService for Agent {
         &self,
         request: Request<PrepareCheckpointRequest>,
     ) -> Answer<PrepareCheckpointResponse> {
-        let (sandbox, resident) = (self.sandbox.clone(), request.into_inner().resident_bytes);
-        answer(to_the_end(async move { checkpoint::prepare(&sandbox, resident).await }).await?)
+        let (sandbox, request) = (self.sandbox.clone(), request.into_inner());
+        answer(to_the_end(async move { checkpoint::prepare(&sandbox, request).await }).await?)
     }
 
     async fn finish_checkpoint(

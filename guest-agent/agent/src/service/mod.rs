@@ -37,7 +37,7 @@ const MAX_STREAMS: u32 = 4096;
 /// Serves a session until its stream ends. The state outlives it.
 pub async fn serve(connection: &mut Connection, sandbox: Arc<Sandbox>) {
     let lost = Lost::default();
-    let service = AgentServiceServer::new(Agent::new(sandbox, lost.clone()))
+    let service = AgentServiceServer::new(Agent::new(sandbox.clone(), lost.clone()))
         .max_decoding_message_size(MAX_MESSAGE);
     let result = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -46,7 +46,7 @@ pub async fn serve(connection: &mut Connection, sandbox: Arc<Sandbox>) {
         .max_send_buf_size(SEND_BUFFER)
         .max_concurrent_streams(MAX_STREAMS)
         .serve_connection(
-            TokioIo::new(Session::new(connection, lost)),
+            TokioIo::new(Session::new(connection, lost, &sandbox.checkpoint)),
             TowerToHyperService::new(service),
         )
         .await;
