@@ -27,7 +27,7 @@ export const GrpcCode = {
 } as const;
 
 interface Meaning {
-  /** What the command line ends with. 125: husk itself failed, as `docker run` has it. */
+  /** What `husk run` ends with. 125: husk itself failed, as `docker run` has it. */
   readonly exit: number;
   /**
    * What containerd is told. It draws conclusions from these: a task that is "unavailable" or "not found" is a task that is gone. So what
@@ -83,7 +83,7 @@ export class HuskError extends Error {
   }
 }
 
-/** The exit status that stands for an error. */
+/** The exit status that stands for an error where it is otherwise the container's. */
 export function exitStatus(error: unknown): number {
   return error instanceof HuskError ? meaningOf[error.code].exit : 125;
 }

@@ -3,8 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { stringifyJson } from "../oci/json.ts";
+import { parseBeginning, parseCommandLine } from "./command-line.ts";
 import { execProcess } from "./exec-process.ts";
-import { type ExecOptions, parseSession } from "./session-options.ts";
+import { type ExecOptions, sessionCall } from "./session-options.ts";
 
 let bundle: string;
 beforeEach(() => {
@@ -30,7 +31,7 @@ function writeBundle(change: object = {}): void {
 }
 
 function options(...words: string[]): ExecOptions {
-  const call = parseSession(["exec", ...words]);
+  const call = sessionCall(parseCommandLine(parseBeginning(["exec", ...words])));
   if (call.verb !== "exec") throw new Error("no exec");
   return call;
 }

@@ -168,7 +168,7 @@ describe("a program that does not run", () => {
       throw new Error("nothing was to be asked");
     });
     expect((await exec(["--tyy", "box", "ls"])).front).toEqual([
-      { op: "fail", message: `unknown flag --tyy for "exec"; did you mean --tty?`, status: 125 },
+      { op: "fail", message: `unknown flag --tyy for "exec"; did you mean --tty?`, status: 255 },
     ]);
     expect((await exec(["other", "ls"])).front).toEqual([{ op: "fail", message: `container "other" does not exist`, status: 255 }]);
     writeRecord(folder, { ...record, status: "paused" });
@@ -215,5 +215,5 @@ it("says what it needs where it is not started by front", async () => {
   expect(await text(child.stderr)).toBe(
     "husk: this command needs husk's front on descriptor 3 (call it as `husk`, or as bin/husk in a checkout)\n",
   );
-  expect(await status).toBe(125);
+  expect(await status).toBe(255);
 });

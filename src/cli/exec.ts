@@ -40,7 +40,7 @@ interface Made {
 /** Serves the session on descriptor 3. Throws where there is none; every other error is front's to print. */
 export async function execSession(beginning: Beginning): Promise<void> {
   const session = await Session.open();
-  await reporting(session, openSessionLog(beginning.globals, session), async (log) => {
+  await reporting(session, openSessionLog(beginning.globals, session), "exec", async (log) => {
     const call = sessionCall(parseCommandLine(beginning));
     if (call.verb === "exec") return exec(call, session, log, () => distant(call, session));
     if (call.verb !== "print") throw new HuskError("internal", `"${call.verb}" is not for this program`);
@@ -57,7 +57,9 @@ export async function serveExec(request: Params, front: Socket, container: Conta
     session.decline();
     return session.close();
   }
-  await reporting(session, openSessionLog(call.globals, session), (log) => exec(call, session, log, async () => near(container, session)));
+  await reporting(session, openSessionLog(call.globals, session), "exec", (log) =>
+    exec(call, session, log, async () => near(container, session)),
+  );
 }
 
 /** What the words of a request ask for, where that is a process. Of anything else, mistakes included, Node tells better. */

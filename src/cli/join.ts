@@ -50,7 +50,7 @@ export async function serveJoin(request: Params, front: Socket, supervise: (supe
   const session = Session.over(front, request["hello"]);
   const call = servedCall(request);
   if (call.verb !== "run" && call.verb !== "create") throw new HuskError("internal", `"${call.verb}" makes no container`);
-  await reporting(session, openSessionLog(call.globals, session), async (log) => {
+  await reporting(session, openSessionLog(call.globals, session), call.verb, async (log) => {
     const trace = new Trace(Date.now());
     trace.follow(log.debug);
     await supervise({ call, session, log, trace, teller: tellerOf(call.id, trace, log), bundle: await loadBundle(call.bundle) });

@@ -1,6 +1,7 @@
 /** The `husk` program, apart from run and create: reads the command line, and loads what its verb needs, and nothing else. */
-import { exitStatus, explain, HuskError } from "../errors.ts";
+import { explain, HuskError } from "../errors.ts";
 import { type Beginning, type CommandLine, parseBeginning, parseCommandLine } from "./command-line.ts";
+import { failureStatus } from "./failure-status.ts";
 import { helpText } from "./help.ts";
 import { type Log, openLog } from "./log.ts";
 import { complain, print } from "./output.ts";
@@ -20,7 +21,7 @@ async function main(args: readonly string[]): Promise<number> {
     return (await dispatch(parseCommandLine(beginning), log)) ?? 0;
   } catch (error) {
     report(error, log, beginning?.globals.debug === true);
-    return exitStatus(error);
+    return failureStatus(error, beginning?.words[0]);
   }
 }
 

@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { Socket } from "node:net";
 import { join } from "node:path";
 import { type Config, loadConfig } from "../config/config.ts";
-import { exitStatus, explain, HuskError } from "../errors.ts";
+import { explain, HuskError } from "../errors.ts";
 import { type CgroupHierarchy, cgroupsIn, joinCgroups } from "../host/cgroups.ts";
 import { readJsonLines, writeJsonLine } from "../host/lines.ts";
 import { integer, list, nonEmptyString, object, oneOf, read, string } from "../narrow.ts";
@@ -17,6 +17,7 @@ import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { SandboxSpec } from "../sandbox/sandbox-plan.ts";
 import { Trace } from "../sandbox/trace.ts";
 import { parseBeginning, parseCommandLine } from "./command-line.ts";
+import { failureStatus } from "./failure-status.ts";
 import { openSessionLog } from "./log.ts";
 import { complain } from "./output.ts";
 import { Session } from "./session.ts";
@@ -70,7 +71,7 @@ export async function servePool([orderJson = ""]: readonly string[], work: Work)
     tell("settled");
   } catch (error) {
     complain(`${explain(error)}\n`);
-    process.exit(exitStatus(error));
+    process.exit(failureStatus(error, "pool"));
   }
 }
 
@@ -171,7 +172,7 @@ async function serve(member: Member, { supervision, planned }: Taking, work: Wor
   } catch (error) {
     const message = explain(error);
     log.error(message);
-    session.fail(message, exitStatus(error));
+    session.fail(message, failureStatus(error, supervision.call.verb));
     supervision.teller.tell(`husk ${supervision.call.verb}`, supervision.trace.startMs, error);
   } finally {
     // From its adoption on it ends with the last container in it, which need not be this one.

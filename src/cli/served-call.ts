@@ -1,8 +1,9 @@
 /** Calls that reach a supervisor by its control socket: a command line, read where the caller is, and what goes wrong said to whoever has it. */
-import { exitStatus, explain } from "../errors.ts";
+import { explain } from "../errors.ts";
 import { absolutePath, list, nonEmptyString, object, read, string } from "../narrow.ts";
 import type { Params } from "../sandbox/control.ts";
 import { parseBeginning, parseCommandLine } from "./command-line.ts";
+import { failureStatus } from "./failure-status.ts";
 import type { Log } from "./log.ts";
 import type { Session } from "./session.ts";
 import { type SessionCall, sessionCall } from "./session-options.ts";
@@ -19,13 +20,13 @@ export function servedCall(request: Params): SessionCall {
   return sessionCall(parseCommandLine(parseBeginning(words, cwd)), cwd);
 }
 
-/** Does a session's work, and has front print what goes wrong. */
-export async function reporting(session: Session, log: Log, work: (log: Log) => Promise<void>): Promise<void> {
+/** Does a session's work, that of `verb`, and has front print what goes wrong. */
+export async function reporting(session: Session, log: Log, verb: SessionCall["verb"], work: (log: Log) => Promise<void>): Promise<void> {
   try {
     await work(log);
   } catch (error) {
     log.error(explain(error));
-    session.fail(explain(error), exitStatus(error));
+    session.fail(explain(error), failureStatus(error, verb));
   } finally {
     await session.close();
   }

@@ -1,6 +1,9 @@
 import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";
-import { parseSession } from "./session-options.ts";
+import { parseBeginning, parseCommandLine } from "./command-line.ts";
+import { type SessionCall, sessionCall } from "./session-options.ts";
+
+const parseSession = (words: readonly string[]): SessionCall => sessionCall(parseCommandLine(parseBeginning(words)));
 
 describe("run and create", () => {
   it("makes paths absolute, from the caller's working directory", () => {

@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { HuskError } from "../errors.ts";
 import { checkId } from "../sandbox/run-folder.ts";
-import { type CommandLine, type Invocation, parseBeginning, parseCommandLine } from "./command-line.ts";
+import type { CommandLine, Invocation } from "./command-line.ts";
 import { meaninglessCriuFlags, refuseCriuFlags } from "./criu-flags.ts";
 import type { Globals } from "./globals.ts";
 import { helpText } from "./help.ts";
@@ -68,12 +68,7 @@ export type SessionCall =
   | ({ readonly verb: "restore" } & RestoreOptions)
   | ({ readonly verb: "exec" } & ExecOptions);
 
-/** Reads a session's command line, without the program's name. Throws `invalid-argument` or `unsupported`. */
-export function parseSession(args: readonly string[]): SessionCall {
-  return sessionCall(parseCommandLine(parseBeginning(args)));
-}
-
-/** The options in a command line that has been read. `cwd`: what relative paths begin with. */
+/** The options in a command line that has been read. `cwd`: what relative paths begin with. Throws `invalid-argument` or `unsupported`. */
 export function sessionCall(line: CommandLine, cwd = "."): SessionCall {
   switch (line.verb) {
     case "help":

@@ -5,7 +5,7 @@
 import type { Socket } from "node:net";
 import type { Logger } from "pino";
 import { type Config, loadConfig } from "../config/config.ts";
-import { exitStatus, explain, HuskError } from "../errors.ts";
+import { explain, HuskError } from "../errors.ts";
 import { whenAborted } from "../host/aborted.ts";
 import { helperPath } from "../host/installation.ts";
 import { type Bundle, loadBundle } from "../oci/bundle.ts";
@@ -19,11 +19,13 @@ import type { Starter } from "../sandbox/starter.ts";
 import { Supervisor } from "../sandbox/supervisor.ts";
 import type { Teller } from "../sandbox/telling.ts";
 import { Trace } from "../sandbox/trace.ts";
+import { parseBeginning, parseCommandLine } from "./command-line.ts";
+import { failureStatus } from "./failure-status.ts";
 import { type Log, openSessionLog } from "./log.ts";
 import { PidFile } from "./pid-file.ts";
 import { type PlanMachine, type Prepared, type PrepareOptions, prepare, prepareJoining } from "./prepare.ts";
 import { type CallerTerminal, Session } from "./session.ts";
-import { parseSession, type SessionCall } from "./session-options.ts";
+import { type SessionCall, sessionCall } from "./session-options.ts";
 import { openSupervisorLog } from "./supervisor-log.ts";
 import { tellerOf } from "./teller.ts";
 
@@ -39,8 +41,11 @@ async function main(): Promise<void> {
   let log: Log | undefined;
   let teller: Teller | undefined;
   let operation = "husk";
+  let verb: string | undefined;
   try {
-    const call = parseSession(process.argv.slice(2));
+    const beginning = parseBeginning(process.argv.slice(2));
+    verb = beginning.words[0];
+    const call = sessionCall(parseCommandLine(beginning));
     if (call.verb === "print") {
       session.print(call.text);
       session.exit(0);
@@ -62,7 +67,7 @@ async function main(): Promise<void> {
   } catch (error) {
     const message = explain(error);
     log?.error(message);
-    session.fail(message, exitStatus(error));
+    session.fail(message, failureStatus(error, verb));
     teller?.tell(operation, trace.startMs, error);
   } finally {
     await session.close();

@@ -192,7 +192,7 @@ describe.runIf(isHusk)("faults", () => {
     const create = host.launch(["create", "--bundle", bundle.path, "late"]);
     await host.until(() => existsSync(host.path("begun")));
     create.signal("SIGTERM");
-    expect(await create.exited()).toBe(125);
+    expect(await create.exited()).toBe(1);
     expect(await host.ok("list", "-q")).toBe(`${first.id}\n`);
     expect((await host.runtime("exec", first.id, "sh", "-c", "exit 6")).status).toBe(6);
     await host.ok("delete", "--force", first.id);

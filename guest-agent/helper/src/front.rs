@@ -13,14 +13,22 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::words;
 use arguments::Call;
 pub use tail::Tail;
 
 /// Does what the words after `front` say.
 pub fn main(words: &[OsString]) -> Result<ExitCode> {
     let call = Call::parse(words)?;
+    carry_out(&call).or_else(|error| {
+        words::complain(format_args!("{error:#}"));
+        Ok(ExitCode::from(call.failure()))
+    })
+}
+
+fn carry_out(call: &Call<'_>) -> Result<ExitCode> {
     if call.is_session() {
-        return session::run(&call);
+        return session::run(call);
     }
     let Err(error) = call.programs.execute(&[], "husk.js", call.words);
     Err(error)

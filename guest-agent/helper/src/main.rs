@@ -80,7 +80,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             words::complain(format_args!("{error:#}"));
-            ExitCode::from(if face == "front" { 125 } else { 1 })
+            ExitCode::FAILURE
         }
     }
 }

@@ -28,7 +28,7 @@ fn what_is_no_session_becomes_the_command_line() {
     let mut absent = Command::new(HELPER);
     absent.args(["front", "--node", "/absent/node", "--dist", "/absent", "--", "list"]);
     let message = "husk: cannot execute /absent/node (run `npm run setup`): ENOENT: No such file or directory\n";
-    assert_eq!(outcome(&mut absent), (125, String::new(), message.into()));
+    assert_eq!(outcome(&mut absent), (1, String::new(), message.into()));
 }
 
 #[test]
@@ -99,7 +99,9 @@ fn a_program_that_dies_without_a_word_is_quoted() {
         // The conversation may end before the program does.
         ("exec 3>&-; echo said >&2; exit 0", "husk: said\n"),
     ] {
-        assert_eq!(outcome(&mut husk(&dist(script), &["run", "c1"])), (125, String::new(), message.into()), "{script}");
+        for (verb, status) in [("run", 125), ("create", 1)] {
+            assert_eq!(outcome(&mut husk(&dist(script), &[verb, "c1"])), (status, String::new(), message.into()), "{script}");
+        }
     }
     let folder =
         dist("printf '{\"op\":\"attach\",\"socket\":\"/absent/sock\",\"token\":\"T\"}\\n' >&3; read -r hello <&3; read -r end <&3");
@@ -197,7 +199,7 @@ fn front_does_not_wait_for_a_program_that_stays_for_others() {
 #[test]
 fn nothing_is_left_when_a_call_cannot_be_made_sense_of() {
     let usage = "husk: usage: husk-helper front --node NODE --dist DIR -- WORDS...\n";
-    assert_eq!(outcome(Command::new(HELPER).args(["front", "run"])), (125, String::new(), usage.into()));
+    assert_eq!(outcome(Command::new(HELPER).args(["front", "run"])), (1, String::new(), usage.into()));
     let (status, stdout, stderr) = outcome(Command::new(HELPER).arg("dance"));
     assert_eq!((status, stdout), (1, String::new()));
     assert!(stderr.starts_with("husk: usage: husk-helper front|") && stderr.ends_with("see PROTOCOL.md\n"), "{stderr}");
@@ -250,7 +252,7 @@ fn exec_does_not_begin_again_once_something_was_done() {
     let (mut process, mut supervisor, _) = ask(&folder, &listener);
     supervisor.send(&json!({"op": "print", "text": ""}));
     drop(supervisor);
-    assert_eq!(process.wait(), 125);
+    assert_eq!(process.wait(), 255);
 }
 
 #[test]

@@ -112,6 +112,15 @@ impl<'a> Call<'a> {
         self.verb().is_some_and(|verb| SESSIONS.contains(&verb))
     }
 
+    /// What the call ends with where husk fails: see src/cli/failure-status.ts.
+    pub fn failure(&self) -> u8 {
+        match self.verb() {
+            Some("run" | "restore") => 125,
+            Some("exec") => 255,
+            _ => 1,
+        }
+    }
+
     /// The program that serves a session.
     pub fn script(&self) -> &'static str {
         if self.verb() == Some("exec") { "husk.js" } else { "supervisor.js" }
