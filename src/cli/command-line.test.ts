@@ -88,6 +88,14 @@ describe("refusals", () => {
     expect(() => parse(...words)).toThrow(expect.objectContaining({ message }));
   });
 
+  it("takes crun's words for it, and runc's --criu", () => {
+    expect(parse("--cgroup-manager=systemd", "--no-pivot", "list")).toMatchObject({ globals: { systemdCgroup: true } });
+    expect(parse("--cgroup-manager", "cgroupfs", "--criu", "/usr/sbin/criu", "list")).toMatchObject({ globals: { systemdCgroup: false } });
+    expect(() => parse("--cgroup-manager", "runit", "list")).toThrow(`--cgroup-manager: expected cgroupfs or systemd, got "runit"`);
+    expect(parse("--log", "file:/l", "list")).toMatchObject({ globals: { log: "/l" } });
+    expect(parse("create", "--no-subreaper", "box")).toMatchObject({ flags: { "no-subreaper": true } });
+  });
+
   it("takes --systemd-cgroup before every verb, as engines give it", () => {
     expect(parse("--systemd-cgroup", "list")).toMatchObject({ verb: "list", globals: { systemdCgroup: true } });
     expect(parse("--systemd-cgroup=false", "list")).toMatchObject({ verb: "list", globals: { systemdCgroup: false } });
@@ -95,7 +103,16 @@ describe("refusals", () => {
 });
 
 describe("refused by name", () => {
-  it.each([[["ps", "box", "-ef"], '"ps" takes no options of ps(1)']])("%j", (words, message) => {
+  it.each([
+    [["ps", "box", "-ef"], '"ps" takes no options of ps(1)'],
+    [["run", "--config", "x.json", "box"], "--config is not supported: the bundle's own config.json is read, now and at each exec"],
+    [["create", "--config=x.json", "box"], "--config is not supported: the bundle's own config.json is read"],
+    [["delete", "--regex", "b.*"], "--regex is not supported: name one container a call"],
+    [["kill", "--regex=b.*", "9"], "--regex is not supported: name one container a call"],
+    [["--cgroup-manager", "disabled", "list"], "--cgroup-manager disabled is not supported: a sandbox is limited"],
+    [["--log", "journald:husk", "list"], "--log journald: is not supported: errors are written to a file"],
+    [["--log=syslog:husk", "list"], "--log syslog: is not supported"],
+  ])("%j", (words, message) => {
     expect(() => parseCommandLine(parseBeginning(words))).toThrow(message);
   });
 });

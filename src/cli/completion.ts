@@ -20,7 +20,7 @@ export function bashScript(): string {
   local word=\${COMP_WORDS[COMP_CWORD]} verb= flags= index
   for ((index = 1; index < COMP_CWORD; index++)); do
     case \${COMP_WORDS[index]} in
-    --root | --log | --log-format) ((index++)) ;;
+    --root | --log | --log-format | --cgroup-manager | --criu) ((index++)) ;;
     -*) ;;
     *) verb=\${COMP_WORDS[index]}; break ;;
     esac
@@ -40,7 +40,8 @@ complete -F _husk husk
 }
 
 function names(flags: FlagTable): string {
-  return Object.keys(flags)
-    .map((name) => `--${name}`)
+  return Object.entries(flags)
+    .filter(([, { refused }]) => refused === undefined)
+    .map(([name]) => `--${name}`)
     .join(" ");
 }

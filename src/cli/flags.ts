@@ -14,6 +14,13 @@ export interface Flag {
   readonly value?: string;
   /** One line, lower-case, without a full stop. */
   readonly help: string;
+  /** Why it is refused, where it is. */
+  readonly refused?: string;
+}
+
+/** A flag that other runtimes have, and that makes no sense here, or none yet: it is refused by name, with the reason. */
+export function refusedFlag<const Kind extends Flag["kind"]>(kind: Kind, reason: string, value = "") {
+  return { kind, help: `not supported: ${reason}`, refused: reason, ...(value === "" ? {} : { value }) } as const;
 }
 
 export type FlagTable = Readonly<Record<string, Flag>>;
@@ -41,7 +48,10 @@ export interface ParseOptions {
   readonly stopAtOperand: boolean;
 }
 
-/** Parses `args`. Throws `invalid-argument` for an unknown flag, with the nearest one, and for a value that is missing or no good. */
+/**
+ * Parses `args`. Throws `invalid-argument` for an unknown flag, with the nearest one, and for a value that is missing or no good; `unsupported` for a flag that is
+ * refused.
+ */
 export function parseFlags<T extends FlagTable>(args: readonly string[], table: T, options: ParseOptions): ParsedFlags<T> {
   const values: Record<string, boolean | number | string | string[] | undefined> = {};
   for (const [name, { kind }] of Object.entries(table)) values[name] = kind === "switch" ? false : kind === "list" ? [] : undefined;
@@ -64,6 +74,7 @@ export function parseFlags<T extends FlagTable>(args: readonly string[], table: 
     const name = nameOf(table, given);
     const flag = name === undefined ? undefined : table[name];
     if (name === undefined || flag === undefined) throw unknownFlag(arg, table, options.verb);
+    if (flag.refused !== undefined) throw new HuskError("unsupported", `--${name} is not supported: ${flag.refused}`);
     if (flag.kind === "switch") {
       values[name] = parseSwitch(name, attached);
       continue;

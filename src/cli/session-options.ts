@@ -89,7 +89,7 @@ export function sessionCall(line: CommandLine, cwd = "."): SessionCall {
 }
 
 function createOptions(
-  { verb, globals, flags, operands }: Invocation<"run"> | Invocation<"create"> | Invocation<"restore">,
+  { globals, flags, operands }: Invocation<"run"> | Invocation<"create"> | Invocation<"restore">,
   cwd: string,
 ): CreateOptions {
   const [id = ""] = operands;
@@ -107,7 +107,7 @@ function createOptions(
     meaningless: given(
       ["--no-pivot", flags["no-pivot"]],
       ["--no-new-keyring", flags["no-new-keyring"]],
-      ["--no-subreaper", verb !== "create" && flags["no-subreaper"]],
+      ["--no-subreaper", flags["no-subreaper"]],
     ),
   };
 }

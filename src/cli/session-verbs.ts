@@ -1,4 +1,5 @@
 /** The verbs that begin a process and stay with it: front starts them, see guest-agent/helper/PROTOCOL.md. */
+import { refusedFlag } from "./flags.ts";
 import { verb } from "./verb.ts";
 
 const container = {
@@ -10,7 +11,9 @@ const container = {
   trace: { kind: "switch", help: "print how long each step took, on standard error" },
   "no-pivot": { kind: "switch", help: "accepted for runc's sake; without meaning in a virtual machine" },
   "no-new-keyring": { kind: "switch", help: "accepted for runc's sake; without meaning in a virtual machine" },
+  "no-subreaper": { kind: "switch", help: "accepted for runc's sake; without meaning here" },
   "preserve-fds": { kind: "number", value: "N", help: "only 0: descriptors cannot be passed into a virtual machine" },
+  config: refusedFlag("text", "the bundle's own config.json is read, now and at each exec", "FILE"),
 } as const;
 
 export const runVerb = verb({
@@ -20,7 +23,6 @@ export const runVerb = verb({
   flags: {
     detach: { kind: "switch", short: "d", help: "return once the container runs" },
     keep: { kind: "switch", help: "do not delete the container after it has ended" },
-    "no-subreaper": { kind: "switch", help: "accepted for runc's sake; without meaning here" },
     ...container,
   },
   description: `The exit status is the container's own, or 128+N where signal N ended it; 125 where husk
@@ -90,7 +92,6 @@ export const restoreVerb = verb({
     "image-path": imagePath,
     detach: { kind: "switch", short: "d", help: "return once the container goes on" },
     ...container,
-    "no-subreaper": { kind: "switch", help: "accepted for runc's sake; without meaning here" },
     "lazy-pages": { kind: "switch", help: "not supported: memory is restored as a whole" },
     "auto-dedup": { kind: "switch", help: "not supported: each checkpoint is whole" },
     "lsm-profile": { kind: "text", value: "PROFILE", help: "accepted: the virtual machine is the stronger boundary" },

@@ -1,7 +1,11 @@
 /** Every verb there is, in the order of the help. */
+import { refusedFlag } from "./flags.ts";
 import { checkpointVerb, createVerb, execVerb, restoreVerb, runVerb } from "./session-verbs.ts";
 import { updateFlags } from "./update-flags.ts";
 import { verb } from "./verb.ts";
+
+/** crun's, with which an id is a pattern. */
+const regex = refusedFlag("switch", "name one container a call, such as with `husk list -q | grep PATTERN | xargs -n 1`");
 
 const format = (formats: string, help = "the output's form") => ({ kind: "text", short: "f", value: formats, help }) as const;
 
@@ -50,7 +54,7 @@ json: the PIDs on this host, as runc has it; that is the one which stands for th
     summary: "send a signal to a container's first process (default: SIGTERM)",
     operands: "<container-id> [signal]",
     count: [1, 2],
-    flags: { all: { kind: "switch", short: "a", help: "to every process in the container" } },
+    flags: { all: { kind: "switch", short: "a", help: "to every process in the container" }, regex },
     examples: [
       ["Ask it to end", "husk kill box"],
       ["Names and numbers will do", "husk kill box KILL"],
@@ -60,7 +64,7 @@ json: the PIDs on this host, as runc has it; that is the one which stands for th
     summary: "delete a container that has ended, and give back all it holds",
     operands: "<container-id>",
     count: [1, 1],
-    flags: { force: { kind: "switch", short: "f", help: "kill it first where it has not ended; an unknown one is no error" } },
+    flags: { force: { kind: "switch", short: "f", help: "kill it first where it has not ended; an unknown one is no error" }, regex },
     examples: [["Whatever its state", "husk delete --force box"]],
   }),
   update: verb({
@@ -124,7 +128,10 @@ The sandboxes of containerd's shims are told of as well, as NAMESPACE/ID.`,
     summary: "write a config.json to start from",
     operands: "",
     count: [0, 0],
-    flags: { bundle: { kind: "text", short: "b", value: "DIR", help: "the folder to write it into (default: the current directory)" } },
+    flags: {
+      bundle: { kind: "text", short: "b", value: "DIR", help: "the folder to write it into (default: the current directory)" },
+      rootless: { kind: "switch", help: "one whose root is the caller's user, in a user namespace, and without limits" },
+    },
     examples: [["A bundle from a folder with a root file system", "mkdir box && mv rootfs box/ && husk spec -b box"]],
   }),
   logs: verb({

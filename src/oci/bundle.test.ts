@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { checkRootfs, inspectSources, isHostNetwork, loadBundle, loadProcess } from "./bundle.ts";
-import { defaultConfigJson, defaultSpec } from "./default-spec.ts";
+import { configJson, defaultSpec } from "./default-spec.ts";
 
 let folder: string;
 beforeEach(async () => {
@@ -19,7 +19,7 @@ const writeConfig = (text: string | Buffer) => writeFile(inFolder("config.json")
 
 describe("loadBundle", () => {
   test("reads what `husk spec` wrote", async () => {
-    await writeConfig(defaultConfigJson());
+    await writeConfig(configJson(defaultSpec));
     expect(await loadBundle(folder)).toEqual({ path: folder, spec: defaultSpec, rootfs: inFolder("rootfs"), unknown: [] });
   });
 
@@ -61,7 +61,7 @@ describe("loadBundle", () => {
 });
 
 test("checkRootfs names a root file system that is missing, and one that is no folder", async () => {
-  await writeConfig(defaultConfigJson());
+  await writeConfig(configJson(defaultSpec));
   const bundle = await loadBundle(folder);
   await expect(checkRootfs(bundle)).rejects.toThrow(`config.json: root.path: ${inFolder("rootfs")} does not exist`);
   await writeFile(inFolder("rootfs"), "");

@@ -52,7 +52,29 @@ export const defaultSpec: Spec = {
   },
 };
 
+/**
+ * The same for a container of an ordinary user's: root in it is that user, and nobody else is there; nothing that takes other rights is asked for. As `runc spec
+ * --rootless` has it, but for the namespace of the network and /sys: a virtual machine cannot share the host's.
+ */
+export function rootless(spec: Spec, uid: number, gid: number): Spec {
+  const { resources: _, ...linux } = spec.linux ?? {};
+  const mounts = spec.mounts?.map((mount) => {
+    const options = mount.options?.filter((option) => !/^[ug]id=/.test(option));
+    return options === undefined ? mount : { ...mount, options };
+  });
+  return {
+    ...spec,
+    ...(mounts === undefined ? {} : { mounts }),
+    linux: {
+      ...linux,
+      uidMappings: [{ containerID: 0, hostID: uid, size: 1 }],
+      gidMappings: [{ containerID: 0, hostID: gid, size: 1 }],
+      namespaces: [...(linux.namespaces ?? []), { type: "user" }],
+    },
+  };
+}
+
 /** The text of a new bundle's config.json, with tabs, as runc writes it. */
-export function defaultConfigJson(): string {
-  return `${JSON.stringify(defaultSpec, undefined, "\t")}\n`;
+export function configJson(spec: Spec): string {
+  return `${JSON.stringify(spec, undefined, "\t")}\n`;
 }

@@ -1,5 +1,5 @@
 /** The verbs around containers: spec, version, config, logs, gc, doctor. */
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { describe, expect } from "vitest";
 import { makeRootfs } from "../harness/bundle.ts";
 import { test } from "../harness/host.ts";
@@ -22,6 +22,20 @@ test("spec writes a bundle's config.json, which runs as it is, on a terminal", a
   await terminal.screen.until("Read-only file system");
   terminal.type("exit 2\n");
   expect((await terminal.process.ended()).status).toBe(2);
+});
+
+test("spec --rootless writes one whose root is the caller, in a user namespace", async ({ host }) => {
+  const bundle = host.path("box");
+  mkdirSync(bundle);
+  await host.ok("spec", "--rootless", "--bundle", bundle);
+  makeRootfs(`${bundle}/rootfs`);
+  const config = JSON.parse(readFileSync(`${bundle}/config.json`, "utf8")) as { process: object; linux: { uidMappings: object } };
+  expect(config.linux.uidMappings).toEqual([{ containerID: 0, hostID: process.geteuid?.(), size: 1 }]);
+  const script = "cat /proc/self/uid_map /proc/self/gid_map | tr -s ' '; id -u; tty; ls /sys >/dev/null && echo seen";
+  const changed = { ...config, process: { ...config.process, terminal: false, args: ["sh", "-c", script] } };
+  writeFileSync(`${bundle}/config.json`, JSON.stringify(changed));
+  const mapped = ` 0 ${process.geteuid?.()} 1\n 0 ${process.getegid?.()} 1\n`;
+  expect(await host.runtime("run", "--bundle", bundle, "box")).toEqual({ status: 0, stdout: `${mapped}0\nnot a tty\nseen\n`, stderr: "" });
 });
 
 test("version says what it is in its first line, and the spec's version", async ({ host }) => {

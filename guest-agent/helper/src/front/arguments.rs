@@ -8,10 +8,10 @@ use anyhow::Result;
 use crate::programs::Programs;
 
 /// Global flags that take a value: `--flag VALUE` or `--flag=VALUE`, with one dash or two.
-const FLAGS_WITH_VALUE: [&str; 4] = ["root", "log", "log-format", "rootless"];
+const FLAGS_WITH_VALUE: [&str; 6] = ["root", "log", "log-format", "cgroup-manager", "rootless", "criu"];
 
 /// Flags of exec that take a value, and those that take none, in all their spellings (src/cli/session-verbs.ts).
-const EXEC_WITH_VALUE: [&str; 17] = [
+const EXEC_WITH_VALUE: [&str; 18] = [
     "user",
     "u",
     "additional-gids",
@@ -22,6 +22,7 @@ const EXEC_WITH_VALUE: [&str; 17] = [
     "process",
     "p",
     "pid-file",
+    "pidfd-socket",
     "console-socket",
     "cap",
     "c",
@@ -83,7 +84,7 @@ impl<'a> Call<'a> {
                         root = Some(value).filter(|root| !root.is_empty());
                     }
                 }
-                Some(("debug" | "systemd-cgroup", _)) => {}
+                Some(("debug" | "systemd-cgroup" | "no-pivot", _)) => {}
                 _ => return None,
             }
         }
