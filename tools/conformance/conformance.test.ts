@@ -32,6 +32,10 @@ test("every field has a treatment, and a test that proves it", () => {
   expect(holes.map(({ field }) => field)).toEqual([]);
 });
 
+test("every refusal has a reason", () => {
+  expect(rows().filter(({ field, rule, proof }) => treatment(field, rule, proof).endsWith(" `"))).toEqual([]);
+});
+
 test("every test that is named is there", () => {
   const missing = proofs.filter(({ file, test }) => !readFileSync(new URL(file, root), "utf8").includes(`"${test}`));
   expect(missing.map(({ file, test }) => `${file}: ${test}`)).toEqual([]);

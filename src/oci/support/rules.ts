@@ -84,7 +84,7 @@ export const fieldRules: readonly FieldRule[] = [
   { field: "linux.seccomp.listenerPath", place: "ignored", reason: noListener },
   { field: "linux.seccomp.listenerMetadata", place: "ignored", reason: noListener },
   { field: "linux.seccomp.defaultAction", place: "judged" },
-  { field: "linux.seccomp.syscalls", place: "refused", check: ({ linux }) => notifying(linux?.seccomp) },
+  { field: "linux.seccomp.syscalls[].action", place: "refused", check: ({ linux }) => notifying(linux?.seccomp) },
 
   { field: "linux.resources.devices", place: "guest" },
   { field: "linux.resources.memory.limit", place: "both" },
