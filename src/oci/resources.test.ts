@@ -38,6 +38,21 @@ describe("vCPUs", () => {
     expect(size({ cpu }).vcpus).toBe(vcpus);
   });
 
+  test.each([
+    [{ initial: "0", final: "1" }, {}, 2],
+    [{ final: "0, 2-3" }, {}, 4],
+    [{ initial: "2" }, { quota: 50_000 }, 3],
+    [{ initial: "1" }, { quota: 400_000 }, 4],
+    [{ initial: "64" }, {}, 8],
+    [{ initial: "3" }, { cpus: "4-5" }, 2],
+    [{}, {}, 1],
+    [{ initial: "none" }, {}, 1],
+  ])("execs on the processors %j, with %j: %i", (execCPUAffinity, cpu, vcpus) => {
+    const spec = withResources({ cpu });
+    const process = { ...(spec.process ?? { cwd: "/" }), execCPUAffinity };
+    expect(vmSize({ ...spec, process }, defaults).vcpus).toBe(vcpus);
+  });
+
   test("the host's cgroup gets what is about the host's processors", () => {
     expect(size({ cpu: { shares: 512, quota: 150_000, period: 100_000, cpus: "0-1", mems: "0" } }).host).toEqual({
       memoryBytes: 1452 * MIB,

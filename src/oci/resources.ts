@@ -55,17 +55,17 @@ export interface VmSize {
 }
 
 /**
- * vCPUs: as many as the quota asks for at least in part, and no more than the host has, or than the bundle's cpuset has. Memory: the limit
- * (or the default) and the guest's own, never too little to boot.
+ * vCPUs: as many as the quota asks for at least in part, or as the processors that an exec is to run on ask for by their numbers, and no more than the host has,
+ * or than the bundle's cpuset has. Memory: the limit (or the default) and the guest's own, never too little to boot.
  */
-export function vmSize(spec: Pick<Spec, "annotations" | "linux">, defaults: SizeDefaults): VmSize {
+export function vmSize(spec: Pick<Spec, "annotations" | "linux" | "process">, defaults: SizeDefaults): VmSize {
   const resources = spec.linux?.resources;
   const wanted = annotatedSize(spec.annotations ?? {});
   const host = hostLimits(resources);
   const available = Math.min(defaults.hostCpus, host.cpus === undefined ? Number.POSITIVE_INFINITY : countCpus(host.cpus));
   const quotaUs = positive(resources?.cpu?.quota);
   const quota = quotaUs === undefined ? undefined : Math.ceil(quotaUs / (positive(resources?.cpu?.period) ?? DEFAULT_PERIOD_US));
-  const vcpus = Math.max(1, Math.min(wanted.vcpus ?? quota ?? defaults.vcpus, available));
+  const vcpus = Math.max(1, Math.min(Math.max(wanted.vcpus ?? quota ?? defaults.vcpus, processorsOfExecs(spec)), available));
   const limit = positive(resources?.memory?.limit);
   const forContainer = Math.min(wanted.memoryBytes ?? limit ?? defaults.memoryBytes, defaults.hostMemoryBytes);
   const memoryBytes = roundUp(Math.max(forContainer + defaults.guestOverheadBytes, MIN_GUEST_BYTES));
@@ -159,6 +159,13 @@ export function countCpus(list: string): number {
     for (let cpu = first; cpu <= Math.min(last, first + 65_536); cpu++) named.add(cpu);
   }
   return named.size;
+}
+
+/** How many processors there must be for those that process.execCPUAffinity names to be among them. */
+function processorsOfExecs({ process }: Pick<Spec, "process">): number {
+  const { initial = "", final = "" } = process?.execCPUAffinity ?? {};
+  const numbers = `${initial},${final}`.match(/\d+/g) ?? [];
+  return 1 + Math.max(-1, ...numbers.map(Number));
 }
 
 function annotatedSize(annotations: Readonly<Record<string, string>>): { vcpus?: number; memoryBytes?: number } {

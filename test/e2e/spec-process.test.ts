@@ -16,7 +16,7 @@ test.runIf(isHusk)("process: scheduler, priority of input and output, personalit
       ioPriority: { class: "IOPRIO_CLASS_IDLE", priority: 0 },
       execCPUAffinity: { initial: "0", final: "1" },
     },
-    linux: { personality: { domain: "LINUX32" }, resources: { cpu: { quota: 200_000, period: 100_000 } } },
+    linux: { personality: { domain: "LINUX32" } },
   });
   const { id, foreground } = await host.running(bundle, { stdin: "pipe" });
   expect(foreground.stdout?.text()).toBe("25 5 0 3\nidle\ni686\nready\n");

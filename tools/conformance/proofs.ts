@@ -40,7 +40,12 @@ export const proofs: readonly Proof[] = [
   { field: "process.scheduler.priority", file: process, test: "process: a real-time scheduler, where the container may have one" },
   { field: "process.scheduler.flags", file: process, test: "process: a real-time scheduler, where the container may have one" },
   { field: "process.ioPriority", file: process, test: scheduling },
-  { field: "process.execCPUAffinity", file: process, test: scheduling },
+  {
+    field: "process.execCPUAffinity",
+    file: process,
+    test: scheduling,
+    words: "Honoured in the guest, by the numbers of its processors, of which there are as many as the numbers ask for and the host has",
+  },
   { field: "process.apparmorProfile", file: linux, test: subsumed },
   { field: "process.selinuxLabel", file: linux, test: subsumed },
   { field: "process.commandLine", file: linux, test: refused },
