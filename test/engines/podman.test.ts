@@ -116,6 +116,9 @@ test("a service: ports, exec, logs, top, stats, cp, pause, stop, start, kill", a
     expect(await podman.ok("exec", "--tty", "web", "tty")).toBe("/dev/pts/0\r\n");
     expect(await podman.ok("logs", "web")).toBe("started\n");
     expect(await podman.ok("top", "web", "-eo", "pid,args")).toMatch(/httpd -f -p 80/);
+    // Of the mount namespace of its PID, which has nothing of the host's.
+    const pid = (await podman.ok("inspect", "--format", "{{.State.Pid}}", "web")).trim();
+    expect(await podman.ok("top", "web", "pid", "args")).toMatch(new RegExp(`^PID +COMMAND\\n${pid} +sh -c .*\\n$`));
     expect(await podman.ok("stats", "--no-stream", "--format", "{{.Name}} {{.PIDS}}", "web")).toMatch(/^web \d+\n$/);
     await podman.ok("cp", "web:/www/index.html", join(engines.folder, "copied"));
     expect(await engines.inside("cat", join(engines.folder, "copied"))).toBe("page\n");

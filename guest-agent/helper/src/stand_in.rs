@@ -2,6 +2,7 @@
 //! inherited, passes signals on, and ends as that process did.
 
 mod messages;
+mod own_proc;
 mod place;
 mod streams;
 mod terminal;

@@ -198,6 +198,42 @@ fn its_root_and_network_are_the_containers_and_it_holds_nothing_of_the_hosts() {
 }
 
 #[test]
+fn its_proc_has_nothing_in_it_but_the_stand_in() {
+    let folder = Folder::new();
+    folder.file("rootfs/proc/hidden", "");
+    let (streams, _ends) = pipes();
+    let mut session = Session::start(streams);
+    let (carried, placed) = session.place(&["stdin", "stdout", "stderr"], json!({"rootfs": folder.path("rootfs")}));
+    assert_eq!(placed["op"], "placed");
+    let (proc, pid) = (format!("/proc/{}/root/proc", session.pid), session.pid.to_string());
+    assert_eq!(names(&proc), [pid.clone(), "stat".into()]);
+    assert_eq!(names(format!("{proc}/{pid}")), ["cmdline", "ns", "stat", "status"]);
+    for name in ["cmdline", "stat"] {
+        let read = |folder: &str| fs::read_to_string(format!("{folder}/{name}")).expect("read");
+        assert_eq!(read(&format!("{proc}/{pid}")), read(&format!("/proc/{pid}")));
+    }
+    assert_eq!(fs::read_link(format!("{proc}/{pid}/ns/pid")).expect("link"), fs::read_link("/proc/self/ns/pid").expect("link"));
+    assert_eq!(fs::write(format!("{proc}/x"), "").expect_err("read-only").raw_os_error(), Some(libc::EROFS));
+    drop(carried);
+    assert_eq!(session.finish(exit(0)), 0);
+    assert_eq!(names(folder.path("rootfs/proc")), ["hidden"]);
+}
+
+#[test]
+fn a_proc_that_leads_elsewhere_stays_as_it_is() {
+    let folder = Folder::new();
+    folder.file("rootfs/etc/hostname", "container");
+    std::os::unix::fs::symlink("etc", folder.path("rootfs/proc")).expect("a link");
+    let (streams, _ends) = pipes();
+    let mut session = Session::start(streams);
+    let (carried, placed) = session.place(&["stdin", "stdout", "stderr"], json!({"rootfs": folder.path("rootfs")}));
+    assert_eq!(placed["op"], "placed");
+    assert_eq!(names(format!("/proc/{}/root/proc/", session.pid)), ["hostname"]);
+    drop(carried);
+    assert_eq!(session.finish(exit(0)), 0);
+}
+
+#[test]
 fn without_a_folder_its_root_is_empty() {
     let (streams, _ends) = pipes();
     let mut session = Session::start(streams);

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::messages::{Attach, Place, Stream};
+use super::own_proc::OwnProc;
 use super::streams::Streams;
 use super::terminal::Terminal;
 use crate::endpoint::Endpoint;
@@ -41,7 +42,9 @@ pub fn put(place: &Place, socket: &Path, token: &str, foreground: bool, streams:
         Some(pid) => namespaces::join_surroundings(pid)?,
         None => namespaces::unshare_surroundings(&place.names)?,
     }
-    enter_root(place.rootfs.as_deref())?;
+    // The PID of an exec is nobody's to enter.
+    let proc = if place.beside.is_none() { Some(OwnProc::take()?) } else { None };
+    enter_root(place.rootfs.as_deref(), proc)?;
     // All that is left to do is to copy bytes, which a container has a hand in.
     capabilities::give_up_all()?;
 
@@ -83,7 +86,7 @@ fn connect(stream: Stream, terminal: Option<&Terminal>, socket: &Path, token: &s
 }
 
 /// Makes the container's root file system the root of a mount namespace of one's own, or an empty one where the host sees none.
-fn enter_root(rootfs: Option<&Path>) -> Result<()> {
+fn enter_root(rootfs: Option<&Path>, proc: Option<OwnProc>) -> Result<()> {
     let tree = match rootfs {
         Some(path) => {
             let what = || format!("cannot open the root file system {}", path.display());
@@ -98,5 +101,8 @@ fn enter_root(rootfs: Option<&Path>) -> Result<()> {
     };
     namespaces::unshare_mounts()?;
     let root = namespaces::attach_new_root(tree.as_fd())?;
+    if let Some(proc) = proc {
+        proc.put_into(root.as_fd())?;
+    }
     namespaces::change_root(root.as_fd())
 }
