@@ -32,7 +32,7 @@ describe("bind mounts", () => {
     expect(spec.mounts).toEqual([
       mounts[0],
       { destination: "/data", type: "bind", source: "/shared/1", options: ["rbind", "ro"] },
-      { destination: "etc/hosts", type: "bind", source: "/shared/2/file", options: ["bind"] },
+      { destination: "/etc/hosts", type: "bind", source: "/shared/2/file", options: ["bind"] },
     ]);
   });
 

@@ -103,11 +103,16 @@ export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
     ...rest,
     process: firstProcess(spec.process),
     root: { ...spec.root, path: options.rootPath },
-    mounts,
+    mounts: mounts.map((mount) => ({ ...mount, destination: absolute(mount.destination) })),
     ...(hooks === undefined ? {} : { hooks: guestHooks(hooks, programs, options) }),
     ...(linux === undefined ? {} : { linux: guestLinux(linux, options) }),
   };
   return { spec: inGuest, shares: [...shares, ...programs] };
+}
+
+/** A destination of old tools, without its slash, begins at the root all the same (config.md, "Mounts"). */
+function absolute(destination: string): string {
+  return destination.startsWith("/") ? destination : `/${destination}`;
 }
 
 /** The options with which the guest binds what the host shows. */

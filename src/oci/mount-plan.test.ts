@@ -151,6 +151,12 @@ describe("refuses", () => {
       { kind: "character-device", realPath: "/dev/kvm", major: 10, minor: 232 },
       "source /dev/kvm is a device of the host, which the guest does not have",
     ],
+    [
+      "the root",
+      { destination: "/.", type: "tmpfs", source: "tmpfs" },
+      undefined,
+      "a mount over the root itself: root.path says what that is",
+    ],
     ["no source", { destination: "/x", type: "bind" }, undefined, "a bind mount needs a source"],
     ["neither type nor bind", { destination: "/x", source: "/y" }, undefined, "it has neither a type nor the option bind"],
     [

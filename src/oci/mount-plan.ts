@@ -47,6 +47,7 @@ export function planMount(mount: Mount, source: Source | undefined, sourcePath: 
   if (isSet(mount.uidMappings) || isSet(mount.gidMappings) || hasOption(mount, "idmap", "ridmap")) {
     return refuse("an id-mapped mount is not supported: virtio-fs has no id-mapped mounts");
   }
+  if (destinationOf(mount) === "/") return refuse("a mount over the root itself: root.path says what that is");
   return isBind(mount) ? planBind(mount, source, sourcePath) : planFileSystem(mount);
 }
 

@@ -73,6 +73,8 @@ describe("each wrong field is named", () => {
     ["process.capabilities", ["CAP_KILL"], "process.capabilities: expected an object, got a list"],
     ["mounts", [{ type: "proc" }], "mounts[0].destination: expected a non-empty string, got nothing"],
     ["mounts", [{ destination: "/x", options: "ro" }], 'mounts[0].options: expected a list, got "ro"'],
+    ["hostname", "h".repeat(65), "hostname: expected at most 64 bytes, got 65"],
+    ["domainname", "é".repeat(33), "domainname: expected at most 64 bytes, got 66"],
     ["hooks.prestart", [{ path: "x" }], 'hooks.prestart[0].path: expected an absolute path, got "x"'],
     ["hooks.poststop", [{ path: "/x", timeout: 0 }], "hooks.poststop[0].timeout: expected a whole number of at least 1, got 0"],
     ["annotations", { a: 1 }, "annotations.a: expected a string, got 1"],

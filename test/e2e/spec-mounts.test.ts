@@ -43,6 +43,19 @@ test("mounts: the options of a bind mount, and the recursive ones", async ({ hos
   ]);
 });
 
+test("mounts: a destination without its slash begins at the root all the same", async ({ host }) => {
+  const source = host.path("source");
+  mkdirSync(source);
+  writeFileSync(join(source, "file"), "bound\n");
+  const mounts = [
+    ...defaultMounts,
+    { destination: "made/for/it", type: "tmpfs", source: "tmpfs", options: ["size=64k"] },
+    { destination: "data", type: "bind", source, options: ["bind", "ro"] },
+  ];
+  const script = "stat -f -c %T /made/for/it; cat /data/file";
+  expect((await host.run(host.script(script, { mounts }))).stdout).toBe("tmpfs\nbound\n");
+});
+
 /** A file system of the host's of its own, with that propagation; unmounted at the test's end. */
 async function mountTmpfs(host: Host, propagation: string, name = host.name("tmpfs"), above?: string): Promise<string> {
   const folder = above === undefined ? host.path(name) : join(above, name);

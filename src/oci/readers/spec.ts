@@ -22,6 +22,12 @@ const ociVersion: Reader<string> = checked(string, (version) =>
   /^1\.\d+\.\d+([-+].*)?$/.test(version) ? undefined : `expected a version 1.x.y, got ${JSON.stringify(version.slice(0, 64))}`,
 );
 
+/** Of a UTS namespace: uname(2) has room for no more. */
+const name: Reader<string> = checked(string, (text) => {
+  const bytes = Buffer.byteLength(text);
+  return bytes > 64 ? `expected at most 64 bytes, got ${bytes}` : undefined;
+});
+
 const mount: Reader<Mount> = object<Mount>({
   destination: nonEmptyString,
   type: optional(string),
@@ -48,8 +54,8 @@ export const spec: Reader<Spec> = object<Spec>({
   ociVersion,
   process,
   root: object<Root>({ path: nonEmptyString, readonly: optional(boolean) }),
-  hostname: optional(string),
-  domainname: optional(string),
+  hostname: optional(name),
+  domainname: optional(name),
   mounts: optional(list(mount)),
   hooks: optional(
     object<Hooks>({
