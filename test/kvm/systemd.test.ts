@@ -83,6 +83,25 @@ test("a scope holds the sandbox, has its limits, and ends with it", async ({ hos
   expect(await isGone(host, unit)).toBe(true);
 });
 
+test("a sandbox of the pool is put into the scope of the container that takes it", async ({ host }) => {
+  const options = { env: { ...kvm(host).env, HUSK_POOL: host.path("pools") } };
+  const pool = host.launch(["pool", "--size", "1"], options);
+  host.defer(() => pool.signal("SIGKILL"));
+  await pool.stdout?.until("ready\n", 300_000);
+  const { id, unit, bundle } = box(host, "echo ready; read line; exit 5");
+  const words = ["--systemd-cgroup", "run", "--trace", "--bundle", bundle.path, id];
+  const foreground = host.launch(words, { ...options, stdin: "pipe" });
+  await foreground.stdout?.until("ready\n");
+  expect(cgroupOf(findPart(host, id, "qemu")?.pid)).toBe(`0::/machine.slice/${unit}\n`);
+  expect(cgroupOf((await host.state(id)).pid)).toBe(`0::/machine.slice/${unit}\n`);
+  expect(await show(host, unit, ["ActiveState"])).toEqual({ ActiveState: "active" });
+  foreground.stdin.end("\n");
+  expect(await foreground.ended()).toMatchObject({ status: 5, stderr: expect.stringContaining("taken from the pool") });
+  expect(await isGone(host, unit)).toBe(true);
+  expect((await host.launch(["pool", "stop"], options).ended()).status).toBe(0);
+  expect((await pool.ended()).status).toBe(0);
+});
+
 test("delete --force stops the scope without a supervisor", async ({ host }) => {
   const { id, unit, bundle } = box(host, "exec sleep 1000");
   const options = kvm(host);
