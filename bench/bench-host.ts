@@ -17,7 +17,7 @@ export interface Way {
   readonly templates?: boolean;
   /** Whether the template has a zygote, of which it is a copy: see `BenchHost.warm`. */
   readonly warm?: boolean;
-  /** The folder of a pool to take it from. */
+  /** The folder of a pool to take it from, or of pools in which sandboxes stand by. */
   readonly pool?: string;
 }
 
@@ -46,13 +46,17 @@ export class BenchHost implements AsyncDisposable {
   readonly #rootfs = join(this.folder, "rootfs");
   /** Whether this husk knows zygotes. */
   readonly #knowsZygotes: boolean;
+  /** Whether sandboxes of this husk stand by where a template is kept warm. */
+  readonly #knowsStandby: boolean;
   readonly #detached: (() => Promise<unknown>)[] = [];
   #count = 0;
 
   /** `checkout`: the folder of the husk that is measured. */
   constructor(checkout = resolve(import.meta.dirname, "..")) {
     this.checkout = checkout;
-    this.#knowsZygotes = /^warm_s = /m.test(execFileSync(join(checkout, "bin/husk"), ["config"], { encoding: "utf8" }));
+    const settings = execFileSync(join(checkout, "bin/husk"), ["config"], { encoding: "utf8" });
+    this.#knowsZygotes = /^warm_s = /m.test(settings);
+    this.#knowsStandby = /^standby = /m.test(settings);
     for (const name of ["bin", "dev", "etc", "proc", "sys", "tmp"]) mkdirSync(join(this.#rootfs, name), { recursive: true });
     cpSync("/bin/busybox", join(this.#rootfs, "bin/busybox"), { dereference: true });
     for (const applet of ["sh", "echo", "true", "sleep", "cat", "dd", "nc", "ip", "seq", "rm", "mkdir", "sync"]) {
@@ -157,6 +161,24 @@ export class BenchHost implements AsyncDisposable {
     const deadline = AbortSignal.timeout(zygoteMs);
     while (zygotes() === before) await delay(100, undefined, { signal: deadline });
     return warm;
+  }
+
+  /**
+   * Has a sandbox of the template of `warm` stand by for what is like `bundle`, and answers the way for who takes it, once `standsBy` has resolved; undefined where
+   * this husk has none.
+   */
+  async standby(warm: Way, bundle: string): Promise<Way | undefined> {
+    if (!this.#knowsStandby) return undefined;
+    const standing = { ...warm, pool: join(this.folder, "standby") };
+    await this.run(standing, bundle);
+    await this.standsBy();
+    return standing;
+  }
+
+  /** Resolves when a sandbox stands by. */
+  async standsBy(): Promise<void> {
+    const deadline = AbortSignal.timeout(zygoteMs);
+    while (globSync(join(this.folder, "standby/*/*.sock")).length === 0) await delay(10, undefined, { signal: deadline });
   }
 
   get #templates(): string {

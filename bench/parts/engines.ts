@@ -1,7 +1,7 @@
 /** The same container by engines: `ctr run` through the shim, `docker run`; beside runc by the same engine, and husk's own run beside Docker's. */
 import type { BenchHost, Way } from "../bench-host.ts";
 import { Engines } from "../engine.ts";
-import type { Part } from "../figure.ts";
+import type { Figure, Part } from "../figure.ts";
 
 const cloned: Way = { templates: true };
 
@@ -17,6 +17,23 @@ export async function engines(host: BenchHost): Promise<Part> {
   const bundle = await host.bundle(["/bin/true"]);
   const way = await host.warm(cloned, bundle);
   const milliseconds = { unit: "ms", better: "less" } as const;
+  const beside = { "docker run with runc": (): Promise<number> => opened.dockerRun("runc") };
+  const standing = await host.standby(way, bundle);
+  const byStandby: Figure[] =
+    standing === undefined
+      ? []
+      : [
+          {
+            name: "husk run of true from a template, by a sandbox that stands by, a folder as root",
+            ...milliseconds,
+            husk: async () => {
+              await host.standsBy();
+              return host.run(standing, bundle);
+            },
+            beside,
+            goals: [{ of: "docker run with runc", bound: 1 }],
+          },
+        ];
   return {
     figures: [
       {
@@ -30,16 +47,17 @@ export async function engines(host: BenchHost): Promise<Part> {
         name: "docker run of true",
         ...milliseconds,
         husk: () => opened.dockerRun("husk"),
-        beside: { "docker run with runc": () => opened.dockerRun("runc") },
+        beside,
         goals: [],
       },
       {
         name: "husk run of true from a template, a folder as root",
         ...milliseconds,
         husk: () => host.run(way, bundle),
-        beside: { "docker run with runc": () => opened.dockerRun("runc") },
+        beside,
         goals: [{ of: "docker run with runc", bound: 1 }],
       },
+      ...byStandby,
     ],
     close: () => opened.close(),
   };

@@ -53,6 +53,19 @@ export async function start(host: BenchHost, { alone }: Settings): Promise<Part>
       ],
     },
   ];
+  const standing = await host.standby(copied, nothing);
+  if (standing !== undefined) {
+    figures.push({
+      name: "run of true from a template, by a sandbox that stands by, a folder as root",
+      ...milliseconds,
+      husk: async () => {
+        await host.standsBy();
+        return host.run(standing, nothing);
+      },
+      beside: { "runc run": runc(nothing) },
+      goals: [{ of: "runc run", bound: 6 }],
+    });
+  }
   if (!(await host.has("pool"))) return { figures };
   const pool = await Pool.start(host, join(host.folder, "pool"));
   const pooled: Figure = {

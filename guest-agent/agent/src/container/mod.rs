@@ -10,10 +10,11 @@ pub mod stdin;
 mod stdio;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::broadcast;
+use tokio::task::AbortHandle;
 
 use crate::api;
 use crate::cgroup::{Cgroup, CgroupEvents};
@@ -39,6 +40,8 @@ pub struct Container {
     /// By name. None: being made.
     processes: Mutex<HashMap<String, Option<Arc<Process>>>>,
     mounts: Mutex<Vec<Mounted>>,
+    /// Of `watch_memory`.
+    memory_watch: OnceLock<AbortHandle>,
 }
 
 /// A name that belongs to a process in the making; given back where none came of it.
@@ -73,6 +76,7 @@ impl Container {
             spec_json,
             processes,
             mounts,
+            memory_watch: OnceLock::new(),
         }
     }
 
@@ -184,7 +188,12 @@ impl Container {
             std::mem::take(&mut *self.mounts.lock().unwrap_or_else(PoisonError::into_inner));
         crate::storage::unmount(mounts).await?;
         crate::storage::forget(&self.id).await?;
-        self.cgroup.remove()
+        self.cgroup.remove()?;
+        // The kernel tells nobody who watches a cgroup's file that it is gone.
+        if let Some(watch) = self.memory_watch.get() {
+            watch.abort();
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Option<Arc<Process>>>> {
@@ -202,10 +211,9 @@ pub fn watch_memory(container: &Arc<Container>, events: broadcast::Sender<api::E
         return;
     };
     let id = container.id.clone();
-    let watched = Arc::downgrade(container);
-    tokio::spawn(async move {
+    let watch = tokio::spawn(async move {
         let mut known = 0;
-        while changes.changed().await.is_ok() && watched.strong_count() > 0 {
+        while changes.changed().await.is_ok() {
             let kills = changes.counter("oom_kill");
             if kills > known {
                 known = kills;
@@ -218,4 +226,6 @@ pub fn watch_memory(container: &Arc<Container>, events: broadcast::Sender<api::E
             }
         }
     });
+    // A container is watched once.
+    let _ = container.memory_watch.set(watch.abort_handle());
 }
