@@ -36,19 +36,25 @@ export class Zygotes extends Templates {
     return (JSON.parse(readFileSync(join(this.folder, this.names[0] ?? "", "zygote", "owner.json"), "utf8")) as { pid: number }).pid;
   }
 
-  /** Uses the template twice, and waits for the zygote that follows from it. */
+  /** Uses the template twice, and waits for the zygote that follows from it: a use that had to make the template anew brings about none, but the next one does. */
   async warm(bundle: Bundle): Promise<void> {
-    for (const _ of ["the template's first use", "the second one"]) await this.run(bundle);
-    await this.#host.until(() => existsSync(this.record), readyMs);
+    await this.run(bundle);
+    while (!existsSync(this.record)) {
+      await this.run(bundle);
+      await this.#host.until(() => existsSync(this.record) || this.#keepers().length === 0, readyMs);
+    }
   }
 
   /** As the administrator ends them, who waits for nothing; the template's folder is the test's. */
   async end(): Promise<void> {
-    const keepers = (): number[] =>
-      listProcesses()
-        .filter(({ command }) => command.includes(` zygote-keeper {"template":`) && command.includes(this.folder))
-        .map(({ pid }) => pid);
-    for (const pid of keepers()) process.kill(pid, "SIGTERM");
-    await this.#host.until(() => keepers().length === 0, 30_000);
+    for (const pid of this.#keepers()) process.kill(pid, "SIGTERM");
+    await this.#host.until(() => this.#keepers().length === 0, 30_000);
+  }
+
+  /** The processes that keep its zygotes, or make them. */
+  #keepers(): number[] {
+    return listProcesses()
+      .filter(({ command }) => command.includes(` zygote-keeper {"template":`) && command.includes(this.folder))
+      .map(({ pid }) => pid);
   }
 }
