@@ -164,19 +164,20 @@ export class BenchHost implements AsyncDisposable {
   }
 
   /**
-   * Has a sandbox of the template of `warm` stand by for what is like `bundle`, and answers the way for who takes it, once `standsBy` has resolved; undefined where
-   * this husk has none.
+   * Has a sandbox of the template of `warm` stand by for what is like `bundle`; answers what runs `bundle` by it, as `run` does, once the next one stands by.
+   * undefined where this husk has none.
    */
-  async standby(warm: Way, bundle: string): Promise<Way | undefined> {
+  async standby(warm: Way, bundle: string): Promise<(() => Promise<number>) | undefined> {
     if (!this.#knowsStandby) return undefined;
     const standing = { ...warm, pool: join(this.folder, "standby") };
     await this.run(standing, bundle);
-    await this.standsBy();
-    return standing;
+    return async () => {
+      await this.#standsBy();
+      return this.run(standing, bundle);
+    };
   }
 
-  /** Resolves when a sandbox stands by. */
-  async standsBy(): Promise<void> {
+  async #standsBy(): Promise<void> {
     const deadline = AbortSignal.timeout(zygoteMs);
     while (globSync(join(this.folder, "standby/*/*.sock")).length === 0) await delay(10, undefined, { signal: deadline });
   }

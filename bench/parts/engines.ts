@@ -26,10 +26,7 @@ export async function engines(host: BenchHost): Promise<Part> {
           {
             name: "husk run of true from a template, by a sandbox that stands by, a folder as root",
             ...milliseconds,
-            husk: async () => {
-              await host.standsBy();
-              return host.run(standing, bundle);
-            },
+            husk: standing,
             beside,
             goals: [{ of: "docker run with runc", bound: 1 }],
           },

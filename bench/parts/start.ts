@@ -58,10 +58,7 @@ export async function start(host: BenchHost, { alone }: Settings): Promise<Part>
     figures.push({
       name: "run of true from a template, by a sandbox that stands by, a folder as root",
       ...milliseconds,
-      husk: async () => {
-        await host.standsBy();
-        return host.run(standing, nothing);
-      },
+      husk: standing,
       beside: { "runc run": runc(nothing) },
       goals: [{ of: "runc run", bound: 6 }],
     });

@@ -17,7 +17,7 @@ const variables = /^(HUSK_.*|PATH|HOME|XDG_.*)$/;
  */
 export async function wantStandby(
   spec: Spec,
-  sandbox: Omit<SandboxSpec, "cgroups" | "agentSocket" | "consoleLog">,
+  sandbox: Pick<SandboxSpec, "template" | "zygote" | "netns" | "disks">,
   config: Config,
 ): Promise<void> {
   const { template, zygote, netns, disks } = sandbox;

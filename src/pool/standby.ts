@@ -92,14 +92,16 @@ export class Standby {
   /** Ends what stands by, until somebody asks anew. */
   async end(): Promise<void> {
     rmSync(orderPath(this.#template), { force: true });
-    const pool = this.#pool;
-    this.#pool = undefined;
-    await pool?.stop();
+    await this.#stop();
   }
 
   async #giveUp(error: unknown): Promise<void> {
     this.#failed = true;
     this.#warn(`no sandbox stands by: ${explain(error)}`);
+    await this.#stop();
+  }
+
+  async #stop(): Promise<void> {
     const pool = this.#pool;
     this.#pool = undefined;
     await pool?.stop();

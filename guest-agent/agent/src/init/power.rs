@@ -17,21 +17,32 @@ nix::ioctl_readwrite!(
     libc::c_int
 );
 
+/// Writes back what would be lost with the machine. `processes`: whether any of a container's live.
+///
+/// What is written to the host's folders is there at once, and what processes have mapped of them, with their end. Without processes there is nothing left to be
+/// written but to disks; to be asked for all the same, the host would write back what all of its own programs have written.
+pub fn settle(processes: bool) {
+    if processes {
+        nix::unistd::sync();
+    }
+    settle_disks();
+}
+
 /// Leaves the file systems of disks as an unmount would, though somebody may still use them: the next machine that mounts such a disk
 /// read-only could not replay a journal.
-pub fn settle_disks() {
+fn settle_disks() {
     let mounts = match fs::read_to_string("/proc/self/mountinfo") {
         Ok(mounts) => mounts,
         Err(error) => return console::log(format_args!("cannot list the mounts: {error}")),
     };
     for mount_point in disk_mounts(&mounts) {
-        if let Err(errno) = settle(mount_point) {
+        if let Err(errno) = settle_disk(mount_point) {
             console::log(format_args!("cannot settle {mount_point}: {errno}"));
         }
     }
 }
 
-fn settle(mount_point: &str) -> Result<(), Errno> {
+fn settle_disk(mount_point: &str) -> Result<(), Errno> {
     let folder = File::open(mount_point)
         .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?;
     // SAFETY: the kernel ignores the argument; it points to an integer nevertheless.
@@ -90,6 +101,6 @@ mod tests {
 
     #[test]
     fn a_file_system_without_a_disk_need_not_be_settled() {
-        assert_eq!(settle("/proc"), Ok(()));
+        assert_eq!(settle_disk("/proc"), Ok(()));
     }
 }

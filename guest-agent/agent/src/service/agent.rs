@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use super::filling::fill;
 use super::io::Lost;
 use super::reading::Reading;
 use super::{events, loopback, names};
 use crate::api::agent_service_server::AgentService;
 use crate::api::*;
 use crate::container::process::Process;
-use crate::container::stdin::{Sink, Written};
 use crate::container::{Container, INIT, create, spawn};
 use crate::error::{Failure, Result};
 use crate::sandbox::Sandbox;
@@ -363,12 +363,7 @@ impl AgentService for Agent {
     }
 
     async fn shutdown(&self, _: Request<ShutdownRequest>) -> Answer<ShutdownResponse> {
-        // What is written to the host's folders is there at once, and what processes have mapped of them, with their end. Without processes there is nothing left to
-        // be written but to disks; to be asked for all the same, the host would write back what all of its own programs have written.
-        if self.sandbox.has_processes() {
-            nix::unistd::sync();
-        }
-        init::power::settle_disks();
+        init::power::settle(self.sandbox.has_processes());
         tokio::spawn(async {
             // A few turns of the event loop, in which the answer leaves: the port takes it at once.
             for _ in 0..TURNS_OF_AN_ANSWER {
@@ -377,30 +372,5 @@ impl AgentService for Agent {
             init::power::cut();
         });
         answer(ShutdownResponse {})
-    }
-}
-
-/// Writes what comes to the process's standard input, until the end of file, or until nobody reads.
-async fn fill(
-    process: &Process,
-    sink: &Sink,
-    first: WriteStdinRequest,
-    messages: &mut Streaming<WriteStdinRequest>,
-) -> std::result::Result<(), Status> {
-    let copy = async {
-        let mut message = Some(first);
-        while let Some(request) = message {
-            if sink.write_all(&request.data).await? == Written::Closed {
-                break;
-            }
-            message = messages.message().await?;
-        }
-        Ok(())
-    };
-    tokio::select! {
-        result = copy => result,
-        result = sink.closed() => Ok(result?),
-        // A terminal is never closed while we hold it, so its process's end is the sign.
-        _ = process.wait(), if sink.is_terminal() => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod events;
+mod filling;
 mod io;
 mod loopback;
 mod names;
