@@ -172,14 +172,15 @@ export class BenchHost implements AsyncDisposable {
     const standing = { ...warm, pool: join(this.folder, "standby") };
     await this.run(standing, bundle);
     return async () => {
-      await this.#standsBy();
+      await this.waits(standing.pool);
       return this.run(standing, bundle);
     };
   }
 
-  async #standsBy(): Promise<void> {
+  /** Waits until a sandbox of one of the pools in that folder may be taken. Rejects where that takes too long. */
+  async waits(pools: string): Promise<void> {
     const deadline = AbortSignal.timeout(zygoteMs);
-    while (globSync(join(this.folder, "standby/*/*.sock")).length === 0) await delay(10, undefined, { signal: deadline });
+    while (globSync(join(pools, "*/*.sock")).length === 0) await delay(10, undefined, { signal: deadline });
   }
 
   get #templates(): string {

@@ -1,5 +1,4 @@
 /** Starts: booted, cloned from a template, taken from a pool; beside runc and a bare QEMU. */
-import type { ChildProcess } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { BareMachine } from "../bare-machine.ts";
@@ -64,18 +63,21 @@ export async function start(host: BenchHost, { alone }: Settings): Promise<Part>
     });
   }
   if (!(await host.has("pool"))) return { figures };
-  const pool = await Pool.start(host, join(host.folder, "pool"));
+  const pool = join(host.folder, "pool");
+  mkdirSync(pool, { mode: 0o700 });
+  const keeper = host.startHusk({ templates: true, pool }, ["pool", "--size", "1"]);
+  for (const stream of [keeper.stdout, keeper.stderr]) stream?.resume();
   const pooled: Figure = {
     name: "run of true from the pool",
     ...milliseconds,
     husk: async () => {
-      await pool.ready();
-      return host.run({ ...cloned, pool: pool.folder }, nothing);
+      await host.waits(pool);
+      return host.run({ ...cloned, pool }, nothing);
     },
     beside: { "runc run": runc(nothing) },
     goals: [{ of: "runc run", bound: 2.5 }],
   };
-  return { figures: [...figures, pooled], close: () => pool.close() };
+  return { figures: [...figures, pooled], close: () => end(keeper) };
 }
 
 const milliseconds = { unit: "ms", better: "less" } as const;
@@ -99,51 +101,5 @@ async function floor(host: BenchHost, flavour: Flavour): Promise<BareMachine> {
     return BareMachine.beside(host.root, folder);
   } finally {
     await remove();
-  }
-}
-
-/** A pool of one sandbox, which says each time when it is full. */
-class Pool {
-  readonly folder: string;
-  readonly #keeper: ChildProcess;
-  #full = 0;
-  #taken = 0;
-  #wake: () => void = () => {};
-
-  static async start(host: BenchHost, folder: string): Promise<Pool> {
-    mkdirSync(folder, { mode: 0o700 });
-    const pool = new Pool(folder, host.startHusk({ templates: true, pool: folder }, ["pool", "--size", "1"]));
-    await pool.#until(1);
-    return pool;
-  }
-
-  private constructor(folder: string, keeper: ChildProcess) {
-    this.folder = folder;
-    this.#keeper = keeper;
-    keeper.stdout?.on("data", (chunk: Buffer) => {
-      this.#full += chunk.toString().split(" ready\n").length - 1;
-      this.#wake();
-    });
-    keeper.stderr?.resume();
-    keeper.on("exit", () => this.#wake());
-  }
-
-  /** Resolves when the next one may be taken. */
-  ready(): Promise<void> {
-    this.#taken += 1;
-    return this.#until(this.#taken);
-  }
-
-  async close(): Promise<void> {
-    await end(this.#keeper);
-  }
-
-  async #until(times: number): Promise<void> {
-    while (this.#full < times) {
-      if (this.#keeper.exitCode !== null) throw new Error(`husk pool ended with ${this.#keeper.exitCode}`);
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
   }
 }
