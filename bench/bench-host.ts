@@ -169,7 +169,7 @@ export class BenchHost implements AsyncDisposable {
    */
   async standby(warm: Way, bundle: string): Promise<(() => Promise<number>) | undefined> {
     if (!this.#knowsStandby) return undefined;
-    const standing = { ...warm, pool: join(this.folder, "standby") };
+    const standing = { ...warm, pool: join(this.folder, this.nextId("standby")) };
     await this.run(standing, bundle);
     return async () => {
       await this.waits(standing.pool);

@@ -52,14 +52,18 @@ export async function start(host: BenchHost, { alone }: Settings): Promise<Part>
       ],
     },
   ];
-  const standing = await host.standby(copied, nothing);
-  if (standing !== undefined) {
+  for (const { root, bundle, bound } of [
+    { root: "a folder", bundle: nothing, bound: 6 },
+    { root: "an image", bundle: image, bound: 4 },
+  ]) {
+    const standing = await host.standby(copied, bundle);
+    if (standing === undefined) continue;
     figures.push({
-      name: "run of true from a template, by a sandbox that stands by, a folder as root",
+      name: `run of true from a template, by a sandbox that stands by, ${root} as root`,
       ...milliseconds,
       husk: standing,
       beside: { "runc run": runc(nothing) },
-      goals: [{ of: "runc run", bound: 6 }],
+      goals: [{ of: "runc run", bound }],
     });
   }
   if (!(await host.has("pool"))) return { figures };

@@ -10,7 +10,7 @@ import { listPools, poolLeftovers, poolRoot } from "../pool/pool-folder.ts";
 import { templateStore } from "../sandbox/plan-vm.ts";
 import { type ContainerRecord, listRecords, readRecord, supervisorDied } from "../sandbox/record.ts";
 import { readLedgers, removeRemains, vanishes } from "../sandbox/removal.ts";
-import { listLeftovers, runFolder } from "../sandbox/run-folder.ts";
+import { listDeadClaims, listLeftovers, runFolder } from "../sandbox/run-folder.ts";
 import type { Invocation } from "./command-line.ts";
 import { removalOptions } from "./delete.ts";
 import type { Log } from "./log.ts";
@@ -39,6 +39,7 @@ export async function gc({ globals, flags }: Invocation<"gc">, log: Log): Promis
     }
   }
   if (only === undefined) await collectShared(globals.root, dryRun);
+  else if (!dryRun) for (const path of listDeadClaims(globals.root)) rmSync(path, { recursive: true, force: true }); // it may have died over its claim
   for (const message of [...errors.map(explain), ...failures]) log.warning(message);
   return failures.length + errors.length === 0 ? 0 : 1;
 }

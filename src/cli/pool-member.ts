@@ -132,9 +132,9 @@ async function judge(member: Member, front: Socket, line: string, work: Work): P
       trace,
       planMachine: (spec, config) => member.planMachine(spec, config),
     });
-    const { netns, disks } = planned.prepared.input.sandbox;
+    const { netns, disks, shares } = planned.prepared.input.sandbox;
     if (netns !== null) throw new HuskError("unsupported", "the sandbox has a network namespace of its own");
-    if (disks.length > 0) throw new HuskError("unsupported", "the sandbox has no disks");
+    member.demandPlace(shares, disks.length);
     if (session.signal.aborted) throw session.signal.reason as Error;
     session.take();
     const log = openSessionLog(call.globals, session);
@@ -159,6 +159,8 @@ async function serve(member: Member, { supervision, planned }: Taking, work: Wor
   const { session, log } = supervision;
   const { input } = planned.prepared;
   let isAdopted = false;
+  // While everything else is made ready.
+  member.sandbox.awaken(input.sandbox);
   try {
     const joined = joinCaller(session.hello.pid, member, input.cgroups.hierarchies);
     joined.catch(() => {}); // whoever awaits it gets it

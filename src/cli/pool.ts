@@ -54,7 +54,7 @@ async function keep(root: string, size: number, settings: Readonly<Record<string
   const { image, vcpus, memoryBytes, accelerator, programs } = request.shape;
   const machine = `${image.flavour} kernel, ${vcpus} vCPU, ${memoryBytes / 1024 / 1024} MiB, ${accelerator}`;
   const key = machineKey(request, config);
-  const pool = { root, name: key, key, machine, size, settings };
+  const pool = { root, name: key, key, shares: true, machine, size, settings };
   const opened = await Pool.open({ ...pool, helper: programs.helper, environment: process.env, warn: log.warning });
   const asked = new Promise<void>((resolve) => {
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => resolve());

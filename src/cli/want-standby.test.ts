@@ -13,8 +13,8 @@ function warm() {
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
   mkdirSync(join(folder, "zygote"));
   const order = join(folder, "zygote", "standby.json");
-  const sandbox = { template: { folder }, zygote: {}, netns: null, disks: [] } as unknown as SandboxSpec;
-  return { order, sandbox };
+  const sandbox = { template: { folder }, zygote: {}, netns: null, shares: true } as unknown as SandboxSpec;
+  return { order, imageOrder: join(folder, "zygote", "standby-image.json"), sandbox };
 }
 
 async function configured(standby = true) {
@@ -42,6 +42,18 @@ test("a container that a sandbox which stands by would have done for asks for on
   expect(statSync(order).ino).toBe(before);
 });
 
+test("one whose files are all in images asks for another one", async () => {
+  process.env["HUSK_POOL"] = "/nonexistent/pools";
+  onTestFinished(() => {
+    process.env["HUSK_POOL"] = "";
+  });
+  const { order, imageOrder, sandbox } = warm();
+  await wantStandby(defaultSpec, { ...sandbox, shares: false }, await configured());
+  expect([existsSync(order), existsSync(imageOrder)]).toEqual([false, true]);
+  await wantStandby(defaultSpec, sandbox, await configured());
+  expect(existsSync(order)).toBe(true);
+});
+
 test("others ask for none", async () => {
   process.env["HUSK_POOL"] = "/nonexistent/pools";
   onTestFinished(() => {
@@ -51,7 +63,6 @@ test("others ask for none", async () => {
   const config = await configured();
   await wantStandby(defaultSpec, sandbox, await configured(false));
   await wantStandby(defaultSpec, { ...sandbox, netns: "/run/netns/some" }, config);
-  await wantStandby(defaultSpec, { ...sandbox, disks: [{ serial: "root", path: "/dev/null", isDevice: true, readonly: true }] }, config);
   await wantStandby(defaultSpec, { ...sandbox, zygote: undefined }, config);
   await wantStandby({ ...defaultSpec, vm: { kernel: { path: "/kernel" } } }, sandbox, config);
   process.env["HUSK_POOL"] = "";

@@ -17,17 +17,18 @@ const variables = /^(HUSK_.*|PATH|HOME|XDG_.*)$/;
  */
 export async function wantStandby(
   spec: Spec,
-  sandbox: Pick<SandboxSpec, "template" | "zygote" | "netns" | "disks">,
+  sandbox: Pick<SandboxSpec, "template" | "zygote" | "netns" | "shares">,
   config: Config,
 ): Promise<void> {
-  const { template, zygote, netns, disks } = sandbox;
+  const { template, zygote, netns, shares } = sandbox;
   const root = poolRoot(process.env);
   if (!config.template.standby || root === undefined || template === null || zygote === undefined) return;
-  if (netns !== null || disks.length > 0 || spec.vm !== undefined || isStandbyOrdered(template)) return;
+  const kind = shares ? "folder" : "image";
+  if (netns !== null || spec.vm !== undefined || isStandbyOrdered(template, kind)) return;
   const request = await describeVm(spec, config);
   const { image, vcpus, memoryBytes, accelerator } = request.shape;
   try {
-    orderStandby(template, {
+    orderStandby(template, kind, {
       root,
       key: machineKey(request, config),
       machine: `${image.flavour} kernel, ${vcpus} vCPU, ${memoryBytes / 1024 / 1024} MiB, ${accelerator}, standing by`,

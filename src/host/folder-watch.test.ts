@@ -14,7 +14,7 @@ const never = 2 ** 31 - 1;
 
 test("what appears ends the wait, before it as well, and once", async () => {
   const path = folder();
-  using watched = new FolderWatch(path, "wanted");
+  using watched = new FolderWatch(path, ["wanted"]);
   const { signal } = new AbortController();
   const next = watched.next(never, signal);
   writeFileSync(join(path, "wanted"), "");
@@ -22,7 +22,7 @@ test("what appears ends the wait, before it as well, and once", async () => {
   let isOver = false;
   const after = watched.next(never, signal).then(() => (isOver = true));
   writeFileSync(join(path, "other"), "");
-  using other = new FolderWatch(path, "later");
+  using other = new FolderWatch(path, ["later"]);
   writeFileSync(join(path, "later"), "");
   await other.next(never, signal); // events come in order: that of "other" has come
   expect(isOver).toBe(false);
@@ -31,7 +31,7 @@ test("what appears ends the wait, before it as well, and once", async () => {
 });
 
 test("an abort ends the wait, and so does its time", async () => {
-  using watched = new FolderWatch(folder(), "wanted");
+  using watched = new FolderWatch(folder(), ["wanted"]);
   const stop = new AbortController();
   const next = watched.next(never, stop.signal);
   stop.abort();
@@ -41,6 +41,6 @@ test("an abort ends the wait, and so does its time", async () => {
 });
 
 test("a folder that cannot be watched is waited for in vain", async () => {
-  using watched = new FolderWatch("/nonexistent", "wanted");
+  using watched = new FolderWatch("/nonexistent", ["wanted"]);
   await watched.next(1, new AbortController().signal);
 });

@@ -6,11 +6,11 @@ export class FolderWatch implements Disposable {
   readonly #watcher: FSWatcher | undefined;
   #changed = deferred<void>();
 
-  /** Watches for files called `name`. A host that can watch no more folders (inotify(7)) leaves it blind: `next` waits as long as it may. */
-  constructor(folder: string, name: string) {
+  /** Watches for files of these names. A host that can watch no more folders (inotify(7)) leaves it blind: `next` waits as long as it may. */
+  constructor(folder: string, names: readonly string[]) {
     try {
       this.#watcher = watch(folder, (_event, file) => {
-        if (file === name) this.#changed.resolve();
+        if (file !== null && names.includes(file)) this.#changed.resolve();
       });
       this.#watcher.on("error", () => {}); // the folder is gone, and nothing will appear in it
     } catch {

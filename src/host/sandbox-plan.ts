@@ -12,6 +12,8 @@ export interface SandboxPlan {
   readonly open: readonly { readonly fd: number; readonly path: string; readonly write: boolean }[];
   /** Memory that programs share under a descriptor's number, all zeroes at first; or a template's, which nobody can write to any more. */
   readonly memory: readonly { readonly fd: number; readonly bytes: number; readonly template?: TemplateMemory }[];
+  /** The descriptor of a socket whose other end the helper keeps: QEMU's second monitor, for `SandboxProcess.give`. */
+  readonly monitor?: number;
   readonly tree: { readonly readonly: readonly string[]; readonly devices: readonly SandboxDevice[] };
   /** Who QEMU runs as. */
   readonly user: { readonly uid: number; readonly gid: number };

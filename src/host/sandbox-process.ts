@@ -129,6 +129,11 @@ export class SandboxProcess {
     return this.#request({ op: "unmount", target });
   }
 
+  /** Gives QEMU a file or block device of the host, as its set of descriptors number `set`. */
+  give(set: number, path: string, write: boolean): Promise<void> {
+    return this.#request({ op: "give", set, path, write });
+  }
+
   /** Changes the plan's `remains`. */
   setRemains(program: readonly string[]): Promise<void> {
     return this.#request({ op: "remains", program });

@@ -16,9 +16,11 @@ import { describeVm, guestHostname, machineKey, planVm, templateStore, type VmPl
 import { shortPath } from "../sandbox/run-folder.ts";
 import { Sandbox } from "../sandbox/sandbox.ts";
 import { copiesZygote, type SandboxSpec } from "../sandbox/sandbox-plan.ts";
+import { devicePorts } from "../template/shape.ts";
+import { mostDisks } from "../vmm/qemu/command-line.ts";
 import type { MemberOrder } from "./messages.ts";
 import { memberSocket } from "./pool-folder.ts";
-import { rehearse } from "./rehearsal.ts";
+import { rehearsalDisk, rehearse } from "./rehearsal.ts";
 
 /** How often the whole way is gone: the second time is as fast as the tenth. */
 const rehearsals = 2;
@@ -29,13 +31,13 @@ const patienceMs = 10 * 60_000;
 /** Front sends its request with the dial. One that is silent, or goes on for ever, is none. */
 const longestRequest = 1024 * 1024;
 
-/** A bundle needs another machine than this one. */
+/** A bundle needs another sandbox than this one. */
 export class OtherMachine extends Error {
   /** What is the name of the machines that it could have. */
   readonly key: string;
 
   constructor(key: string) {
-    super(`the bundle needs a machine of the kind ${key}`);
+    super(`the bundle needs a sandbox on a machine of the kind ${key}`);
     this.key = key;
   }
 }
@@ -59,7 +61,7 @@ export class Member {
       hostname: guestHostname,
       netns: null,
       cgroups: order.cgroups,
-      shares: true,
+      shares: order.shares,
       mounts: [],
       disks: [],
       agentSocket: join(own, "agent.sock"),
@@ -69,9 +71,15 @@ export class Member {
     };
     const sandbox = Sandbox.launch(spec, { mark: () => {}, fellBack: warn });
     await sandbox.connect();
+    const bundle = join(order.folder, "rehearsal");
     // A zygote's copies begin where its rehearsal ended: then it is this process that has not gone the way yet.
-    await rehearse(sandbox, join(order.folder, "rehearsal"), config.allow, copiesZygote(sandbox.spec) ? 1 : rehearsals);
-    await sandbox.vm.pause();
+    const work = (): Promise<void> => rehearse(sandbox, bundle, config.allow, copiesZygote(sandbox.spec) ? 1 : rehearsals);
+    if (order.shares) {
+      await work();
+      await sandbox.vm.pause();
+    } else {
+      await sandbox.withDisk(rehearsalDisk(bundle), work);
+    }
     return new Member(order, sandbox, plan, key);
   }
 
@@ -90,6 +98,11 @@ export class Member {
     if (this.#plan.vm.template !== null) templateStore(config).touch(this.#plan.vm.template);
     const deadlines = { bootMs: config.deadlines.bootMs, callMs: config.deadlines.callMs };
     return { ...this.#plan, cgroupLimits: request.size.host, madeTemplate: false, notes: [], vm: { ...this.#plan.vm, deadlines } };
+  }
+
+  /** Throws OtherMachine where the sandbox is not made for containers that need so many disks, and show folders of the host or none. */
+  demandPlace(shares: boolean, disks: number): void {
+    if (shares !== this.#order.shares || disks > mostDisks(devicePorts)) throw new OtherMachine(this.#key);
   }
 
   /**
@@ -116,7 +129,7 @@ export class Member {
     });
   }
 
-  /** Makes the sandbox that of `spec`, once `work` is done as well. What it had as a member is given up. */
+  /** Makes the sandbox, which has been awakened, that of `spec`, once `work` is done as well. What it had as a member is given up. */
   adopt(spec: SandboxSpec, work: Promise<void>): Sandbox {
     this.sandbox.adopt(spec, work);
     rmSync(join(this.#order.folder, this.#order.name), { recursive: true, force: true });

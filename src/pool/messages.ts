@@ -8,7 +8,7 @@
  *
  * The end of the conversation is the pool's death to a member that waits, and nothing to one that was taken.
  */
-import { list, map, nonEmptyString, object, oneOf, string } from "../narrow.ts";
+import { boolean, list, map, nonEmptyString, object, oneOf, string } from "../narrow.ts";
 
 /** The first word of a member's command line. */
 export const poolMember = "pool-member";
@@ -21,6 +21,8 @@ export interface MemberOrder {
   readonly name: string;
   /** What all machines of that shape are called: machineKey. */
   readonly key: string;
+  /** Whether its container's files are the host's folders, at least some of them; or all in images. */
+  readonly shares: boolean;
   /** Settings that the pool was given as flags: by their key, in words. */
   readonly settings: Readonly<Record<string, string>>;
   /** The cgroups in which it waits. */
@@ -31,6 +33,7 @@ export const orderReader = object<MemberOrder>({
   folder: nonEmptyString,
   name: nonEmptyString,
   key: nonEmptyString,
+  shares: boolean,
   settings: map(string),
   cgroups: list(nonEmptyString),
 });

@@ -1,6 +1,6 @@
 /**
  * Where pools are: a folder each, named after the machines in it, which appears by one rename with its record in it; that of a warm template's keeper
- * (standby.ts) is KEY.standby.
+ * (standby.ts) is KEY.standby, or KEY.standby-image.
  *
  *     ROOT/KEY/pool.json      who keeps it, and what it holds (PoolRecord)
  *             /ledger.jsonl   what it took of the host besides (host/ledger.ts)
@@ -53,16 +53,19 @@ export function poolFolder(root: string, key: string): PoolFolder {
   return { key, path, ledger: join(path, "ledger.jsonl"), rehearsal: join(path, "rehearsal") };
 }
 
-/** The name of the pool in which one sandbox stands by for the next container on a machine of that name. */
-export function standbyName(key: string): string {
-  return `${key}${standbySuffix}`;
+/** The name of the pool in which one sandbox stands by for the next container of a kind on a machine of that name. */
+export function standbyName(key: string, kind: StandbyKind): string {
+  return `${key}${suffixes[kind]}`;
 }
 
 export function isStandby(name: string): boolean {
-  return name.endsWith(standbySuffix);
+  return Object.values(suffixes).some((suffix) => name.endsWith(suffix));
 }
 
-const standbySuffix = ".standby";
+/** What for: containers that have folders of the host, and those whose files are all in images. */
+export type StandbyKind = "folder" | "image";
+
+const suffixes: Readonly<Record<StandbyKind, string>> = { folder: ".standby", image: ".standby-image" };
 
 /** The socket of a member. */
 export function memberSocket(folder: string, name: string): string {

@@ -19,7 +19,7 @@ import { read } from "../narrow.ts";
 import { giveBackLedger } from "../sandbox/give-back.ts";
 import { eventReader, type MemberEvent, type MemberOrder, poolMember } from "./messages.ts";
 import { claimPool, listPools, memberSocket, type PoolFolder, removePoolFolder } from "./pool-folder.ts";
-import { makeRehearsalBundle } from "./rehearsal.ts";
+import { makeImageBundle, makeRehearsalBundle } from "./rehearsal.ts";
 
 /** The weight of all members together (cpu.shares): a tenth of what a container has that asks for nothing. */
 const memberShares = 102;
@@ -38,6 +38,8 @@ export interface PoolOptions {
   readonly name: string;
   /** MemberOrder.key. */
   readonly key: string;
+  /** MemberOrder.shares. */
+  readonly shares: boolean;
   /** In words for people. */
   readonly machine: string;
   readonly size: number;
@@ -68,7 +70,10 @@ export class Pool {
   #lack = deferred<void>();
   #count = 0;
 
-  /** Makes the pool's folder and cgroups. Throws `already-exists` where there is one that lives; what a dead one has left is removed. */
+  /**
+   * Makes the pool's folder and cgroups. Throws `already-exists` where there is one that lives; what a dead one has left is removed. Throws `host` where there is no
+   * program that makes an image, and one is needed.
+   */
   static async open(options: PoolOptions): Promise<Pool> {
     const { root, name, size, machine, helper } = options;
     const same = listPools(root).find(({ folder }) => folder.key === name);
@@ -77,7 +82,10 @@ export class Pool {
     if (self === undefined) throw new HuskError("internal", "this process is not to be found in /proc");
     const folder = claimPool(root, name, { process: self, size, machine });
     try {
-      makeRehearsalBundle(folder.rehearsal, helper);
+      if (options.shares) makeRehearsalBundle(folder.rehearsal, helper);
+      else if (!(await makeImageBundle(folder.rehearsal, helper))) {
+        throw new HuskError("host", "there is no mkfs.ext4 here, and with it no image to rehearse with");
+      }
       return new Pool(options, folder, makePoolCgroups(folder));
     } catch (error) {
       await giveBackLedger(folder.ledger, options.helper);
@@ -133,8 +141,8 @@ export class Pool {
 
   #start(): Member {
     const name = String(++this.#count);
-    const { key, settings, environment, warn } = this.#options;
-    const order: MemberOrder = { folder: this.#folder.path, name, key, settings, cgroups: this.#cgroups };
+    const { key, shares, settings, environment, warn } = this.#options;
+    const order: MemberOrder = { folder: this.#folder.path, name, key, shares, settings, cgroups: this.#cgroups };
     const program = join(installationFolder(), "dist/supervisor.js");
     const child = spawn(process.execPath, [program, poolMember, JSON.stringify(order)], {
       stdio: ["ignore", "ignore", "pipe", "pipe"],

@@ -18,6 +18,7 @@ import { stringifyJson } from "../oci/json.ts";
 import { Container } from "../sandbox/container.ts";
 import { planContainer } from "../sandbox/plan-container.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
+import type { ImageDisk } from "../storage/container-storage.ts";
 
 /** What the program says. */
 const word = "rehearsed\n";
@@ -32,7 +33,7 @@ export function makeRehearsalBundle(folder: string, helper: string): void {
 export async function makeImageBundle(folder: string, helper: string): Promise<boolean> {
   const rootfs = join(folder, "contents");
   makeRootfs(rootfs, helper);
-  const image = join(folder, "image");
+  const image = rehearsalDisk(folder).path;
   writeFileSync(image, "");
   truncateSync(image, imageBytes);
   try {
@@ -45,6 +46,11 @@ export async function makeImageBundle(folder: string, helper: string): Promise<b
   }
   writeConfig(folder, "image");
   return true;
+}
+
+/** The disk that `makeImageBundle` has made. */
+export function rehearsalDisk(folder: string): ImageDisk {
+  return { serial: "root", path: join(folder, "image"), isDevice: false, readonly: false };
 }
 
 /** The helper has some two. */

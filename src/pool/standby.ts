@@ -2,7 +2,8 @@
  * The sandbox that stands by for the next container, where a template is kept warm: a pool of one, which the keeper of the template's zygote keeps from when a
  * container has begun that it would have done for, and as long as the template is used.
  *
- *     TEMPLATE/zygote/standby.json   what is to stand by (StandbyOrder)
+ *     TEMPLATE/zygote/standby.json         what is to stand by (StandbyOrder) for containers that have folders of the host
+ *                    /standby-image.json   likewise, for those whose files are all in images
  */
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { constants, setPriority } from "node:os";
@@ -12,7 +13,7 @@ import { map, nonEmptyString, object, type Reader, read, string } from "../narro
 import type { Template } from "../template/store.ts";
 import { zygoteFolder } from "../template/zygote.ts";
 import { Pool } from "./pool.ts";
-import { standbyName } from "./pool-folder.ts";
+import { type StandbyKind, standbyName } from "./pool-folder.ts";
 
 /** What is to stand by. */
 export interface StandbyOrder {
@@ -38,21 +39,25 @@ const orderReader: Reader<StandbyOrder> = object<StandbyOrder>({
 
 type Warm = Pick<Template, "folder">;
 
-/** The name of the file that holds the order. */
-export const standbyFile = "standby.json";
+const orderNames: Readonly<Record<StandbyKind, string>> = { folder: "standby.json", image: "standby-image.json" };
 
-function orderPath(template: Warm): string {
-  return join(zygoteFolder(template), standbyFile);
+export const standbyKinds: readonly StandbyKind[] = ["folder", "image"];
+
+/** The names of the files that hold orders. */
+export const standbyFiles: readonly string[] = Object.values(orderNames);
+
+function orderPath(template: Warm, kind: StandbyKind): string {
+  return join(zygoteFolder(template), orderNames[kind]);
 }
 
 /** Whether somebody has asked for a sandbox of the template to stand by. */
-export function isStandbyOrdered(template: Warm): boolean {
-  return existsSync(orderPath(template));
+export function isStandbyOrdered(template: Warm, kind: StandbyKind): boolean {
+  return existsSync(orderPath(template, kind));
 }
 
 /** Asks the keeper of the template's zygote for a sandbox that stands by. Throws where the order cannot be written: there is no keeper any more. */
-export function orderStandby(template: Warm, order: StandbyOrder): void {
-  const path = orderPath(template);
+export function orderStandby(template: Warm, kind: StandbyKind, order: StandbyOrder): void {
+  const path = orderPath(template, kind);
   const draft = `${path}.${process.pid}`;
   writeFileSync(draft, JSON.stringify(order), { mode: 0o600 });
   renameSync(draft, path);
@@ -61,26 +66,32 @@ export function orderStandby(template: Warm, order: StandbyOrder): void {
 /** The keeper's side. */
 export class Standby {
   readonly #template: Warm;
+  readonly #kind: StandbyKind;
   readonly #helper: string;
   readonly #warn: (message: string) => void;
   #pool: Pool | undefined;
   /** Once it has not worked, it is not tried again by this keeper. */
   #failed = false;
 
-  constructor(template: Warm, helper: string, warn: (message: string) => void) {
+  constructor(template: Warm, kind: StandbyKind, helper: string, warn: (message: string) => void) {
     this.#template = template;
+    this.#kind = kind;
     this.#helper = helper;
     this.#warn = warn;
   }
 
   /** Keeps a sandbox standing by from now on, where one is asked for. What keeps it from that is told once. */
   async begin(): Promise<void> {
-    if (this.#pool !== undefined || this.#failed || !isStandbyOrdered(this.#template)) return;
+    if (this.#pool !== undefined || this.#failed || !isStandbyOrdered(this.#template, this.#kind)) return;
     try {
-      const { root, key, machine, settings, environment } = read(orderReader, JSON.parse(readFileSync(orderPath(this.#template), "utf8")));
+      const { root, key, machine, settings, environment } = read(
+        orderReader,
+        JSON.parse(readFileSync(orderPath(this.#template, this.#kind), "utf8")),
+      );
       // What a container will run in must not have the keeper's priority, which it would have for good. Their cgroup has them give way while they wait.
       setPriority(constants.priority.PRIORITY_NORMAL);
-      const pool = { root, name: standbyName(key), key, machine, size: 1, settings, environment };
+      const [name, shares] = [standbyName(key, this.#kind), this.#kind === "folder"];
+      const pool = { root, name, key, shares, machine, size: 1, settings, environment };
       const opened = await Pool.open({ ...pool, helper: this.#helper, warn: this.#warn });
       this.#pool = opened;
       opened.run(() => {}).catch((error: unknown) => this.#giveUp(error));
@@ -91,7 +102,7 @@ export class Standby {
 
   /** Ends what stands by, until somebody asks anew. */
   async end(): Promise<void> {
-    rmSync(orderPath(this.#template), { force: true });
+    rmSync(orderPath(this.#template, this.#kind), { force: true });
     await this.#stop();
   }
 

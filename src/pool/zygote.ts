@@ -20,8 +20,8 @@ import { keeperLog, type ZygoteOrder } from "../sandbox/start-zygote.ts";
 import { sum } from "../template/making.ts";
 import { type Template, TemplateStore } from "../template/store.ts";
 import { claimZygote, publishZygote, type Zygote, zygoteFolder } from "../template/zygote.ts";
-import { makeImageBundle, makeRehearsalBundle, rehearse } from "./rehearsal.ts";
-import { Standby, standbyFile } from "./standby.ts";
+import { makeImageBundle, makeRehearsalBundle, rehearsalDisk, rehearse } from "./rehearsal.ts";
+import { Standby, standbyFiles, standbyKinds } from "./standby.ts";
 
 /** How often the whole way is gone: the second time is as fast as the tenth. */
 const rehearsals = 2;
@@ -58,13 +58,13 @@ export async function keepZygote(
     cgroups: [],
     shares: true,
     mounts: [],
-    disks: hasImage ? [{ serial: "root", path: join(imageBundle, "image"), isDevice: false, readonly: false }] : [],
+    disks: hasImage ? [rehearsalDisk(imageBundle)] : [],
     remains: [],
     agentSocket: join(own, "agent.sock"),
     consoleLog: join(own, "console.log"),
     deadlines: { bootMs: patienceMs, callMs: patienceMs },
   };
-  const standby = new Standby(template, machine.programs.helper, complain);
+  const standbys = standbyKinds.map((kind) => new Standby(template, kind, machine.programs.helper, complain));
   const sandbox = launch(spec);
   try {
     const died = sandbox.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
@@ -75,10 +75,10 @@ export async function keepZygote(
       died,
       stopped,
     ]);
-    if (qemu !== undefined) await Promise.race([idle(store, template, { qemu, idleMs, standby, signal }), died]);
+    if (qemu !== undefined) await Promise.race([idle(store, template, { qemu, idleMs, standbys, signal }), died]);
     rmSync(keeperLog(template), { force: true });
   } finally {
-    await standby.end();
+    await Promise.all(standbys.map((standby) => standby.end()));
     await sandbox.close(0);
     rmSync(own, { recursive: true, force: true });
   }
@@ -142,22 +142,21 @@ interface Idling {
   /** QEMU's PID. */
   readonly qemu: number;
   readonly idleMs: number;
-  readonly standby: Standby;
+  readonly standbys: readonly Standby[];
   readonly signal: AbortSignal;
 }
 
 /**
  * Resolves once nobody has used the template for `idleMs`, or it is gone, and no copy lives: its pages are the copies' as well. As long as the template is
- * used, a sandbox of it stands by where one is wanted.
+ * used, a sandbox of it stands by for each kind of containers for which one is wanted.
  */
-async function idle(store: TemplateStore, template: Template, { qemu, idleMs, standby, signal }: Idling): Promise<void> {
-  using orders = new FolderWatch(zygoteFolder(template), standbyFile);
+async function idle(store: TemplateStore, template: Template, { qemu, idleMs, standbys, signal }: Idling): Promise<void> {
+  using orders = new FolderWatch(zygoteFolder(template), standbyFiles);
   // On a busy host the making may have taken longer than that: what has just been made is there for the next one to use.
   const made = Date.now();
   while (!signal.aborted && store.usedAt(template) > 0) {
     const isUsed = Date.now() - Math.max(made, store.usedAt(template)) < idleMs;
-    if (isUsed) await standby.begin();
-    else await standby.end();
+    await Promise.all(standbys.map((standby) => (isUsed ? standby.begin() : standby.end())));
     if (!isUsed && readFileSync(`/proc/${qemu}/task/${qemu}/children`, "utf8") === "") return;
     await orders.next(Math.min(lookEveryMs, idleMs), signal);
   }

@@ -133,10 +133,10 @@ export class Container {
   }
 
   /**
-   * Makes the container in the guest, and joins `streams` to its init, `told` as GuestProcess has it; the container is stopped as soon as that has ended. Throws
-   * the guest's errors, `program-not-found` among them.
+   * Makes the container in the guest, and joins `streams` to its init, `told` as GuestProcess has it; the container is stopped as soon as that has ended. It is
+   * not said to be created before `host`, the host's side of it, is done as well. Throws the guest's errors, `program-not-found` among them, and as `host`.
    */
-  async create(streams: ProcessStreams, told?: Promise<void>): Promise<JoinedProcess> {
+  async create(streams: ProcessStreams, told?: Promise<void>, host?: Promise<unknown>): Promise<JoinedProcess> {
     const { specJson, rootfs, storages, terminal, plainNewlines, consoleSize } = this.#spec;
     await this.#sandbox.agent.call("createContainer", {
       containerId: this.#guestId,
@@ -145,6 +145,7 @@ export class Container {
       storages: [...storages],
       stdio: guestStdio({ terminal, plainNewlines, streams: Object.keys(streams), size: consoleSize }),
     });
+    await host;
     this.#setStatus("created");
     return this.#stopsWith(this.init.join(streams, told));
   }

@@ -8,11 +8,12 @@ import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
 import type { SandboxMount } from "../host/sandbox-plan.ts";
 import { type ProgramEnd, SandboxProcess } from "../host/sandbox-process.ts";
+import type { ImageDisk } from "../storage/container-storage.ts";
 import { copier } from "../template/clone.ts";
 import { folderServer, share } from "../template/share.ts";
 import { hypervisorUser } from "../vmm/confinement.ts";
 import { GuestConsole } from "../vmm/guest-console.ts";
-import { pluggedDevices } from "../vmm/qemu/command-line.ts";
+import { firstGivenSet, pluggedDevices } from "../vmm/qemu/command-line.ts";
 import { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import {
   channelCount,
@@ -48,6 +49,7 @@ export class Launch {
   readonly #mayGoOn = deferred<void>();
   /** The programs that the sandbox does without. */
   readonly #needless = new Set<string>();
+  #nextSet = firstGivenSet;
   #closing = false;
   #wasKilled = false;
 
@@ -122,6 +124,16 @@ export class Launch {
 
   unmount(target: string): Promise<void> {
     return this.#process.unmount(target);
+  }
+
+  /** Gives the machine, which is paused, disks that it did not have when it was launched. Throws `vmm`, `host`, or `invalid-argument` where one is in use. */
+  async plugDisks(disks: readonly ImageDisk[]): Promise<void> {
+    if (disks.length === 0) return;
+    const sets = disks.map(() => this.#nextSet++);
+    await Promise.all(disks.map(({ path, readonly }, index) => this.#process.give(sets[index] ?? 0, path, !readonly)));
+    const machine = planMachine({ ...this.spec, disks }, 0);
+    const vm = await this.vm;
+    await vm.plugDisks(machine.disks, sets, pluggedDevices(machine)).catch(inUse);
   }
 
   /** Makes what waited for nobody the sandbox of `spec`, as far as its processes on the host go. */

@@ -5,6 +5,7 @@
 import { closeSync, constants, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { HuskError } from "../errors.ts";
+import { identify } from "../host/process-identity.ts";
 import { hasCode } from "../host/system-error.ts";
 
 /** The files of a run folder; each exists only while it is needed. */
@@ -80,7 +81,7 @@ export function claimRunFolder(root: string, id: string, fill: (path: string) =>
   let draft: string | undefined;
   try {
     mkdirSync(resolve(root), { recursive: true, mode: 0o711 });
-    draft = mkdtempSync(join(resolve(root), `${passing}new-`)); // mode 0700, by mkdtemp(3)
+    draft = mkdtempSync(join(resolve(root), `${passing}new-${process.pid}-`)); // mode 0700, by mkdtemp(3)
     fill(draft);
     renameSync(draft, folder.path); // refused where the target is a folder that is not empty: a container's never is
   } catch (cause) {
@@ -122,6 +123,14 @@ export function listLeftovers(root: string): string[] {
   return entries(root)
     .filter((name) => name.startsWith(passing))
     .map((name) => join(resolve(root), name));
+}
+
+/** Those of them that are claims of processes which are dead. */
+export function listDeadClaims(root: string): string[] {
+  return listLeftovers(root).filter((path) => {
+    const [, pid] = /^~new-(\d+)-/.exec(basename(path)) ?? [];
+    return pid !== undefined && identify(Number(pid)) === undefined;
+  });
 }
 
 /**

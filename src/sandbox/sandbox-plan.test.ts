@@ -50,8 +50,9 @@ test("a disk alone needs no virtiofsd, and is opened for writing only where it m
   const disk = { serial: "root", path: "/images/root.ext4", isDevice: false, readonly: true };
   const plan = planSandbox({ ...spec, shares: false, mounts: [], disks: [disk] }, 1);
   expect(plan.processes.map(({ name }) => name)).toEqual(["qemu"]);
-  expect(plan.open.slice(2)).toEqual([{ fd: 15, path: "/images/root.ext4", write: false }]);
-  expect(plan.processes[0]?.fds).toContain(15);
+  expect(plan.open.slice(2)).toEqual([{ fd: 16, path: "/images/root.ext4", write: false }]);
+  expect(plan.processes[0]?.fds).toContain(16);
+  expect(plan.monitor).toBeUndefined();
   expect(sharedFolders({ ...spec, shares: false })).toEqual([]);
 });
 
@@ -92,7 +93,7 @@ test("a clone that shares folders copies its template's memory itself, and QEMU 
   const [copy, , qemu] = processes;
   expect(copy?.argv).toEqual(["/opt/husk/helper", "template", "copy", "--from", "10", "--to", "11", "--sum", "0a0b0c0d"]);
   expect(copy).toMatchObject({ user: "user", fds: [10, 11] });
-  expect(qemu?.fds).toEqual([4, 5, 11, 12, 6]);
+  expect(qemu?.fds).toEqual([4, 5, 11, 12, 6, 15]);
   expect(qemu?.argv.join(" ")).not.toMatch(/-kernel|vhost-user-fs-pci/);
   expect(qemu).not.toHaveProperty("privateMemory");
 });
@@ -104,7 +105,7 @@ test("a clone that shares nothing copies nothing: it has the template's memory w
   expect(memory).toEqual([
     { fd: 11, bytes: spec.memoryBytes, template: { name, ram: "/t/k/ram", sum: "0a0b0c0d", record: "/t/k/holder" } },
   ]);
-  expect(processes).toMatchObject([{ name: "qemu", fds: [4, 5, 11, 12, 6], privateMemory: true }]);
+  expect(processes).toMatchObject([{ name: "qemu", fds: [4, 5, 11, 12, 6, 15], privateMemory: true }]);
 });
 
 const zygote: Zygote = {
@@ -117,13 +118,14 @@ const zygote: Zygote = {
 };
 
 test("a zygote's copy that shares folders has memory of its own, filled from the zygote's, and nothing of the template's", () => {
-  const { dial, open, memory, processes } = planSandbox({ ...spec, template, zygote }, 1);
+  const { dial, open, memory, monitor, processes } = planSandbox({ ...spec, template, zygote }, 1);
   expect(dial).toEqual([{ fd: 13, path: zygote.socket }]);
   expect(open).toEqual([{ fd: 10, path: zygote.memory, write: false }]);
   expect(memory).toEqual([{ fd: 11, bytes: spec.memoryBytes }]);
   const [copy, , qemu] = processes;
   expect(copy?.argv).toEqual(["/opt/husk/helper", "template", "copy", "--from", "10", "--to", "11", "--sum", "00c0ffee"]);
-  expect(qemu).toMatchObject({ fds: [4, 5, 11, 6], copy: { from: 13, memory: 11, places: [] } });
+  expect(qemu).toMatchObject({ fds: [4, 5, 11, 6, 15], copy: { from: 13, memory: 11, places: [] } });
+  expect(monitor).toBe(15);
 });
 
 test("a zygote's copy that shares nothing has the zygote's memory, and its disks where the zygote has stand-ins", () => {
@@ -132,20 +134,20 @@ test("a zygote's copy that shares nothing has the zygote's memory, and its disks
   const { open, memory, processes } = planSandbox(own, 1);
   expect([open.map(({ fd, write }) => [fd, write]), memory]).toEqual([
     [
-      [15, true],
       [16, true],
+      [17, true],
     ],
     [],
   ]);
   expect(processes).toMatchObject([
     {
       name: "qemu",
-      fds: [4, 5, 6],
+      fds: [4, 5, 6, 15],
       copy: {
         from: 13,
         places: [
-          [15, 20],
-          [16, 21],
+          [16, 20],
+          [17, 21],
         ],
       },
     },
@@ -161,7 +163,8 @@ test("a machine that becomes a zygote listens for packets, and has stand-ins for
   expect(plan.zygote).toBe(true);
   expect(plan.listen.slice(1)).toEqual([{ fd: 13, path: "/t/k/zygote/zygote.sock", packets: true }]);
   const qemu = plan.processes.at(-1);
-  expect(qemu).toMatchObject({ zygote: 13, fds: [4, 5, 11, 12, 6, 13, 14] });
+  expect(qemu).toMatchObject({ zygote: 13, fds: [4, 5, 11, 12, 6, 13, 14, 15] });
+  expect(qemu?.argv.join(" ")).toContain("-chardev socket,id=monitor,fd=15 -mon chardev=monitor,mode=control");
   expect(qemu?.argv.filter((word) => word.startsWith("fd="))).toEqual(["fd=14,set=101", "fd=14,set=102", "fd=14,set=103"]);
 });
 

@@ -78,7 +78,8 @@ const cloneDescriptors: CloneDescriptors = {
 };
 const zygoteDescriptor = firstExtraDescriptor + 9;
 const diskStandIn = firstExtraDescriptor + 10;
-const firstDiskDescriptor = firstExtraDescriptor + 11;
+const secondMonitor = firstExtraDescriptor + 11;
+const firstDiskDescriptor = firstExtraDescriptor + 12;
 
 /** How many socket pairs the plan needs: QMP and the console. */
 export const channelCount = 2;
@@ -98,6 +99,7 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
   const forQemu = [descriptors.control, descriptors.console, ...origin.forQemu, ...channelDescriptors, ...(isCopy ? [] : diskDescriptors)];
   const becomesZygote = spec.zygoteSocket !== undefined;
   if (becomesZygote) forQemu.push(zygoteDescriptor, diskStandIn);
+  if (machine.monitorDescriptor !== undefined) forQemu.push(machine.monitorDescriptor);
   const qemu = qemuProgram(spec.programs.qemu, machine, forQemu);
   programs.push(
     isCopy ? { ...qemu, copy: copyOf(spec, diskDescriptors) } : { ...qemu, ...(becomesZygote ? { zygote: zygoteDescriptor } : {}) },
@@ -116,6 +118,7 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
       ...spec.disks.map((disk, index) => ({ fd: firstDiskDescriptor + index, path: disk.path, write: !disk.readonly })),
     ],
     memory: [...origin.memory, ...(becomesZygote ? [{ fd: diskStandIn, bytes: 4096 }] : [])],
+    ...(machine.monitorDescriptor === undefined ? {} : { monitor: machine.monitorDescriptor }),
     tree: { readonly: hypervisorTree(spec.programs.qemu, [spec.programs.virtiofsd, spec.programs.helper]), devices: devices(spec) },
     user: { uid, gid: uid },
     mounts: spec.mounts,
@@ -217,6 +220,8 @@ export function planMachine(spec: SandboxSpec, contextId: number): Machine {
     devicePorts: spec.checkpoint?.manifest.devicePorts ?? (spec.template === null ? 0 : devicePorts),
     controlDescriptor: descriptors.control,
     consoleDescriptor: descriptors.console,
+    // Any of them may come to wait for somebody who gives it a disk; a zygote's copies have what it has.
+    ...(spec.template === null || spec.checkpoint !== undefined ? {} : { monitorDescriptor: secondMonitor }),
     translationBufferBytes: spec.translationBufferBytes,
     kernelParameters: spec.kernelParameters,
   };
@@ -224,7 +229,8 @@ export function planMachine(spec: SandboxSpec, contextId: number): Machine {
 
 /** The same machine as it would be resumed from a checkpoint. */
 export function planResumed(spec: SandboxSpec): Machine {
-  return { ...planMachine(spec, 0), origin: { kind: "resume" }, memory: ownMemory(spec) };
+  const { monitorDescriptor: _, ...machine } = planMachine(spec, 0);
+  return { ...machine, origin: { kind: "resume" }, memory: ownMemory(spec) };
 }
 
 function planMemory(spec: SandboxSpec): Memory {

@@ -8,6 +8,7 @@ import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
 import type { SandboxMount } from "../host/sandbox-plan.ts";
 import type { Greeting } from "../qmp/message.ts";
+import type { ImageDisk } from "../storage/container-storage.ts";
 import { discardTemplate } from "../template/template.ts";
 import { endZygote } from "../template/zygote.ts";
 import { agentPortId } from "../vmm/machine.ts";
@@ -53,6 +54,8 @@ export class Sandbox {
   readonly #running: Promise<void>;
   /** Settles when a sandbox that waited in a pool has become its taker's. */
   #adopted: Promise<void> = Promise.resolve();
+  /** Resolves to what the guest of one that waited has answered when it was introduced to its taker. */
+  #awakened: Promise<GuestIdentity> | undefined;
   #launch: Launch;
   #agent: AgentClient | undefined;
   #vm: QemuVm | undefined;
@@ -78,12 +81,22 @@ export class Sandbox {
   }
 
   /**
-   * Makes a sandbox of a pool, which is connected and paused, the one of `spec`, whose machine must be the same, and returns at once; `connect` waits for
-   * it, and for `work` that is done for it meanwhile, and introduces it anew.
+   * Lets a sandbox of a pool go on, which is connected and paused: gives it its disks, and introduces it to its guest anew. Returns at once; `adopt` is to follow.
+   * Nothing of a container's runs in it before that.
+   */
+  awaken(own: Pick<SandboxSpec, "id" | "hostname" | "disks">): void {
+    const resumed = this.#launch.plugDisks(own.disks).then(() => this.vm.resume());
+    this.#awakened = resumed.then(() => this.#introduce(own, []));
+    this.#awakened.catch(() => {}); // whoever awaits it gets it
+  }
+
+  /**
+   * Makes a sandbox that was awakened the one of `spec`, whose machine must be the same, and returns at once; `connect` waits for it, and for `work` that is
+   * done for it meanwhile.
    */
   adopt(spec: SandboxSpec, work: Promise<void>): void {
     this.#spec = spec;
-    this.#adopted = Promise.all([this.#launch.adopt(spec), this.vm.resume(), work]).then(() => {});
+    this.#adopted = Promise.all([this.#launch.adopt(spec), work]).then(() => {});
     this.#adopted.catch(() => {}); // whoever awaits it gets it
   }
 
@@ -153,6 +166,17 @@ export class Sandbox {
     await vm.ejectKnown();
     await this.#launch.endFolderServer();
     return { pid: this.#launch.qemuPid, greeting: vm.greeting, disks: await vm.diskStandIns() };
+  }
+
+  /** Runs `work` in a sandbox that no container is in and that shows no folders, with a disk that it has only meanwhile; pauses it. Throws as `work`, and `vmm`. */
+  async withDisk(disk: ImageDisk, work: () => Promise<void>): Promise<void> {
+    await this.vm.pause();
+    await this.#launch.plugDisks([disk]);
+    await this.vm.resume();
+    await work();
+    await this.agent.call("parkSandbox", { mountPoints: [] });
+    await this.vm.pause();
+    await this.vm.ejectDisk();
   }
 
   /** Where a socket in QEMU's tree is, as the host sees it. */
@@ -246,14 +270,24 @@ export class Sandbox {
   }
 
   async #connect(): Promise<GuestIdentity> {
-    const shares = this.#agent === undefined ? sharedFolders(this.#spec) : []; // a guest that waited in a pool has them
-    const agent = this.#agent ?? (await this.#dial());
-    await this.#adopted;
-    const answer = await agent.call(
+    if (this.#awakened !== undefined) {
+      const [identity] = await Promise.all([this.#awakened, this.#adopted]);
+      return identity;
+    }
+    await this.#dial();
+    return this.#introduce(this.#spec, sharedFolders(this.#spec));
+  }
+
+  /** Makes the guest that of the sandbox `own`, and no other's. `shares`: what it is to mount of the host's; one that waited in a pool has it. */
+  async #introduce(
+    { id, hostname }: Pick<SandboxSpec, "id" | "hostname">,
+    shares: ReturnType<typeof sharedFolders>,
+  ): Promise<GuestIdentity> {
+    const answer = await this.agent.call(
       "createSandbox",
       {
-        sandboxId: this.#spec.id,
-        hostname: this.#spec.hostname,
+        sandboxId: id,
+        hostname,
         clockUnixNs: BigInt(Date.now()) * 1_000_000n,
         randomSeed: randomBytes(64),
         machineId: randomBytes(16).toString("hex"),
@@ -266,7 +300,7 @@ export class Sandbox {
     return { agentVersion: answer.agentVersion, kernelRelease: answer.kernelRelease, done: answer.done };
   }
 
-  async #dial(): Promise<AgentClient> {
+  async #dial(): Promise<void> {
     const { bootMs, callMs } = this.#spec.deadlines;
     const [{ AgentClient }] = await Promise.all([import("../agent/agent-client.ts"), this.#running]);
     // Whatever begins to wait from here on is ended by `close`.
@@ -280,7 +314,6 @@ export class Sandbox {
     } finally {
       socket.release();
     }
-    return agent;
   }
 
   /** The launch's fate is the sandbox's. */

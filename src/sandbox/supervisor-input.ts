@@ -45,3 +45,11 @@ export interface SupervisorInput extends ContainerInput {
   /** What sizes follow where limits do not say. */
   readonly sizing: SizeDefaults;
 }
+
+/**
+ * Whether the guest may make the first container of a sandbox while the host's side of it is made. Not where hooks are to come first, nor where the stand-in's terminal
+ * says how large the container's is.
+ */
+export function createsBeside({ hooks: { prestart = [], createRuntime = [] }, container }: ContainerInput): boolean {
+  return prestart.length + createRuntime.length === 0 && !container.terminal;
+}

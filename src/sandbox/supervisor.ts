@@ -3,7 +3,7 @@
  * the first, others join it, and it ends with the last of them.
  *
  *     create ── claim the run folder ──┬ (first: cgroups ── VM launched) ┬──┬── stand-in placed ── host hooks ──┬── container created
- *                                      └ (others: shown to the guest) ───┘  └── agent answers ─────────────────┘
+ *                                      └ (others: shown to the guest) ───┘  └── agent answers ─────────────────┘   (beside it: createsBeside)
  *     start ─── network mirrored (once) ── program runs ── poststart hooks
  *     end ───── output out ──┬ (last: VM closed) ────────┬── record says so ── output's end told ── (foreground: poststop hooks, everything given back)
  *                            └ (others: guest gives back) ┘                                   └── stand-in let go
@@ -34,7 +34,7 @@ import { foundHome, SandboxHome } from "./sandbox-home.ts";
 import { memberCgroups, SharedSandbox, withdraw } from "./shared-sandbox.ts";
 import { placeMs } from "./stand-in.ts";
 import type { Starter } from "./starter.ts";
-import type { ContainerInput, SupervisorInput } from "./supervisor-input.ts";
+import { type ContainerInput, createsBeside, type SupervisorInput } from "./supervisor-input.ts";
 import type { Trace } from "./trace.ts";
 
 const SIGKILL = 9;
@@ -203,8 +203,7 @@ export class Supervisor {
   async remove(): Promise<void> {
     await this.#control?.close();
     await this.#freeStandIn();
-    const { ownLedger, ledger } = this.#folder;
-    for (const path of [ownLedger, ledger]) await giveBackLedger(path, this.#input.helper);
+    for (const path of [this.#folder.ownLedger, this.#folder.ledger]) await giveBackLedger(path, this.#input.helper);
     removeRunFolder(this.#folder);
   }
 
@@ -244,13 +243,14 @@ export class Supervisor {
   }
 
   async #create(): Promise<void> {
-    const { input, folder } = { input: this.#input, folder: this.#folder };
+    const [input, folder, { id }] = [this.#input, this.#folder, this.#input.container];
     const hosted = this.#lead === undefined ? await this.#household.shared.join(this, input) : this.#launch(this.#lead);
     this.#hosted = hosted;
     const onStatus = (status: ContainerStatus): void => this.#update({ status });
-    const container = new Container(hosted.sandbox, input.container, onStatus, (signal) => this.#onEarlySignal(signal));
+    const container = new Container(hosted.sandbox, input.container, onStatus, (signal) => {
+      if (endingSignals.has(signal)) this.#signalled.reject(new HuskError("host", `interrupted by signal ${signal}`));
+    });
     this.#container = container;
-    const { id } = input.container;
     if (this.#lead !== undefined) hosted.limits.begin(id, input.resources);
     this.#control = await serveControl(folder.socket, {
       ...serveContainer(container, {
@@ -268,13 +268,17 @@ export class Supervisor {
     answers.catch(() => {}); // whoever comes to await it gets it
     const checkpoint = this.#lead?.sandbox.checkpoint;
     if (checkpoint !== undefined) return this.#goOn(hosted, container, checkpoint.manifest, answers);
-    await Promise.all([hosted.startWith(this.#prepareHost(hosted, container)), answers]);
+    const prepared = Promise.all([hosted.startWith(this.#prepareHost(hosted, container)), answers]);
+    prepared.catch(() => {}); // whoever comes to await it gets it
+    await (this.#lead !== undefined && createsBeside(input) ? Promise.race([answers, prepared]) : prepared);
     if (this.#lead === undefined) await hosted.limits.admit(id, input.resources);
     if (this.#starter.startsAtOnce) {
       this.#mirrored = this.#household.shared.mirrorNetwork();
       this.#mirrored.catch(() => {}); // `start` gets it
     }
-    this.#follow(await container.create(container.standInStreams, this.#told.promise));
+    const created = container.create(container.standInStreams, this.#told.promise, prepared);
+    await Promise.allSettled([prepared, created]); // neither goes on where the other has failed and all is given back
+    this.#follow(await created);
     this.#trace.mark("container created");
   }
 
@@ -380,10 +384,6 @@ export class Supervisor {
     if (this.#hosted === undefined) return;
     await this.#hosted.limits.release(this.#input.container.id);
     await withdraw(this.#hosted, this.#container, shown, callMs).catch((error: unknown) => this.#starter.warn(explain(error)));
-  }
-
-  #onEarlySignal(signal: number): void {
-    if (endingSignals.has(signal)) this.#signalled.reject(new HuskError("host", `interrupted by signal ${signal}`));
   }
 
   /** Writes the record's change to disk. "stopped" is written once all is said of the end, and not before. */

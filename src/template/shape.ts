@@ -23,7 +23,7 @@ export interface TemplateShape {
 }
 
 /** Goes up whenever a template of an older husk could not be restored by this one, or would hold another guest. */
-const formatVersion = 4;
+const formatVersion = 5;
 
 /** For a clone's devices: the shared folder, and the root file system of each of a few containers. */
 export const devicePorts = 4;

@@ -70,6 +70,8 @@ export interface Machine {
   /** Descriptors of socket pairs that the hypervisor inherits. */
   readonly controlDescriptor: number;
   readonly consoleDescriptor: number;
+  /** Likewise, of a second way to control it, by which it can be given descriptors while it runs. */
+  readonly monitorDescriptor?: number;
   /** Bytes of the cache of translated code under TCG. */
   readonly translationBufferBytes: number;
   /** Words added to the kernel's command line. */

@@ -1,4 +1,5 @@
 /** Sandboxes that stand by for the next container, where a template is kept warm. */
+import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect } from "vitest";
@@ -30,8 +31,12 @@ class Standbys {
     return existsSync(this.folder) ? readdirSync(this.folder) : [];
   }
 
-  get waiting(): string[] {
-    return this.pools.flatMap((pool) => readdirSync(join(this.folder, pool)).filter((name) => name.endsWith(".sock")));
+  get waiting(): number {
+    return this.pools.reduce((sum, pool) => sum + this.waitingIn(pool), 0);
+  }
+
+  waitingIn(pool: string): number {
+    return readdirSync(join(this.folder, pool)).filter((name) => name.endsWith(".sock")).length;
   }
 
   /** Runs it; answers its output, and whether by a sandbox that stood by. */
@@ -49,7 +54,7 @@ class Standbys {
   }
 
   async untilOneWaits(): Promise<void> {
-    await this.#host.until(() => this.waiting.length === 1, readyMs);
+    await this.#host.until(() => this.waiting === 1, readyMs);
   }
 }
 
@@ -72,7 +77,7 @@ describe.runIf(isHusk)("a sandbox that stands by", () => {
     expect(row).toMatch(new RegExp(`^[0-9a-f]{32}\\.standby .*, standing by +1 +1 +${standbys.zygotes.keeper}$`));
     // Nobody has asked for it by that command, so nobody ends it by that.
     expect((await host.launch(["pool", "stop"], { env: standbys.env }).ended()).status).toBe(0);
-    expect(standbys.waiting).toHaveLength(1);
+    expect(standbys.waiting).toBe(1);
   });
 
   test("has the priority of whoever takes it, and goes on without its keeper", async ({ host }) => {
@@ -100,11 +105,36 @@ describe.runIf(isHusk)("a sandbox that stands by", () => {
   test("is nobody's whom it does not suit", async ({ host }) => {
     const standbys = new Standbys(host, 600);
     await standbys.ready(host.script("true"));
-    expect(await standbys.run(onDisk(host, "echo hello"))).toEqual(["hello\n", false]);
     const larger = host.script("echo hello", { linux: { resources: { memory: { limit: 192 * 1024 * 1024 } } } });
     expect(await standbys.run(larger)).toEqual(["hello\n", false]);
-    expect(standbys.waiting).toHaveLength(1);
+    expect(standbys.waiting).toBe(1);
+    expect(await standbys.run(onDisk(host, "echo hello"))).toEqual(["hello\n", false]);
     expect(await standbys.run(host.script("echo hello"))).toEqual(["hello\n", true]);
+  });
+
+  test("has its disk from its taker, where the container's root is an image", async ({ host }) => {
+    const standbys = new Standbys(host, 600);
+    const bundle = onDisk(host, "touch /kept; cat /kept; cat /proc/sys/kernel/random/uuid >/kept; ls /sys/block");
+    const written = (): string => execFileSync("debugfs", ["-R", "cat /kept", bundle.image], { encoding: "utf8", stdio: "pipe" });
+    await standbys.ready(bundle);
+    expect(standbys.pools).toEqual([expect.stringMatching(/^[0-9a-f]{32}\.standby-image$/)]);
+    // Each finds what the one before has written, and has one disk.
+    for (let round = 0; round < 2; round++) {
+      const kept = written();
+      expect(await standbys.run(bundle)).toEqual([`${kept}vda\n`, true]);
+      expect(written()).not.toBe(kept);
+      await standbys.untilOneWaits();
+    }
+    expect(await standbys.run(host.script("echo hello"))).toEqual(["hello\n", false]);
+
+    // A disk that is in use is refused as ever; and what was taken can be checkpointed, as what was started can.
+    const other = onDisk(host, "echo ready; sleep 1000");
+    const { id } = await host.running(other, { env: standbys.env });
+    await host.until(() => standbys.pools.every((pool) => standbys.waitingIn(pool) === 1), readyMs);
+    const refused = await host.launch(["run", "--bundle", other.path, host.name()], { env: standbys.env }).ended();
+    expect(refused.stderr).toMatch(/^husk: root\.path: another virtual machine writes to the disk: /);
+    await host.ok("checkpoint", "--image-path", host.path("checkpoint"), id);
+    expect(readdirSync(host.path("checkpoint"))).toContain("checkpoint.json");
   });
 
   test("ends when nobody has used its template for a while, and is not there where nobody wants one", async ({ host }) => {

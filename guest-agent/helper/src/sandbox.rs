@@ -13,6 +13,7 @@
 mod copy;
 mod init;
 mod link;
+mod monitor;
 mod open;
 mod plan;
 mod process;
@@ -39,6 +40,7 @@ use crate::lines::Lines;
 use crate::processes;
 use crate::{cgroup, descriptors, namespaces, signals, unix_socket};
 use link::{Link, Order, Packet, Report, Task};
+use monitor::Monitor;
 use plan::{Operation, Plan, Request};
 
 /// The descriptor of the conversation with the supervisor.
@@ -99,9 +101,9 @@ pub fn main() -> Result<ExitCode> {
     let remains = plan.remains.clone();
     let copies = plan.processes.iter().filter(|process| process.copy.is_some()).map(|process| process.name.clone()).collect();
     match launch(plan, inherited) {
-        Ok(Launched { init, link, held }) => {
+        Ok(Launched { init, link, held, monitor }) => {
             let signals = signals::open(&SigSet::from_iter([SUPERVISOR_DIED]))?;
-            let outcome = Outer { supervisor, control, signals, init, link, remains, copies }.serve();
+            let outcome = Outer { supervisor, control, signals, init, link, monitor, remains, copies }.serve();
             drop(held);
             outcome
         }
@@ -131,6 +133,7 @@ struct Launched {
     link: Link,
     /// Sources.held
     held: Vec<OwnedFd>,
+    monitor: Option<Monitor>,
 }
 
 /// Carries out the part of the plan that needs the host's namespaces, and forks init.
@@ -139,6 +142,7 @@ fn launch(plan: Plan, inherited: BTreeSet<RawFd>) -> Result<Launched> {
     chdir("/").context("cannot enter /")?;
     let mut sources = open::Sources::open(&plan)?;
     let held = std::mem::take(&mut sources.held);
+    let monitor = sources.monitor.take();
     let (ours, theirs) = Link::pair()?;
     // From here on there is something to do after the supervisor's death.
     signals::block(&SigSet::from_iter([SUPERVISOR_DIED]))?;
@@ -149,7 +153,7 @@ fn launch(plan: Plan, inherited: BTreeSet<RawFd>) -> Result<Launched> {
     match processes::fork()? {
         None => {
             // Init must not keep the conversations alive of which it has copies.
-            drop((ours, held));
+            drop((ours, held, monitor));
             descriptors::close([CONTROL]);
             init::main(plan, sources, available, theirs)
         }
@@ -157,7 +161,7 @@ fn launch(plan: Plan, inherited: BTreeSet<RawFd>) -> Result<Launched> {
             // What the processes have must end with them.
             descriptors::close(available);
             namespaces::keep_children_here()?;
-            Ok(Launched { init, link: ours, held })
+            Ok(Launched { init, link: ours, held, monitor })
         }
     }
 }
@@ -169,6 +173,7 @@ struct Outer {
     signals: SignalFd,
     init: Pid,
     link: Link,
+    monitor: Option<Monitor>,
     remains: Vec<String>,
     /// The processes that are copied: they come from other cgroups than init's.
     copies: BTreeSet<String>,
@@ -178,14 +183,19 @@ impl Outer {
     /// Carries messages both ways until the sandbox has ended, or the supervisor has.
     fn serve(mut self) -> Result<ExitCode> {
         loop {
-            let descriptors = [self.control.as_fd(), self.link.as_fd(), self.signals.as_fd()];
-            let mut watched = descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+            let own = [self.control.as_fd(), self.link.as_fd(), self.signals.as_fd()].into_iter();
+            let all = own.chain(self.monitor.as_ref().map(Monitor::as_fd));
+            let mut watched: Vec<_> = all.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
             match poll(&mut watched, PollTimeout::NONE) {
                 Ok(_) => {}
                 Err(Errno::EINTR) => continue,
                 Err(error) => return Err(error).context("cannot wait for events"),
             }
-            let [asked, told, signalled] = watched.map(|descriptor| descriptor.any().unwrap_or(true));
+            let happened: Vec<bool> = watched.iter().map(|descriptor| descriptor.any().unwrap_or(true)).collect();
+            let (asked, told, signalled) = (happened[0], happened[1], happened[2]);
+            if happened.get(3) == Some(&true) && !self.monitor.as_mut().is_some_and(Monitor::hear) {
+                self.monitor = None;
+            }
             if signalled {
                 self.signals.read_signal().context("cannot read a signal")?;
             }
@@ -229,7 +239,18 @@ impl Outer {
             let _ = self.control.send(&Event::Done { id, ok: true });
             return Ok(());
         }
+        if let Operation::Give { set, path, write } = operation {
+            self.give(set, &path, write).map_err(|error| (Some(id), error))?;
+            let _ = self.control.send(&Event::Done { id, ok: true });
+            return Ok(());
+        }
         pass_on(id, operation, &self.link).map_err(|error| (Some(id), error))
+    }
+
+    fn give(&mut self, set: u32, path: &Path, write: bool) -> Result<()> {
+        let file = open::open_file(path, write)?;
+        let monitor = self.monitor.as_mut().context("QEMU has no second monitor")?;
+        monitor.add_file(set, file.as_fd()).with_context(|| format!("cannot give {} to QEMU", path.display()))
     }
 
     /// Takes in what the supervisor says, where there is something. It is gone where the conversation has ended, or where
@@ -286,7 +307,7 @@ fn pass_on(id: u64, operation: Operation, link: &Link) -> Result<()> {
         Operation::Unmount { target } => link.send(&Order { id, task: Task::Unmount { target } }, None),
         Operation::Spawn { process } => link.send(&Order { id, task: Task::Spawn(process) }, None),
         Operation::Signal { name, signal } => link.send(&Order { id, task: Task::Signal { name, signal } }, None),
-        Operation::Remains { .. } => bail!("what remains is the outer process's business"),
+        Operation::Remains { .. } | Operation::Give { .. } => bail!("that is the outer process's business"),
     }
 }
 

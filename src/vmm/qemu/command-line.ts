@@ -23,6 +23,9 @@ export function qemuArguments(machine: Machine): string[] {
     ["-device", "vmgenid,guid=auto"],
     originArguments(machine),
     ["-chardev", `socket,id=control,fd=${machine.controlDescriptor}`, "-mon", "chardev=control,mode=control"],
+    ...(machine.monitorDescriptor === undefined
+      ? []
+      : [["-chardev", `socket,id=monitor,fd=${machine.monitorDescriptor}`, "-mon", "chardev=monitor,mode=control"]]),
     ["-chardev", `socket,id=console,fd=${machine.consoleDescriptor}`, "-serial", "chardev:console"],
     channelArguments(machine.channel),
     ...machine.disks.flatMap((disk, index) => [
@@ -79,8 +82,13 @@ export function pluggedDevices(machine: Machine): PluggedDevices {
 
 /** The ports of the folder and of the first disk, be there one or not: a template's guest knows the devices in them. */
 const folderPort = 0;
-const firstDiskPort = 1;
+export const firstDiskPort = 1;
 export const knownPorts = [folderPort, firstDiskPort];
+
+/** How many disks a machine with so many ports can have. */
+export function mostDisks(devicePorts: number): number {
+  return devicePorts - firstDiskPort;
+}
 
 function diskName(index: number): string {
   return `disk${index}`;
@@ -235,10 +243,13 @@ function properties({ file, "read-only": readonly, ...rest }: DiskNode): string 
     .join(",");
 }
 
+/** The first of the sets of descriptors that a machine is given while it runs. */
+export const firstGivenSet = 201;
+
 /** A set of descriptors for each disk that a copy may have. */
 function diskStandIns({ diskStandIn, devicePorts }: Machine): string[] {
   if (diskStandIn === undefined) return [];
-  return Array.from({ length: devicePorts - firstDiskPort }, (_, index) => [
+  return Array.from({ length: mostDisks(devicePorts) }, (_, index) => [
     "-add-fd",
     `fd=${diskStandIn},set=${firstStandInSet + index}`,
   ]).flat();

@@ -10,6 +10,7 @@ import {
   type Device,
   devicePort,
   diskNode,
+  firstDiskPort,
   firstStandInSet,
   knownPorts,
   memoryPort,
@@ -44,6 +45,11 @@ export interface PluggedMemory {
 
 /** The ids of both halves. A plain "memory-backend" is the name of something of the machine's. */
 const plugged = { memory: "plugged-memory", backend: "plugged-memory-backend" };
+
+/** What belongs to the copy of a machine: what its zygote had of that name is there, dead. */
+function ownName(name: string): string {
+  return `own-${name}`;
+}
 
 export class QemuVm {
   readonly #qmp: QmpClient;
@@ -97,7 +103,8 @@ export class QemuVm {
   async restore(descriptor: number, { known, added }: PluggedDevices, deadlineMs: number): Promise<void> {
     await this.#qmp.execute("migrate-set-capabilities", migrationCapabilities);
     await this.#migrate("migrate-incoming", { uri: `fd:${descriptor}` }, deadlineMs);
-    await this.#plugAndRun({ known, added });
+    await this.#plug({ known, added });
+    await this.#qmp.execute("cont");
   }
 
   /** Under which descriptors QEMU has the sets that stand in for the disks of its copies, the first disk's first. Throws `vmm`. */
@@ -109,27 +116,48 @@ export class QemuVm {
 
   /** Gives the copy of a machine that stands still its folder, where it has one, and its disks, and lets it run. Throws `vmm`. */
   async wake(folders: readonly SharedFolder[], disks: readonly Disk[], devices: PluggedDevices): Promise<void> {
-    // The zygote's connection to the server of its own folder is there, dead, and so may be a disk of its own.
-    const own = (name: string): string => `own-${name}`;
     for (const { socket, tag } of folders) {
       const backend = { type: "socket", data: { addr: { type: "unix", data: { path: socket } }, server: false } };
-      await this.#qmp.execute("chardev-add", { id: own(tag), backend });
+      await this.#qmp.execute("chardev-add", { id: ownName(tag), backend });
     }
-    for (const [index, disk] of disks.entries()) {
-      await this.#qmp.execute("blockdev-add", { ...diskNode(disk, own(disk.serial), firstStandInSet + index) });
-    }
-    const renamed = (device: Device): Device =>
-      "drive" in device ? { ...device, drive: own(String(device["serial"])) } : { ...device, chardev: own(String(device["tag"])) };
-    await this.#plugAndRun({ known: devices.known.map(renamed), added: devices.added.map(renamed) });
+    const sets = disks.map((_, index) => firstStandInSet + index);
+    await this.#plug(await this.#addDisks(disks, sets, devices));
+    await this.#qmp.execute("cont");
   }
 
-  async #plugAndRun({ known, added }: PluggedDevices): Promise<void> {
+  /** Gives a machine that is paused its disks, which are in the sets of descriptors `sets`. Of `devices`, only theirs count. Throws `vmm`. */
+  async plugDisks(disks: readonly Disk[], sets: readonly number[], { known, added }: PluggedDevices): Promise<void> {
+    const isDisk = (device: Device): boolean => "drive" in device;
+    await this.#plug(await this.#addDisks(disks, sets, { known: known.filter(isDisk), added: added.filter(isDisk) }));
+  }
+
+  /**
+   * Takes the first disk away from a machine that is paused, without its guest's knowledge, which has let go of it. What it was stays open: QEMU gives the device up
+   * some time later, and tells nobody.
+   */
+  async ejectDisk(): Promise<void> {
+    await eject(this.#qmp, devicePort(firstDiskPort));
+  }
+
+  /** Answers the devices with the backends that were made for them. */
+  async #addDisks(disks: readonly Disk[], sets: readonly number[], { known, added }: PluggedDevices): Promise<PluggedDevices> {
+    const nodes = new Map(disks.map((disk, index) => [disk.serial, ownName(`${disk.serial}-${sets[index]}`)]));
+    for (const [index, disk] of disks.entries()) {
+      await this.#qmp.execute("blockdev-add", { ...diskNode(disk, nodes.get(disk.serial) ?? "", sets[index] ?? 0) });
+    }
+    const withOwn = (device: Device): Device =>
+      "drive" in device
+        ? { ...device, drive: nodes.get(String(device["serial"])) ?? "" }
+        : { ...device, chardev: ownName(String(device["tag"])) };
+    return { known: known.map(withOwn), added: added.map(withOwn) };
+  }
+
+  async #plug({ known, added }: PluggedDevices): Promise<void> {
     for (const device of known) {
       await this.#qmp.execute("device_add", device);
       await forgetInsertion(this.#qmp, String(device["bus"]));
     }
     for (const device of added) await this.#qmp.execute("device_add", device);
-    await this.#qmp.execute("cont");
   }
 
   /** Takes away the devices that the guest of a template is to know, without its knowledge: see `PluggedDevices.known`. Throws `vmm`. */

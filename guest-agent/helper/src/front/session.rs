@@ -106,7 +106,7 @@ enum Server {
     Child { pid: Pid, end: OwnedFd, tail: Tail },
     /// A container's supervisor, which has more to do than this session.
     Supervisor,
-    /// It was taken from the pool for this session, and ends with it. By a pidfd.
+    /// It was taken from the pool for this session. By a pidfd, for as long as its end may be all that is heard of it.
     Pooled(OwnedFd),
 }
 
@@ -279,9 +279,9 @@ impl Session {
         }
     }
 
-    /// Waits for the child, unless that stays for other containers.
+    /// Waits for the child, unless that stays for other containers. What was taken from the pool has nothing left to do but to end, and is the pool's child.
     fn wait_unless(&mut self, stays: bool) -> Result<()> {
-        if !stays {
+        if !stays && matches!(self.server, Server::Child { .. }) {
             self.wait_for_server()?;
         }
         Ok(())

@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::ftruncate;
 
+use super::monitor::Monitor;
 use super::plan::{Memory, Mount, Plan};
 use super::template_memory;
 use crate::{descriptors, mount, namespaces, unix_socket};
@@ -24,6 +25,8 @@ pub struct Sources {
     pub mounts: Vec<(PathBuf, Shared)>,
     /// Templates' memory, under other descriptors than the processes': others get it from here as long as the sandbox lives.
     pub held: Vec<OwnedFd>,
+    /// The outer process's end of QEMU's second monitor.
+    pub monitor: Option<Monitor>,
 }
 
 /// A part of the sandbox's read-only tree.
@@ -67,8 +70,13 @@ impl Sources {
                 }
             }
         }
+        let monitor = plan.monitor.map(|number| {
+            let (ours, theirs) = Monitor::pair()?;
+            descriptors::place_owned(theirs, number).map(|()| ours)
+        });
         Ok(Sources {
             held,
+            monitor: monitor.transpose()?,
             network: plan.netns.as_ref().map(|path| Ok::<_, anyhow::Error>((namespaces::open_network(path)?, path.clone()))).transpose()?,
             tree: plan.tree.readonly.iter().map(|path| Ok((path.clone(), part(path)?))).collect::<Result<_>>()?,
             devices: plan.tree.devices.iter().map(|name| device(name)).collect::<Result<_>>()?,
@@ -143,7 +151,8 @@ fn make_memory(bytes: u64, sealable: bool) -> Result<OwnedFd> {
     Ok(memory)
 }
 
-fn open_file(path: &Path, write: bool) -> Result<OwnedFd> {
+/// Opens a file or block device, and nothing else.
+pub fn open_file(path: &Path, write: bool) -> Result<OwnedFd> {
     // O_NONBLOCK: the path may name a FIFO, whose opening would wait for ever; it is taken back below.
     let file = OpenOptions::new().read(true).write(write).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;

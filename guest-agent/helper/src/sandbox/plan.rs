@@ -24,6 +24,8 @@ pub struct Plan {
     pub open: Vec<OpenFile>,
     #[serde(default)]
     pub memory: Vec<Memory>,
+    /// The descriptor of a socket whose other end the outer process keeps: QEMU's second monitor, by which it is given files while it runs.
+    pub monitor: Option<RawFd>,
     pub tree: Tree,
     pub user: User,
     #[serde(default)]
@@ -184,13 +186,20 @@ pub enum Operation {
         name: String,
         signal: i32,
     },
+    /// Gives QEMU a file or block device of the host, as its set of descriptors number `set`.
+    Give {
+        set: u32,
+        path: PathBuf,
+        #[serde(default)]
+        write: bool,
+    },
 }
 
 impl Plan {
     /// The descriptors that the plan itself opens.
     pub fn opened(&self) -> impl Iterator<Item = RawFd> {
         let sockets = self.listen.iter().chain(&self.dial).map(|socket| socket.fd);
-        sockets.chain(self.open.iter().map(|file| file.fd)).chain(self.memory.iter().map(|memory| memory.fd))
+        sockets.chain(self.open.iter().map(|file| file.fd)).chain(self.memory.iter().map(|memory| memory.fd)).chain(self.monitor)
     }
 
     /// Checks all that can be checked before anything is made. `inherited`: the descriptors that the supervisor passed. Answers all that
