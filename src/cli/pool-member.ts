@@ -136,8 +136,8 @@ async function judge(member: Member, front: Socket, line: string, work: Work): P
     if (netns !== null) throw new HuskError("unsupported", "the sandbox has a network namespace of its own");
     member.demandPlace(shares, disks.length);
     if (session.signal.aborted) throw session.signal.reason as Error;
-    session.take();
     const log = openSessionLog(call.globals, session);
+    session.take();
     trace.follow(log.debug);
     return { supervision: { call, session, log, trace, teller: tellerOf(call.id, trace, log), bundle }, planned };
   } catch (error) {

@@ -108,6 +108,10 @@ describe.runIf(isHusk)("a sandbox that stands by", () => {
     const larger = host.script("echo hello", { linux: { resources: { memory: { limit: 192 * 1024 * 1024 } } } });
     expect(await standbys.run(larger)).toEqual(["hello\n", false]);
     expect(standbys.waiting).toBe(1);
+    const nowhere = await host
+      .launch(["--log", "/nonexistent/log", "run", "--bundle", host.script("true").path, host.name()], { env: standbys.env })
+      .ended();
+    expect(nowhere).toMatchObject({ status: 125, stderr: expect.stringMatching(/^husk: .*\/nonexistent\/log/) });
     expect(await standbys.run(onDisk(host, "echo hello"))).toEqual(["hello\n", false]);
     expect(await standbys.run(host.script("echo hello"))).toEqual(["hello\n", true]);
   });

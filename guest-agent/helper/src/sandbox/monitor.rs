@@ -68,7 +68,8 @@ impl Monitor {
         let rights = [ControlMessage::ScmRights(descriptors)];
         let rights: &[_] = if descriptors.is_empty() { &[] } else { &rights };
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        let sent = processes::retry(|| sendmsg::<()>(self.lines.as_fd().as_raw_fd(), &[IoSlice::new(words.as_bytes())], rights, flags, None));
+        let sent =
+            processes::retry(|| sendmsg::<()>(self.lines.as_fd().as_raw_fd(), &[IoSlice::new(words.as_bytes())], rights, flags, None));
         ensure!(sent.context("cannot ask QEMU")? == words.len(), "QEMU does not take what it is asked");
         let until = Instant::now() + PATIENCE;
         loop {
@@ -128,11 +129,8 @@ mod tests {
 
     #[test]
     fn it_is_opened_once_and_events_are_no_answers() {
-        let (mut monitor, qemu) = with(&[
-            "{\"return\": {}}\r\n",
-            "{\"event\": \"STOP\"}\r\n{\"return\": {\"fd\": 9}}\r\n",
-            "{\"return\": {\"fd\": 10}}\r\n",
-        ]);
+        let (mut monitor, qemu) =
+            with(&["{\"return\": {}}\r\n", "{\"event\": \"STOP\"}\r\n{\"return\": {\"fd\": 9}}\r\n", "{\"return\": {\"fd\": 10}}\r\n"]);
         for set in [201, 202] {
             monitor.add_file(set, file().as_fd()).expect("takes it");
         }
