@@ -3,8 +3,8 @@ import { type Config, loadConfig } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
 import { isAlive, signalProcess } from "../host/process-identity.ts";
 import { defaultSpec } from "../oci/default-spec.ts";
-import { Pool } from "../pool/pool.ts";
-import { isStandby, listPools, poolRoot } from "../pool/pool-folder.ts";
+import { Pool, type PoolOptions } from "../pool/pool.ts";
+import { isStandby, listPools, poolName, poolRoot } from "../pool/pool-folder.ts";
 import { describeVm, machineKey, planVm } from "../sandbox/plan-vm.ts";
 import type { Invocation } from "./command-line.ts";
 import type { Log } from "./log.ts";
@@ -23,7 +23,7 @@ export async function pool({ operands: [verb], flags }: Invocation<"pool">, log:
   const root = poolRoot(process.env);
   if (root === undefined) throw new HuskError("invalid-argument", "there is no folder for pools: HUSK_POOL names none");
   const isKeeping = verb === undefined;
-  if (!isKeeping && (flags.size !== undefined || flags.vcpus !== undefined || flags.memory !== undefined)) {
+  if (!isKeeping && (flags.size !== undefined || flags.vcpus !== undefined || flags.memory !== undefined || flags.images)) {
     throw new HuskError("invalid-argument", `pool ${verb} takes no flags`);
   }
   if (verb === "status") return status(root);
@@ -35,7 +35,7 @@ export async function pool({ operands: [verb], flags }: Invocation<"pool">, log:
   };
   const { config } = await loadConfig({ env: process.env, flags: settings });
   const texts = Object.fromEntries(Object.entries(settings).map(([key, { text }]) => [key, text]));
-  await keep(root, sizeOf(flags.size), texts, config, log);
+  await keep({ root, size: sizeOf(flags.size), shares: !flags.images, settings: texts }, config, log);
 }
 
 function sizeOf(size: number | undefined): number {
@@ -46,20 +46,23 @@ function sizeOf(size: number | undefined): number {
   );
 }
 
-async function keep(root: string, size: number, settings: Readonly<Record<string, string>>, config: Config, log: Log): Promise<void> {
+type Kept = Pick<PoolOptions, "root" | "size" | "shares" | "settings">;
+
+async function keep({ root, size, shares, settings }: Kept, config: Config, log: Log): Promise<void> {
   const request = await describeVm(defaultSpec, config);
   // Made now, so that no member has to wait for another that makes it.
   const { notes } = await planVm(defaultSpec, config);
   for (const note of notes) log.info(note);
   const { image, vcpus, memoryBytes, accelerator, programs } = request.shape;
-  const machine = `${image.flavour} kernel, ${vcpus} vCPU, ${memoryBytes / 1024 / 1024} MiB, ${accelerator}`;
+  const machine = `${image.flavour} kernel, ${vcpus} vCPU, ${memoryBytes / 1024 / 1024} MiB, ${accelerator}${shares ? "" : ", for images"}`;
   const key = machineKey(request, config);
-  const pool = { root, name: key, key, shares: true, machine, size, settings };
+  const name = poolName(key, shares);
+  const pool = { root, name, key, shares, machine, size, settings };
   const opened = await Pool.open({ ...pool, helper: programs.helper, environment: process.env, warn: log.warning });
   const asked = new Promise<void>((resolve) => {
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => resolve());
   });
-  const onFull = (): void => print(`${key}: ${size} of ${machine} ready\n`);
+  const onFull = (): void => print(`${name}: ${size} of ${machine} ready\n`);
   try {
     await Promise.race([opened.run(onFull), asked]);
   } finally {

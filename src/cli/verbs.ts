@@ -197,13 +197,15 @@ or containerd:NAME, which --tenant takes as well.`,
       size: { kind: "number", value: "N", help: "how many" },
       vcpus: { kind: "text", value: "N", help: "processors of each (default: the configuration's vm.vcpus)" },
       memory: { kind: "text", value: "SIZE", help: "the container's memory in each (default: the configuration's vm.memory)" },
+      images: { kind: "switch", help: "for containers whose files are all in images, in place of those that have folders of the host" },
     },
-    description: `Stays in the foreground. A container takes one where the pool has one of its size, with a folder as root
-file system and a network namespace of its own, and makes its own otherwise. HUSK_POOL names the pools' folder
-(default: /run/husk-pool); where it is empty, none is used.`,
+    description: `Stays in the foreground. A container takes one where the pool has one of its size, and it has a network
+namespace of its own; it makes its own otherwise. HUSK_POOL names the pools' folder (default: /run/husk-pool);
+where it is empty, none is used.`,
     examples: [
       ["Two, from now on", "husk pool --size 2 &"],
       ["For containers with a limit of 256 MiB", "husk pool --size 4 --memory 256MiB"],
+      ["For containers with an image as root", "husk pool --size 2 --images"],
       ["How many are ready", "husk pool status"],
     ],
   }),

@@ -1,6 +1,6 @@
 /**
- * Where pools are: a folder each, named after the machines in it, which appears by one rename with its record in it; that of a warm template's keeper
- * (standby.ts) is KEY.standby, or KEY.standby-image.
+ * Where pools are: a folder each, named after the machines in it, KEY or KEY.images, which appears by one rename with its record in it; that of a warm
+ * template's keeper (standby.ts) is KEY.standby, or KEY.standby-image.
  *
  *     ROOT/KEY/pool.json      who keeps it, and what it holds (PoolRecord)
  *             /ledger.jsonl   what it took of the host besides (host/ledger.ts)
@@ -51,6 +51,11 @@ export function poolRoot(env: NodeJS.ProcessEnv, euid: number = process.geteuid?
 export function poolFolder(root: string, key: string): PoolFolder {
   const path = join(root, key);
   return { key, path, ledger: join(path, "ledger.jsonl"), rehearsal: join(path, "rehearsal") };
+}
+
+/** The name of a pool that somebody keeps by `husk pool`. `shares`: MemberOrder.shares. */
+export function poolName(key: string, shares: boolean): string {
+  return shares ? key : `${key}.images`;
 }
 
 /** The name of the pool in which one sandbox stands by for the next container of a kind on a machine of that name. */

@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect } from "vitest";
 import type { Bundle } from "../harness/bundle.ts";
+import { onDisk } from "../harness/disk.ts";
 import { type Host, test } from "../harness/host.ts";
 import { descendants, type HostProcess } from "../harness/processes.ts";
 import type { Program, ProgramOptions, Result } from "../harness/program.ts";
@@ -163,6 +164,23 @@ describe.runIf(isHusk)("a pool", () => {
     expect([again.status, again.stderr]).toEqual([1, expect.stringMatching(/^husk: there is a pool [0-9a-f]{32} already\n$/)]);
     await pools.stop(pool);
     expect((await other.ended()).status).toBe(0);
+  });
+
+  test("for images gives a container its disk, and others nothing", async ({ host }) => {
+    const pools = new Pools(host);
+    const pool = await pools.start("--size", "1", "--images");
+    const bundle = onDisk(host, "touch /kept; cat /kept; echo kept >/kept; ls /sys/block");
+    for (const expected of ["vda\n", "kept\nvda\n"]) {
+      await pools.untilWaiting(1);
+      const result = await pools.run(bundle);
+      expect([result.status, result.stdout, taken(result)]).toEqual([0, expected, true]);
+    }
+    await pools.untilWaiting(1);
+    expect(taken(await pools.run(host.script("true")))).toBe(false);
+    expect((await host.launch(["pool", "status"], { env: pools.env }).ended()).stdout).toMatch(
+      /\n[0-9a-f]{32}\.images .*, for images +1 +1 /,
+    );
+    await pools.stop(pool);
   });
 
   test("gives its last sandbox to one of two that want it at once", async ({ host }) => {

@@ -36,7 +36,10 @@ export class Zygotes extends Templates {
     return (JSON.parse(readFileSync(join(this.folder, this.names[0] ?? "", "zygote", "owner.json"), "utf8")) as { pid: number }).pid;
   }
 
-  /** Uses the template twice, and waits for the zygote that follows from it: a use that had to make the template anew brings about none, but the next one does. */
+  /**
+   * Uses the template twice, and waits for the zygote that follows from it. Once in some twenty times on a busy host no keeper was there any more and no zygote either,
+   * as if somebody had ended it, and nobody knows why: then it is used again.
+   */
   async warm(bundle: Bundle): Promise<void> {
     await this.run(bundle);
     while (!existsSync(this.record)) {
