@@ -15,6 +15,7 @@ import { hasCode } from "../host/system-error.ts";
 import { loadBundle } from "../oci/bundle.ts";
 import { defaultSpec } from "../oci/default-spec.ts";
 import { stringifyJson } from "../oci/json.ts";
+import type { Spec } from "../oci/types.ts";
 import { Container } from "../sandbox/container.ts";
 import { planContainer } from "../sandbox/plan-container.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
@@ -59,12 +60,35 @@ const imageBytes = 16 * 1024 * 1024;
 function makeRootfs(rootfs: string, helper: string): void {
   mkdirSync(rootfs, { recursive: true });
   copyFileSync(helper, join(rootfs, "program"));
-  for (const name of ["proc", "dev", "sys"]) mkdirSync(join(rootfs, name));
+  for (const name of ["proc", "dev", "run", "sys"]) mkdirSync(join(rootfs, name));
 }
 
+/** What engines allow of every container, as containerd's and Docker's specifications have it: the kernel checks and translates a program for it. */
+const enginesDevices = [
+  [1, 3],
+  [1, 8],
+  [1, 7],
+  [5, 0],
+  [1, 5],
+  [1, 9],
+  [5, 1],
+  [136, undefined],
+  [5, 2],
+].map(([major, minor]) => ({ allow: true, type: "c", major, ...(minor === undefined ? {} : { minor }), access: "rwm" }));
+
 function writeConfig(folder: string, path: string): void {
-  const process = { ...defaultSpec.process, terminal: false, args: ["/program", "rehearsal"] };
-  writeFileSync(join(folder, "config.json"), stringifyJson({ ...defaultSpec, root: { path }, process }));
+  const { process, mounts = [], linux } = defaultSpec;
+  const spec: Spec = {
+    ...defaultSpec,
+    root: { path },
+    process: { ...process, terminal: false, user: { uid: 0, gid: 0, additionalGids: [0] }, args: ["/program", "rehearsal"] },
+    mounts: [
+      ...mounts,
+      { destination: "/run", type: "tmpfs", source: "tmpfs", options: ["nosuid", "strictatime", "mode=755", "size=65536k"] },
+    ],
+    linux: { ...linux, resources: { devices: [{ allow: false, access: "rwm" }, ...enginesDevices], cpu: { shares: 1024 } } },
+  };
+  writeFileSync(join(folder, "config.json"), stringifyJson(spec));
 }
 
 /** Goes the way `times` times, with the bundle in `folder`. Throws `guest` where it does not go as it should, or leaves something behind. */
