@@ -37,6 +37,8 @@ test("processes are found with their parents, whatever their numbers are, and th
       [20, 1, "qemu", "host"], // a zygote, and its copies in this sandbox and in another one
       [21, 20, "qemu", "own"],
       [22, 20, "qemu", "another"],
+      [30, 1, "/lib/node --flag shim.js serve -id a\0\0", "host"], // it has said so of itself
+      [31, 1, "/my programs/node\0x y", "host"],
     ] as const) {
       mkdirSync(join(proc, String(pid), "ns"), { recursive: true });
       symlinkSync(namespace, join(proc, String(pid), "ns", "pid"));
@@ -44,10 +46,12 @@ test("processes are found with their parents, whatever their numbers are, and th
       writeFileSync(join(proc, String(pid), "cmdline"), `${words}\0`);
     }
     symlinkSync("/lib/husk-helper", join(proc, "11", "exe")); // a container's words, and husk's program
+    symlinkSync("/lib/node", join(proc, "30", "exe"));
+    symlinkSync("/my programs/node", join(proc, "31", "exe"));
     mkdirSync(join(proc, "12")); // it ends while it is looked at
     mkdirSync(join(proc, "self"));
     const processes = listProcesses(proc);
-    expect(processes.map(({ pid }) => pid).toSorted((a, b) => a - b)).toEqual([2, 3, 10, 11, 20, 21, 22]);
+    expect(processes.map(({ pid }) => pid).toSorted((a, b) => a - b)).toEqual([2, 3, 10, 11, 20, 21, 22, 30, 31]);
     expect(withDescendants(10, processes)).toEqual([
       { pid: 10, parent: 1, words: ["supervisor"], pidNamespace: "host" },
       { pid: 3, parent: 10, words: ["helper", "sandbox"], pidNamespace: "own" },
@@ -55,6 +59,8 @@ test("processes are found with their parents, whatever their numbers are, and th
       { pid: 21, parent: 20, words: ["qemu"], pidNamespace: "own" },
     ]);
     expect(processes.find(({ pid }) => pid === 11)?.words).toEqual(["husk-helper", "stand-in"]);
+    expect(processes.find(({ pid }) => pid === 30)?.words).toEqual(["/lib/node", "--flag", "shim.js", "serve", "-id", "a"]);
+    expect(processes.find(({ pid }) => pid === 31)?.words).toEqual(["/my programs/node", "x y"]);
     expect(withDescendants(99, processes)).toEqual([]);
   } finally {
     rmSync(proc, { recursive: true });

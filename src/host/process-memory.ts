@@ -71,8 +71,9 @@ export function withDescendants(root: number, processes: readonly ListedProcess[
 function readProcess(pid: number, proc: string): ListedProcess | undefined {
   try {
     const parent = /^PPid:\s+(\d+)$/m.exec(readFileSync(`${proc}/${pid}/status`, "utf8"))?.[1];
-    const words = readFileSync(`${proc}/${pid}/cmdline`, "utf8").split("\0").slice(0, -1);
-    const posesAsAnother = basename(words[0] ?? "") !== helperName && basename(linkOf(pid, "exe", proc)) === helperName;
+    const program = linkOf(pid, "exe", proc);
+    const words = wordsOf(readFileSync(`${proc}/${pid}/cmdline`, "utf8"), program);
+    const posesAsAnother = basename(words[0] ?? "") !== helperName && basename(program) === helperName;
     if (parent === undefined) return undefined;
     return {
       pid,
@@ -84,6 +85,13 @@ function readProcess(pid: number, proc: string): ListedProcess | undefined {
     if (hasCode(error, "ENOENT", "ESRCH")) return undefined;
     throw error;
   }
+}
+
+/** A command line's words. A process that has given itself another one, as a shim does that stood by, has it in one piece, with zero bytes to its end. */
+function wordsOf(commandLine: string, program: string): string[] {
+  const words = commandLine.split("\0").slice(0, -1);
+  const title = commandLine.replace(/\0+$/, "");
+  return program !== "" && title.startsWith(`${program} `) && !title.includes("\0") ? title.split(" ") : words;
 }
 
 /** Where a link of a process's folder leads: its program's path, say; "" for the kernel's own, and for those of other users. */
