@@ -2,17 +2,15 @@
  * A member of the pool as a program: the supervisor of a container that nobody has asked for yet. Front dials it, and from then on it is what it would
  * be, had front started it: with the caller's environment, umask and cgroups, and its command line's relative paths.
  */
-import { readFileSync } from "node:fs";
-import { Socket } from "node:net";
+import type { Socket } from "node:net";
 import { join } from "node:path";
-import { type Config, loadConfig } from "../config/config.ts";
 import { explain, HuskError } from "../errors.ts";
-import { type CgroupHierarchy, cgroupsIn, joinCgroups } from "../host/cgroups.ts";
-import { readJsonLines, writeJsonLine } from "../host/lines.ts";
+import { joinCgroups } from "../host/cgroups.ts";
 import { integer, list, nonEmptyString, object, oneOf, read, string } from "../narrow.ts";
 import { loadBundle } from "../oci/bundle.ts";
 import { Member, OtherMachine } from "../pool/member.ts";
-import { type MemberEvent, type MemberOrder, orderReader, type TakeRequest } from "../pool/messages.ts";
+import { type MemberOrder, orderReader, type TakeRequest } from "../pool/messages.ts";
+import { become, joinCaller, memberConfiguration, PoolConversation } from "../pool/taking.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { SandboxSpec } from "../sandbox/sandbox-plan.ts";
 import { Trace } from "../sandbox/trace.ts";
@@ -24,9 +22,6 @@ import { Session } from "./session.ts";
 import { sessionCall } from "./session-options.ts";
 import type { carryOut, Planned, plan, Supervision } from "./supervisor.ts";
 import { tellerOf } from "./teller.ts";
-
-/** The descriptor on which the pool is told. */
-const poolDescriptor = 3;
 
 /** What a supervisor does, by the program that this one is a part of. */
 interface Work {
@@ -46,29 +41,19 @@ const requestReader = object<TakeRequest>({
 
 /** Serves the pool that has started this process, and then the call that takes it. */
 export async function servePool([orderJson = ""]: readonly string[], work: Work): Promise<void> {
-  const pool = new Socket({ fd: poolDescriptor, readable: true, writable: true });
-  let taken = false;
-  const onEnd = (): void => {
-    if (!taken) process.exit(0); // the pool is gone, and whatever is in the sandbox's namespaces goes with this process
-  };
-  readJsonLines(pool, "the pool", () => {}, onEnd);
-  const tell = (event: MemberEvent): void => {
-    if (pool.writable) writeJsonLine(pool, { event });
-  };
+  const pool = new PoolConversation();
   try {
     const order = read(orderReader, JSON.parse(orderJson));
     await joinCgroups(order.cgroups, [process.pid]);
-    const member = await Member.start(order, await configuration(order), (message) => complain(`${message}\n`));
+    const member = await Member.start(order, await memberConfiguration(order), (message) => complain(`${message}\n`));
     await rehearseReading(member, order, work);
     const died = member.sandbox.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
     died.catch(() => {}); // once it is somebody's, it is that one's to be told
-    tell("ready");
+    pool.tell("ready");
     const taking = await Promise.race([nextTaking(member, work), died]);
-    taken = true;
-    tell("taken");
-    pool.unref();
-    await serve(member, taking, work, () => tell("settled"));
-    tell("settled");
+    pool.tell("taken");
+    await serve(member, taking, work, () => pool.tell("settled"));
+    pool.tell("settled");
   } catch (error) {
     complain(`${explain(error)}\n`);
     process.exit(failureStatus(error, "pool"));
@@ -90,12 +75,6 @@ async function rehearseReading(member: Member, { folder }: MemberOrder, work: Wo
       if (!(error instanceof OtherMachine)) throw error; // the pool's flags say so
     });
   await import("pino"); // the supervisor's log
-}
-
-/** The configuration with the pool's flags. */
-async function configuration({ settings }: MemberOrder): Promise<Config> {
-  const flags = Object.fromEntries(Object.entries(settings).map(([key, text]) => [key, { name: key, text }]));
-  return (await loadConfig({ env: process.env, flags })).config;
 }
 
 /** A call that this member does for. */
@@ -148,13 +127,6 @@ async function judge(member: Member, front: Socket, line: string, work: Work): P
   }
 }
 
-/** Takes over what a child would have of its parent. */
-function become({ environment, umask }: { readonly environment: NodeJS.ProcessEnv; readonly umask: number }): void {
-  process.umask(umask);
-  for (const name of Object.keys(process.env)) if (!(name in environment)) delete process.env[name];
-  Object.assign(process.env, environment);
-}
-
 async function serve(member: Member, { supervision, planned }: Taking, work: Work, onStarted: () => void): Promise<void> {
   const { session, log } = supervision;
   const { input } = planned.prepared;
@@ -162,7 +134,7 @@ async function serve(member: Member, { supervision, planned }: Taking, work: Wor
   // While everything else is made ready.
   member.sandbox.awaken(input.sandbox);
   try {
-    const joined = joinCaller(session.hello.pid, member, input.cgroups.hierarchies);
+    const joined = joinCaller(session.hello.pid, member.sandbox, input.cgroups.hierarchies);
     joined.catch(() => {}); // whoever awaits it gets it
     const launch = (spec: SandboxSpec): Sandbox => {
       isAdopted = true;
@@ -181,10 +153,4 @@ async function serve(member: Member, { supervision, planned }: Taking, work: Wor
     if (!isAdopted) await member.sandbox.close(0);
     await session.close();
   }
-}
-
-/** Into the cgroups of the caller, from which a supervisor that front starts begins. */
-async function joinCaller(front: number, { sandbox }: Member, hierarchies: readonly CgroupHierarchy[]): Promise<void> {
-  const folders = cgroupsIn(readFileSync(`/proc/${front}/cgroup`, "utf8"), hierarchies);
-  await joinCgroups(folders, [process.pid, sandbox.helperPid]);
 }

@@ -3,7 +3,7 @@ import { type Config, loadConfig } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
 import { isAlive, signalProcess } from "../host/process-identity.ts";
 import { defaultSpec } from "../oci/default-spec.ts";
-import { Pool, type PoolOptions } from "../pool/pool.ts";
+import { Pool, type PoolOptions, supervisorProgram } from "../pool/pool.ts";
 import { isStandby, listPools, poolName, poolRoot } from "../pool/pool-folder.ts";
 import { describeVm, machineKey, planVm } from "../sandbox/plan-vm.ts";
 import type { Invocation } from "./command-line.ts";
@@ -57,7 +57,7 @@ async function keep({ root, size, shares, settings }: Kept, config: Config, log:
   const machine = `${image.flavour} kernel, ${vcpus} vCPU, ${memoryBytes / 1024 / 1024} MiB, ${accelerator}${shares ? "" : ", for images"}`;
   const key = machineKey(request, config);
   const name = poolName(key, shares);
-  const pool = { root, name, key, shares, machine, size, settings };
+  const pool = { root, name, key, shares, machine, size, settings, program: supervisorProgram };
   const opened = await Pool.open({ ...pool, helper: programs.helper, environment: process.env, warn: log.warning });
   const asked = new Promise<void>((resolve) => {
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => resolve());

@@ -4,12 +4,9 @@ import { formatSize } from "../config/setting.ts";
 import { hasCode } from "../host/system-error.ts";
 import type { Spec } from "../oci/types.ts";
 import { poolRoot } from "../pool/pool-folder.ts";
-import { isStandbyOrdered, orderStandby } from "../pool/standby.ts";
+import { isStandbyOrdered, orderStandby, standbyEnvironment } from "../pool/standby.ts";
 import { describeVm, machineKey } from "../sandbox/plan-vm.ts";
 import type { SandboxSpec } from "../sandbox/sandbox-plan.ts";
-
-/** What of the environment the configuration, and what it names, are found by. */
-const variables = /^(HUSK_.*|PATH|HOME|XDG_.*)$/;
 
 /**
  * Asks for it, unless somebody has, where the container's sandbox could have stood by itself: it was copied from a zygote, whose keeper is there to be asked.
@@ -33,9 +30,7 @@ export async function wantStandby(
       key: machineKey(request, config),
       machine: `${image.flavour} kernel, ${vcpus} vCPU, ${memoryBytes / 1024 / 1024} MiB, ${accelerator}, standing by`,
       settings: { "vm.vcpus": String(vcpus), "vm.memory": formatSize(memoryBytes - config.vm.memoryOverhead) },
-      environment: Object.fromEntries(
-        Object.entries(process.env).flatMap(([name, value]) => (value !== undefined && variables.test(name) ? [[name, value]] : [])),
-      ),
+      environment: standbyEnvironment(process.env),
     });
   } catch (error) {
     if (!hasCode(error, "ENOENT", "EROFS", "ENOSPC", "EACCES")) throw error; // the keeper is gone

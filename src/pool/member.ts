@@ -50,9 +50,9 @@ export class Member {
 
   /** Starts the sandbox, and resolves once it is paused. Throws as `planVm` and `Sandbox.connect`, and `guest` where the rehearsal fails. */
   static async start(order: MemberOrder, config: Config, warn: (message: string) => void): Promise<Member> {
-    const key = machineKey(await describeVm(defaultSpec, config), config);
+    const key = machineKey(await describeVm(defaultSpec, config, order.engineNamespace), config);
     if (key !== order.key) throw new HuskError("internal", `this configuration makes machines of the kind ${key}, and not ${order.key}`);
-    const plan = await planVm(defaultSpec, config);
+    const plan = await planVm(defaultSpec, config, order.engineNamespace);
     const own = join(order.folder, order.name);
     mkdirSync(own, { mode: 0o700 });
     const spec: SandboxSpec = {
@@ -92,8 +92,8 @@ export class Member {
   }
 
   /** The plan of this very machine, for a bundle that could have it. Throws OtherMachine. */
-  async planMachine(spec: Spec, config: Config): Promise<VmPlan> {
-    const request = await describeVm(spec, config);
+  async planMachine(spec: Spec, config: Config, engineNamespace?: string): Promise<VmPlan> {
+    const request = await describeVm(spec, config, engineNamespace);
     const key = machineKey(request, config);
     if (key !== this.#key) throw new OtherMachine(key);
     if (this.#plan.vm.template !== null) templateStore(config).touch(this.#plan.vm.template);
@@ -130,11 +130,21 @@ export class Member {
     });
   }
 
-  /** Makes the sandbox, which has been awakened, that of `spec`, once `work` is done as well. What it had as a member is given up. */
+  /** Ends the sandbox, and gives up what it had as a member. */
+  async giveUp(): Promise<void> {
+    await this.sandbox.close(0);
+    this.#forget();
+  }
+
+  /** Makes the sandbox that of `spec`, once `work` is done as well. What it had as a member is given up. */
   adopt(spec: SandboxSpec, work: Promise<void>): Sandbox {
     this.sandbox.adopt(spec, work);
-    rmSync(join(this.#order.folder, this.#order.name), { recursive: true, force: true });
+    this.#forget();
     return this.sandbox;
+  }
+
+  #forget(): void {
+    rmSync(join(this.#order.folder, this.#order.name), { recursive: true, force: true });
   }
 }
 

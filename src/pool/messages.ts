@@ -8,7 +8,7 @@
  *
  * The end of the conversation is the pool's death to a member that waits, and nothing to one that was taken.
  */
-import { boolean, list, map, nonEmptyString, object, oneOf, string } from "../narrow.ts";
+import { boolean, list, map, nonEmptyString, object, oneOf, optional, string } from "../narrow.ts";
 
 /** The first word of a member's command line. */
 export const poolMember = "pool-member";
@@ -27,6 +27,8 @@ export interface MemberOrder {
   readonly settings: Readonly<Record<string, string>>;
   /** The cgroups in which it waits. */
   readonly cgroups: readonly string[];
+  /** In which of the engine's namespaces its container will be, where that has some. */
+  readonly engineNamespace?: string;
 }
 
 export const orderReader = object<MemberOrder>({
@@ -36,6 +38,7 @@ export const orderReader = object<MemberOrder>({
   shares: boolean,
   settings: map(string),
   cgroups: list(nonEmptyString),
+  engineNamespace: optional(nonEmptyString),
 });
 
 export type MemberEvent = "ready" | "taken" | "settled";

@@ -1,6 +1,6 @@
 /**
  * Where pools are: a folder each, named after the machines in it, KEY or KEY.images, which appears by one rename with its record in it; that of a warm
- * template's keeper (standby.ts) is KEY.standby, or KEY.standby-image.
+ * template's keeper (standby.ts) is KEY.standby, KEY.standby-image or KEY.standby-shim.
  *
  *     ROOT/KEY/pool.json      who keeps it, and what it holds (PoolRecord)
  *             /ledger.jsonl   what it took of the host besides (host/ledger.ts)
@@ -67,10 +67,13 @@ export function isStandby(name: string): boolean {
   return Object.values(suffixes).some((suffix) => name.endsWith(suffix));
 }
 
-/** What for: containers that have folders of the host, and those whose files are all in images. */
-export type StandbyKind = "folder" | "image";
+/**
+ * What for: containers of the command line that have folders of the host, those of it whose files are all in images, and those of containerd's shim that have
+ * folders.
+ */
+export type StandbyKind = "folder" | "image" | "shim";
 
-const suffixes: Readonly<Record<StandbyKind, string>> = { folder: ".standby", image: ".standby-image" };
+const suffixes: Readonly<Record<StandbyKind, string>> = { folder: ".standby", image: ".standby-image", shim: ".standby-shim" };
 
 /** The socket of a member. */
 export function memberSocket(folder: string, name: string): string {

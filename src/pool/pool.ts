@@ -31,6 +31,19 @@ const longestRetryMs = 60_000;
 /** A container that has run for so long is no short one, in milliseconds: its sandbox is replaced while it runs. */
 const shortRunMs = 500;
 
+/** A program of husk's as a member. */
+export interface MemberProgram {
+  /** Its file in dist/. */
+  readonly script: string;
+  /** Node's own. */
+  readonly flags: readonly string[];
+  /** What it has besides PoolOptions.environment. */
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+/** The command line's. */
+export const supervisorProgram: MemberProgram = { script: "supervisor.js", flags: [], environment: {} };
+
 export interface PoolOptions {
   /** The folder of all pools. */
   readonly root: string;
@@ -44,6 +57,10 @@ export interface PoolOptions {
   readonly machine: string;
   readonly size: number;
   readonly helper: string;
+  /** What its members are. */
+  readonly program: MemberProgram;
+  /** MemberOrder.engineNamespace. */
+  readonly engineNamespace?: string;
   /** MemberOrder.settings. */
   readonly settings: Readonly<Record<string, string>>;
   /** The members' environment. */
@@ -66,6 +83,8 @@ export class Pool {
   readonly #folder: PoolFolder;
   readonly #cgroups: readonly string[];
   readonly #members = new Set<Member>();
+  /** Those that are nobody's yet. */
+  readonly #waiting = new Set<Member>();
   readonly #stopping = new AbortController();
   #lack = deferred<void>();
   #count = 0;
@@ -132,7 +151,7 @@ export class Pool {
   /** Ends every sandbox that waits, and gives back what the pool took. */
   async stop(): Promise<void> {
     this.#stopping.abort();
-    const waiting = [...this.#members];
+    const waiting = [...this.#waiting];
     for (const { child } of waiting) child.kill("SIGKILL");
     await Promise.all(waiting.map(({ over }) => over));
     await giveBackLedger(this.#folder.ledger, this.#options.helper);
@@ -141,12 +160,13 @@ export class Pool {
 
   #start(): Member {
     const name = String(++this.#count);
-    const { key, shares, settings, environment, warn } = this.#options;
-    const order: MemberOrder = { folder: this.#folder.path, name, key, shares, settings, cgroups: this.#cgroups };
-    const program = join(installationFolder(), "dist/supervisor.js");
-    const child = spawn(process.execPath, [program, poolMember, JSON.stringify(order)], {
+    const { key, shares, settings, environment, program, engineNamespace, warn } = this.#options;
+    const own = engineNamespace === undefined ? {} : { engineNamespace };
+    const order: MemberOrder = { folder: this.#folder.path, name, key, shares, settings, cgroups: this.#cgroups, ...own };
+    const script = join(installationFolder(), "dist", program.script);
+    const child = spawn(process.execPath, [...program.flags, script, poolMember, JSON.stringify(order)], {
       stdio: ["ignore", "ignore", "pipe", "pipe"],
-      env: environment,
+      env: { ...environment, ...program.environment },
       detached: true, // a session of its own: what the terminal sends to the pool is not for what was taken from it
     });
     const said = new Tail();
@@ -155,6 +175,7 @@ export class Pool {
     ready.promise.catch(() => {}); // whoever awaits it gets it
     const member = { name, child, ready: ready.promise, over: over.promise };
     this.#members.add(member);
+    this.#waiting.add(member);
     let state: MemberEvent | "starting" = "starting";
     const leave = async (): Promise<void> => {
       // Its taker, where it has one, comes first: with all of it, where that is short.
@@ -165,6 +186,7 @@ export class Pool {
     };
     const onEvent = (event: MemberEvent): void => {
       state = event;
+      if (event === "taken") this.#waiting.delete(member);
       if (event === "ready") ready.resolve();
       else if (event === "taken") void leave();
       else over.resolve();
@@ -175,6 +197,7 @@ export class Pool {
       ready.reject(error);
       if (state === "ready" && !this.#stopping.signal.aborted) warn(explain(error));
       this.#forget(name);
+      this.#waiting.delete(member);
       over.resolve();
       gone.resolve();
       if (state !== "taken" && state !== "settled") void leave();

@@ -2,17 +2,18 @@
  * The sandbox that stands by for the next container, where a template is kept warm: a pool of one, which the keeper of the template's zygote keeps from when a
  * container has begun that it would have done for, and as long as the template is used.
  *
- *     TEMPLATE/zygote/standby.json         what is to stand by (StandbyOrder) for containers that have folders of the host
+ *     TEMPLATE/zygote/standby.json         what is to stand by (StandbyOrder) for containers of the command line that have folders of the host
  *                    /standby-image.json   likewise, for those whose files are all in images
+ *                    /standby-shim.json    likewise, for containers of containerd's shim that have folders
  */
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { constants, setPriority } from "node:os";
 import { join } from "node:path";
 import { explain } from "../errors.ts";
-import { map, nonEmptyString, object, type Reader, read, string } from "../narrow.ts";
+import { map, nonEmptyString, object, optional, type Reader, read, string } from "../narrow.ts";
 import type { Template } from "../template/store.ts";
 import { zygoteFolder } from "../template/zygote.ts";
-import { Pool } from "./pool.ts";
+import { type MemberProgram, Pool, supervisorProgram } from "./pool.ts";
 import { type StandbyKind, standbyName } from "./pool-folder.ts";
 
 /** What is to stand by. */
@@ -27,6 +28,8 @@ export interface StandbyOrder {
   readonly settings: Readonly<Record<string, string>>;
   /** What of the environment makes the configuration. */
   readonly environment: Readonly<Record<string, string>>;
+  /** MemberOrder.engineNamespace. */
+  readonly engineNamespace?: string;
 }
 
 const orderReader: Reader<StandbyOrder> = object<StandbyOrder>({
@@ -35,16 +38,32 @@ const orderReader: Reader<StandbyOrder> = object<StandbyOrder>({
   machine: string,
   settings: map(string),
   environment: map(string),
+  engineNamespace: optional(nonEmptyString),
 });
 
 type Warm = Pick<Template, "folder">;
 
-const orderNames: Readonly<Record<StandbyKind, string>> = { folder: "standby.json", image: "standby-image.json" };
+const orderNames: Readonly<Record<StandbyKind, string>> = {
+  folder: "standby.json",
+  image: "standby-image.json",
+  shim: "standby-shim.json",
+};
 
-export const standbyKinds: readonly StandbyKind[] = ["folder", "image"];
+export const standbyKinds: readonly StandbyKind[] = ["folder", "image", "shim"];
 
 /** The names of the files that hold orders. */
 export const standbyFiles: readonly string[] = Object.values(orderNames);
+
+/** What stands by: the program that would be started for the container, in the way in which it would be started (guest-agent/helper/src/shim/daemon.rs). */
+const programs: Readonly<Record<StandbyKind, MemberProgram>> = {
+  folder: supervisorProgram,
+  image: supervisorProgram,
+  shim: {
+    script: "shim.js",
+    flags: ["--no-warnings", "--max-semi-space-size=1"],
+    environment: { MALLOC_ARENA_MAX: "1", MALLOC_TRIM_THRESHOLD_: "131072" },
+  },
+};
 
 function orderPath(template: Warm, kind: StandbyKind): string {
   return join(zygoteFolder(template), orderNames[kind]);
@@ -61,6 +80,16 @@ export function orderStandby(template: Warm, kind: StandbyKind, order: StandbyOr
   const draft = `${path}.${process.pid}`;
   writeFileSync(draft, JSON.stringify(order), { mode: 0o600 });
   renameSync(draft, path);
+}
+
+/** What of the environment the configuration, and what it names, are found by. */
+const variables = /^(HUSK_.*|PATH|HOME|XDG_.*)$/;
+
+/** StandbyOrder.environment. */
+export function standbyEnvironment(env: NodeJS.ProcessEnv): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(env).flatMap(([name, value]) => (value !== undefined && variables.test(name) ? [[name, value]] : [])),
+  );
 }
 
 /** The keeper's side. */
@@ -84,14 +113,11 @@ export class Standby {
   async begin(): Promise<void> {
     if (this.#pool !== undefined || this.#failed || !isStandbyOrdered(this.#template, this.#kind)) return;
     try {
-      const { root, key, machine, settings, environment } = read(
-        orderReader,
-        JSON.parse(readFileSync(orderPath(this.#template, this.#kind), "utf8")),
-      );
+      const { key, ...order } = read(orderReader, JSON.parse(readFileSync(orderPath(this.#template, this.#kind), "utf8")));
       // What a container will run in must not have the keeper's priority, which it would have for good. Their cgroup has them give way while they wait.
       setPriority(constants.priority.PRIORITY_NORMAL);
-      const [name, shares] = [standbyName(key, this.#kind), this.#kind === "folder"];
-      const pool = { root, name, key, shares, machine, size: 1, settings, environment };
+      const [name, shares] = [standbyName(key, this.#kind), this.#kind !== "image"];
+      const pool = { ...order, name, key, shares, size: 1, program: programs[this.#kind] };
       const opened = await Pool.open({ ...pool, helper: this.#helper, warn: this.#warn });
       this.#pool = opened;
       opened.run(() => {}).catch((error: unknown) => this.#giveUp(error));

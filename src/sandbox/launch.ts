@@ -148,6 +148,11 @@ export class Launch {
     return this.#process.setRemains(program);
   }
 
+  /** Those of everything that is in the sandbox. */
+  pids(): Promise<number[]> {
+    return this.#process.pids();
+  }
+
   /** The PID of the process that ends the sandbox with its supervisor. */
   get helperPid(): number {
     return this.#process.pid;

@@ -81,8 +81,8 @@ export class Sandbox {
   }
 
   /**
-   * Lets a sandbox of a pool go on, which is connected and paused: gives it its disks, and introduces it to its guest anew. Returns at once; `adopt` is to follow.
-   * Nothing of a container's runs in it before that.
+   * Lets a sandbox of a pool go on, which is connected and paused: gives it its disks, and introduces it to its guest anew. Returns at once; `adopt` is to follow, and
+   * does this as well where nobody has. Nothing of a container's runs in it before that.
    */
   awaken(own: Pick<SandboxSpec, "id" | "hostname" | "disks">): void {
     const resumed = this.#launch.plugDisks(own.disks).then(() => this.vm.resume());
@@ -91,11 +91,12 @@ export class Sandbox {
   }
 
   /**
-   * Makes a sandbox that was awakened the one of `spec`, whose machine must be the same, and returns at once; `connect` waits for it, and for `work` that is
+   * Makes a sandbox of a pool the one of `spec`, whose machine must be the same, and returns at once; `connect` waits for it, and for `work` that is
    * done for it meanwhile.
    */
   adopt(spec: SandboxSpec, work: Promise<void>): void {
     this.#spec = spec;
+    if (this.#awakened === undefined) this.awaken(spec);
     this.#adopted = Promise.all([this.#launch.adopt(spec), work]).then(() => {});
     this.#adopted.catch(() => {}); // whoever awaits it gets it
   }
@@ -103,6 +104,11 @@ export class Sandbox {
   /** The PID of the process on the host that ends the sandbox with its supervisor. */
   get helperPid(): number {
     return this.#launch.helperPid;
+  }
+
+  /** The host's PIDs of all of its processes. */
+  async pids(): Promise<number[]> {
+    return [this.helperPid, ...(await this.#launch.pids())];
   }
 
   /** Who QEMU runs as. Known for good once `netns` or `connect` has resolved. */

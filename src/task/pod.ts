@@ -11,10 +11,11 @@ import { takeCgroups } from "../host/sandbox-cgroups.ts";
 import type { Mount, Spec } from "../oci/types.ts";
 import { type ControlServer, serveControl } from "../sandbox/control.ts";
 import { giveBackLedger } from "../sandbox/give-back.ts";
-import { HostedSandbox } from "../sandbox/hosted-sandbox.ts";
+import { HostedSandbox, type LaunchSandbox } from "../sandbox/hosted-sandbox.ts";
 import { watchMemoryKills } from "../sandbox/memory-kills.ts";
 import type { ContainerPlan } from "../sandbox/plan-container.ts";
 import { guestHostname, planVm, type VmPlan } from "../sandbox/plan-vm.ts";
+import type { SandboxSpec } from "../sandbox/sandbox-plan.ts";
 import { SharedSandbox } from "../sandbox/shared-sandbox.ts";
 import type { StandIn } from "../sandbox/stand-in.ts";
 import type { Logger } from "./logger.ts";
@@ -32,6 +33,8 @@ export interface PodOptions {
   readonly hierarchies: readonly CgroupHierarchy[];
   readonly helper: string;
   readonly log: Logger;
+  /** A sandbox that waits for the first task, where there is one. */
+  readonly waiting?: WaitingSandbox;
 }
 
 /** What a task needs of the sandbox; of the first one's, the sandbox is made. */
@@ -43,6 +46,16 @@ export interface SandboxNeeds extends Pick<ContainerPlan, "netns" | "shown" | "d
   readonly mark?: (phase: string) => void;
   /** How the virtual machine is planned that goes on from a checkpoint. */
   readonly planRestore?: () => Promise<VmPlan>;
+}
+
+/** A sandbox that has been launched already, for whom was not known yet. */
+export interface WaitingSandbox {
+  /** The plan of its machine. undefined where it is none for that task, which gets another one. Throws as `planVm`. */
+  plan(needs: SandboxNeeds): Promise<VmPlan | undefined>;
+  /** Makes it the task's. */
+  readonly launch: LaunchSandbox;
+  /** Ends it. */
+  end(): Promise<void>;
 }
 
 /** What a task has of the sandbox. */
@@ -72,6 +85,9 @@ export class Pod {
   #shared: SharedSandbox | undefined;
   /** That the sandbox's network namespace is this shim's, for containers that join it. */
   #claim: Promise<NetworkClaim> | undefined;
+  #waiting: WaitingSandbox | undefined;
+  /** Of the first task, what it needed and where its sandbox came from. */
+  #first: { readonly needs: SandboxNeeds; readonly hosted: HostedSandbox } | undefined;
 
   /** Makes the run folder, and serves the stand-ins. Throws `host`. */
   static async open(options: PodOptions): Promise<Pod> {
@@ -102,6 +118,17 @@ export class Pod {
     this.#namespace = options.namespace;
     this.#control = control;
     this.#standIns = standIns;
+    this.#waiting = options.waiting;
+  }
+
+  /** Of the first task, its specification and what its sandbox was launched from; undefined where there was none, or its sandbox never ran. */
+  async first(): Promise<{ readonly spec: Spec; readonly sandbox: SandboxSpec } | undefined> {
+    const first = this.#first;
+    const isConnected = await first?.hosted.connect().then(
+      () => true,
+      () => false, // told to who waited for it
+    );
+    return first === undefined || isConnected !== true ? undefined : { spec: first.needs.spec, sandbox: first.hosted.sandbox.spec };
   }
 
   /** Where stand-ins dial. */
@@ -186,6 +213,7 @@ export class Pod {
   /** Ends whatever is left. */
   async close(): Promise<void> {
     await this.#shared?.close();
+    await this.#waiting?.end();
     await this.#control.close();
   }
 
@@ -201,14 +229,20 @@ export class Pod {
     await giveBackLedger(this.#ledger, this.helper);
   }
 
-  async #launch({ id, spec, netns, shown, disks, cgroup, planRestore, mark = () => {} }: SandboxNeeds): Promise<HostedSandbox> {
-    const { vm, accelerator, cgroupLimits, sizing, madeTemplate, notes } = await (planRestore === undefined
-      ? planVm(spec, this.config, this.#namespace)
-      : planRestore());
+  async #launch(needs: SandboxNeeds): Promise<HostedSandbox> {
+    const { id, spec, netns, shown, disks, cgroup, planRestore, mark = () => {} } = needs;
+    const waiting = this.#waiting;
+    const waitingPlan = planRestore === undefined ? await waiting?.plan(needs) : undefined;
+    // It goes on meanwhile, and is ended with everything else at the latest.
+    if (waitingPlan === undefined) waiting?.end().catch((error: unknown) => this.log.warn(String(error)));
+    const { vm, accelerator, cgroupLimits, sizing, madeTemplate, notes } =
+      waitingPlan ?? (await (planRestore === undefined ? planVm(spec, this.config, this.#namespace) : planRestore()));
     mark(madeTemplate ? "template made" : "VM planned");
     for (const note of [accelerator.reason, ...notes]) this.log.info(note);
     rmSync(join(this.#folder, "agent.sock"), { force: true }); // of the sandbox before
+    const cgroups = await takeCgroups({ hierarchies: this.hierarchies, at: cgroup }, cgroupLimits, () => this.#ledger, this.helper);
     const hosted = HostedSandbox.launch({
+      ...(waiting === undefined || waitingPlan === undefined ? {} : { launch: waiting.launch }),
       sandbox: {
         ...vm,
         id,
@@ -224,7 +258,7 @@ export class Pod {
       },
       ledger: () => this.#ledger,
       forwardSocket: join(this.#folder, "forward.sock"),
-      cgroups: await takeCgroups({ hierarchies: this.hierarchies, at: cgroup }, cgroupLimits, () => this.#ledger, this.helper),
+      cgroups,
       sizing,
       warn: (message) => this.log.warn(message),
       observer: {
@@ -232,7 +266,8 @@ export class Pod {
         fellBack: (message) => this.log.warn(message),
       },
     });
-    mark("VM launched");
+    this.#first ??= { needs, hosted };
+    mark(waitingPlan === undefined ? "VM launched" : "sandbox taken that stood by");
     this.#claim = hosted.sandbox.netns().then((path) => claimNetwork(path, this.#address, this.#ledger));
     this.#claim.catch(() => {}); // whoever awaits it gets it
     hosted.connect().then(

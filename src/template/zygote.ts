@@ -82,6 +82,12 @@ export function hasZygote(template: Pick<Template, "folder">): boolean {
   return isKept(zygoteFolder(template));
 }
 
+/** The PID of whoever keeps the template's zygote, or makes it; undefined where nobody does. */
+export function zygoteKeeperPid(template: Pick<Template, "folder">): number | undefined {
+  const owner = ownerOf(zygoteFolder(template));
+  return owner !== undefined && isAlive(owner) ? owner.pid : undefined;
+}
+
 function isKept(folder: string): boolean {
   const owner = ownerOf(folder);
   return owner !== undefined && isAlive(owner);

@@ -3,8 +3,8 @@
 
 mod arguments;
 mod exec;
-mod peer;
-mod pool;
+pub mod peer;
+pub mod pool;
 mod session;
 mod tail;
 

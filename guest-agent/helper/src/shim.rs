@@ -7,6 +7,7 @@ mod daemon;
 mod delete;
 mod group;
 mod options;
+mod standby;
 mod start;
 
 use std::convert::Infallible;

@@ -19,7 +19,10 @@ use crate::{processes, unix_socket};
 
 /// What the supervisor must have in common with the caller, who could have started it: it opens the caller's files, makes the host's side of the
 /// container and runs its hooks.
-const IN_COMMON: [&str; 8] = ["root", "ns/mnt", "ns/pid", "ns/net", "ns/ipc", "ns/uts", "ns/user", "ns/cgroup"];
+pub const IN_COMMON: [&str; 8] = ["root", "ns/mnt", "ns/pid", "ns/net", "ns/ipc", "ns/uts", "ns/user", "ns/cgroup"];
+
+/// How the names of the folders end whose members are for containerd's shim, and ask for another form (shim/standby.rs).
+const FOR_SHIMS: &str = "standby-shim";
 
 /// What front asks for, in the first line: all that its child would have by inheritance.
 #[derive(Serialize)]
@@ -50,15 +53,12 @@ impl Pool {
         // Most hosts have none.
         fs::metadata(&folder).ok()?;
         let text = |text: std::ffi::OsString| text.into_string().ok();
-        let environment = std::env::vars_os().map(|(name, value)| Some((text(name)?, text(value)?))).collect::<Option<_>>()?;
-        let mask = umask(Mode::empty());
-        umask(mask);
         let request = Request {
             session: if verb == "run" { "run" } else { "create" },
             words: call.text()?.into_iter().map(str::to_owned).collect(),
             cwd: text(std::env::current_dir().ok()?.into())?,
-            umask: mask.bits(),
-            environment,
+            umask: mask(),
+            environment: environment()?,
             began: SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_micros().try_into().ok()?,
             hello: Hello::of_this_process(),
         };
@@ -95,19 +95,36 @@ impl Pool {
 
     /// The sockets at which supervisors wait. Calls that come together begin at different ones, most likely.
     fn sockets(&self) -> Vec<PathBuf> {
-        let shapes = entries(&self.folder).into_iter().filter(|folder| self.shape.as_ref().is_none_or(|shape| is_of_shape(folder, shape)));
-        let is_socket = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "sock");
-        let mut sockets = shapes.flat_map(|folder| entries(&folder)).filter(is_socket).collect::<Vec<_>>();
-        if !sockets.is_empty() {
-            let first = std::process::id() as usize % sockets.len();
-            sockets.rotate_left(first);
-        }
-        sockets
+        sockets(&self.folder, |folder| !is_for_shims(folder) && self.shape.as_ref().is_none_or(|shape| is_of_shape(folder, shape)))
     }
 }
 
+/// The sockets at which members of those pools wait. Calls that come together begin at different ones, most likely.
+pub fn sockets(pools: &Path, is_wanted: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+    let is_socket = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "sock");
+    let wanted = entries(pools).into_iter().filter(|folder| is_wanted(folder));
+    let mut sockets = wanted.flat_map(|folder| entries(&folder)).filter(is_socket).collect::<Vec<_>>();
+    if !sockets.is_empty() {
+        let first = std::process::id() as usize % sockets.len();
+        sockets.rotate_left(first);
+    }
+    sockets
+}
+
+/// This process's environment; None where it is no text.
+pub fn environment() -> Option<Vec<(String, String)>> {
+    std::env::vars_os().map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
+/// This process's umask.
+pub fn mask() -> u32 {
+    let mask = umask(Mode::empty());
+    umask(mask);
+    mask.bits()
+}
+
 /// Where pools are (src/pool/pool-folder.ts): HUSK_POOL, nowhere where that is empty.
-fn folder() -> Option<PathBuf> {
+pub fn folder() -> Option<PathBuf> {
     match std::env::var_os("HUSK_POOL") {
         Some(folder) => (!folder.is_empty()).then(|| folder.into()),
         None if geteuid().is_root() => Some("/run/husk-pool".into()),
@@ -118,6 +135,11 @@ fn folder() -> Option<PathBuf> {
 /// Whether a pool's folder is that of a shape: SHAPE itself, or SHAPE.standby, where a template's keeper has one sandbox stand by.
 fn is_of_shape(folder: &Path, shape: &str) -> bool {
     folder.file_stem().is_some_and(|stem| stem == shape)
+}
+
+/// Whether a pool's members are for containerd's shim.
+pub fn is_for_shims(folder: &Path) -> bool {
+    folder.extension().is_some_and(|extension| extension == FOR_SHIMS)
 }
 
 /// What is in a folder, in order; nothing where it cannot be read.

@@ -26,6 +26,7 @@ const ALLOCATION: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_
 const WORST_OOM_SCORE: i32 = 1000;
 
 /// What a server has besides what it inherits.
+#[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
     pub variables: &'a [(&'a str, &'a str)],
     /// The folders of the cgroups that it is to be in.
@@ -38,7 +39,7 @@ pub struct Daemon(Pid);
 impl Daemon {
     /// Starts the server in the current folder, with a listening socket. Answers when its program runs: Node, that is, not yet husk's.
     pub fn start(programs: Programs<'_>, words: &[OsString], listener: &OwnedFd, surroundings: &Surroundings<'_>) -> Result<Daemon> {
-        let oom_score = oom_score_of(getppid()).map(|score| (score + 1).min(WORST_OOM_SCORE));
+        let oom_score = oom_score();
         let (reader, low) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
         // Out of the way of the server's numbers.
         let writer = descriptors::raise(low.as_fd(), LISTENER + 1)?;
@@ -109,6 +110,8 @@ fn open_log() -> Option<File> {
     log.metadata().ok()?.file_type().is_fifo().then_some(log)
 }
 
-fn oom_score_of(pid: Pid) -> Option<i32> {
-    fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).ok()?.trim().parse().ok()
+/// How willingly a server is killed where memory is short: a little more than containerd, which has started this process.
+pub fn oom_score() -> Option<i32> {
+    let callers: i32 = fs::read_to_string(format!("/proc/{}/oom_score_adj", getppid())).ok()?.trim().parse().ok()?;
+    Some((callers + 1).min(WORST_OOM_SCORE))
 }

@@ -56,7 +56,8 @@ fn address_of(bundle: &Path) -> Result<Option<String>> {
     }
 }
 
-fn folder_of(socket: &Path) -> PathBuf {
+/// The folder of the shim that listens at that socket.
+pub fn folder_of(socket: &Path) -> PathBuf {
     let digits = Sha256::digest(socket.as_os_str().as_encoded_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     Path::new(FOLDERS).join(&digits[..FOLDER_DIGITS])
 }

@@ -89,6 +89,12 @@ impl Config {
         Ok(Some(text))
     }
 
+    /// Whether the container is to have a network namespace that nobody has yet.
+    pub fn has_new_network(&self) -> bool {
+        let mut namespaces = self.linux.iter().flat_map(|linux| &linux.namespaces).filter(|namespace| namespace.r#type == "network");
+        namespaces.next().is_some_and(|namespace| namespace.path.as_deref().is_none_or(|path| path.as_os_str().is_empty()))
+    }
+
     /// The address of the living shim whose network namespace the container joins.
     pub fn joined_shim(&self) -> Result<Option<String>> {
         let namespaces = self.linux.iter().flat_map(|linux| &linux.namespaces);
@@ -172,6 +178,20 @@ mod tests {
             (r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"c","io.containerd.runc.v2.group":""}}"#, Some("c")),
         ] {
             assert_eq!(group(text), Ok(expected.map(str::to_owned)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_network_namespace_is_new_where_it_has_no_path() {
+        for (text, expected) in [
+            ("{}", false),
+            (r#"{"linux":{"namespaces":[{"type":"pid"}]}}"#, false),
+            (r#"{"linux":{"namespaces":[{"type":"pid"},{"type":"network"}]}}"#, true),
+            (r#"{"linux":{"namespaces":[{"type":"network","path":""}]}}"#, true),
+            (r#"{"linux":{"namespaces":[{"type":"network","path":"/run/netns/x"}]}}"#, false),
+        ] {
+            let config: Config = serde_json::from_str(text).expect(text);
+            assert_eq!(config.has_new_network(), expected, "{text}");
         }
     }
 

@@ -15,6 +15,7 @@ use super::arguments::Arguments;
 use super::bootstrap::{self, Params};
 use super::daemon::{Daemon, Surroundings};
 use super::group::{self, Config};
+use super::standby::Standby;
 use super::{SCRIPT, print};
 use crate::programs::Programs;
 use crate::{cgroup, unix_socket};
@@ -73,6 +74,17 @@ pub fn run(programs: Programs<'_>, mut arguments: Arguments) -> Result<()> {
     arguments.socket = socket.to_str().context("the socket's path is no text")?.to_owned();
 
     let cgroups = cgroup::find(&options.shim_cgroup).context("the runtime option shim_cgroup")?;
+    let mut variables = Vec::new();
+    if !params.ttrpc_address.is_empty() && env::var_os(EVENTS_VARIABLE).is_none() {
+        variables.push((EVENTS_VARIABLE, params.ttrpc_address.as_str()));
+    }
+    if !options.config_path.is_empty() {
+        variables.push((CONFIG_VARIABLE, options.config_path.as_str()));
+    }
+    let surroundings = Surroundings { variables: &variables, cgroups: &cgroups };
+    let words = [vec!["serve".into(), "-group".into(), OsString::from(&group)], arguments.words()].concat();
+    // Nobody who starts a shim has to wait for what it says: the folder is not held yet.
+    let standby = if config.has_new_network() { Standby::find(&script, &words, &surroundings) } else { None };
     let _lock = lock_folder_of(&socket)?;
     if unix_socket::is_served(&socket)? {
         let written = write_address(&address)?;
@@ -81,19 +93,23 @@ pub fn run(programs: Programs<'_>, mut arguments: Arguments) -> Result<()> {
         return Ok(());
     }
     remove_stale(&socket)?;
+    let written = write_address(&address)?;
+    let answer = || form.answer(&address).and_then(|answer| print(&answer));
+    if let Some(standby) = standby
+        && let Some(server) = standby.serve(&socket)?
+    {
+        if let Err(error) = answer() {
+            server.end(&socket)?;
+            return Err(error);
+        }
+        server.keep();
+        written.keep();
+        return Ok(());
+    }
     let listener = unix_socket::listen_at(&socket)?;
     let bound = Made(Some(socket));
-    let written = write_address(&address)?;
-    let words = [vec!["serve".into(), "-group".into(), OsString::from(&group)], arguments.words()].concat();
-    let mut variables = Vec::new();
-    if !params.ttrpc_address.is_empty() && env::var_os(EVENTS_VARIABLE).is_none() {
-        variables.push((EVENTS_VARIABLE, params.ttrpc_address.as_str()));
-    }
-    if !options.config_path.is_empty() {
-        variables.push((CONFIG_VARIABLE, options.config_path.as_str()));
-    }
-    let daemon = Daemon::start(programs, &words, &listener, &Surroundings { variables: &variables, cgroups: &cgroups })?;
-    if let Err(error) = form.answer(&address).and_then(|answer| print(&answer)) {
+    let daemon = Daemon::start(programs, &words, &listener, &surroundings)?;
+    if let Err(error) = answer() {
         daemon.end();
         return Err(error);
     }
@@ -159,7 +175,7 @@ fn lock_folder_of(socket: &Path) -> Result<Flock<File>> {
 }
 
 /// Removes the socket of a shim that is gone.
-fn remove_stale(socket: &Path) -> Result<()> {
+pub fn remove_stale(socket: &Path) -> Result<()> {
     match fs::symlink_metadata(socket) {
         Ok(metadata) if metadata.file_type().is_socket() => {
             fs::remove_file(socket).with_context(|| format!("cannot remove the stale socket {}", socket.display()))

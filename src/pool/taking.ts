@@ -1,0 +1,64 @@
+/** What every member of the pool does, whatever program it is: it talks to the pool that has started it, and becomes what its taker's child would be. */
+import { readFileSync } from "node:fs";
+import { Socket } from "node:net";
+import { type Config, loadConfig } from "../config/config.ts";
+import { type CgroupHierarchy, cgroupsIn, joinCgroups } from "../host/cgroups.ts";
+import { readJsonLines, writeJsonLine } from "../host/lines.ts";
+import type { Sandbox } from "../sandbox/sandbox.ts";
+import type { MemberEvent, MemberOrder } from "./messages.ts";
+
+/** The descriptor on which the pool is told. */
+const poolDescriptor = 3;
+
+/** The member's side of its conversation with the pool. As long as it is not taken, the pool's end is its own. */
+export class PoolConversation {
+  readonly #pool = new Socket({ fd: poolDescriptor, readable: true, writable: true });
+  #isTaken = false;
+
+  constructor() {
+    const onEnd = (): void => {
+      if (!this.#isTaken) process.exit(0); // the pool is gone, and whatever is in the sandbox's namespaces goes with this process
+    };
+    readJsonLines(this.#pool, "the pool", () => {}, onEnd);
+  }
+
+  /** Tells the pool, where that is still there. */
+  tell(event: MemberEvent): void {
+    if (event === "taken") {
+      this.#isTaken = true;
+      this.#pool.unref();
+    }
+    if (this.#pool.writable) writeJsonLine(this.#pool, { event });
+  }
+}
+
+/** The configuration with the pool's flags. */
+export async function memberConfiguration({ settings }: MemberOrder): Promise<Config> {
+  const flags = Object.fromEntries(Object.entries(settings).map(([key, text]) => [key, { name: key, text }]));
+  return (await loadConfig({ env: process.env, flags })).config;
+}
+
+/** What a child has of its parent, and this process of itself. */
+export interface Inheritance {
+  readonly environment: NodeJS.ProcessEnv;
+  readonly umask: number;
+}
+
+/** Takes over what a child would have of its parent. */
+export function become({ environment, umask }: Inheritance): void {
+  process.umask(umask);
+  for (const name of Object.keys(process.env)) if (!(name in environment)) delete process.env[name];
+  Object.assign(process.env, environment);
+}
+
+/** Into the cgroups of the caller, from which what it starts begins, and into `others`. */
+export async function joinCaller(
+  caller: number,
+  { helperPid }: Sandbox,
+  hierarchies: readonly CgroupHierarchy[],
+  others: readonly string[] = [],
+): Promise<void> {
+  const pids = [process.pid, helperPid];
+  await joinCgroups(cgroupsIn(readFileSync(`/proc/${caller}/cgroup`, "utf8"), hierarchies), pids);
+  await joinCgroups(others, pids);
+}
