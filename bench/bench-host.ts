@@ -47,7 +47,7 @@ export class BenchHost implements AsyncDisposable {
   /** Whether this husk knows zygotes. */
   readonly #knowsZygotes: boolean;
   /** Whether sandboxes of this husk stand by where a template is kept warm. */
-  readonly #knowsStandby: boolean;
+  readonly knowsStandby: boolean;
   readonly #detached: (() => Promise<unknown>)[] = [];
   #count = 0;
 
@@ -56,7 +56,7 @@ export class BenchHost implements AsyncDisposable {
     this.checkout = checkout;
     const settings = execFileSync(join(checkout, "bin/husk"), ["config"], { encoding: "utf8" });
     this.#knowsZygotes = /^warm_s = /m.test(settings);
-    this.#knowsStandby = /^standby = /m.test(settings);
+    this.knowsStandby = /^standby = /m.test(settings);
     for (const name of ["bin", "dev", "etc", "proc", "sys", "tmp"]) mkdirSync(join(this.#rootfs, name), { recursive: true });
     cpSync("/bin/busybox", join(this.#rootfs, "bin/busybox"), { dereference: true });
     for (const applet of ["sh", "echo", "true", "sleep", "cat", "dd", "nc", "ip", "seq", "rm", "mkdir", "sync"]) {
@@ -168,7 +168,7 @@ export class BenchHost implements AsyncDisposable {
    * undefined where this husk has none.
    */
   async standby(warm: Way, bundle: string): Promise<(() => Promise<number>) | undefined> {
-    if (!this.#knowsStandby) return undefined;
+    if (!this.knowsStandby) return undefined;
     const standing = { ...warm, pool: join(this.folder, this.nextId("standby")) };
     await this.run(standing, bundle);
     return async () => {

@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, globSync, mkdirSync, mkdtempSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { imageName, makeImage } from "../test/harness/image.ts";
@@ -12,8 +12,14 @@ import { type BenchHost, end } from "./bench-host.ts";
 import { duration } from "./program.ts";
 
 const path = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin";
-const containerdSocket = "/run/bench/containerd.sock";
+/** containerd, and one whose templates are kept warm, with a shim that stands by. */
+type ContainerdName = "plain" | "standing";
+const stateOf = (name: ContainerdName): string => `/run/bench/${name}`;
+const socketOf = (name: ContainerdName): string => `${stateOf(name)}/containerd.sock`;
 const dockerSocket = "/run/bench/docker.sock";
+
+/** How long it may take until a shim stands by, in milliseconds: what makes it gives way to everybody else. */
+const standingMs = 300_000;
 
 /** How long a daemon may take to answer, in milliseconds. */
 const daemonMs = 60_000;
@@ -49,22 +55,61 @@ export class Engines {
 
   /** Starts containerd, which finds husk's shim, with the image. */
   async containerd(): Promise<void> {
-    const programs = join(this.#folder, "shims");
+    await this.#startContainerd("plain", `folder = "${join(this.#host.folder, "templates")}"`, "");
+  }
+
+  /** Starts another one, whose shims stand by, as soon as they can; false where this husk has none that do. */
+  async standingContainerd(): Promise<boolean> {
+    if (!this.#host.knowsStandby) return false;
+    // Those that keep its templates warm must be in its namespaces.
+    await this.#startContainerd("standing", `folder = "${join(this.#folder, "templates")}"\nwarm_s = 3600`, this.#pools);
+    const kept = (file: string): boolean => globSync(join(this.#folder, "templates/*/zygote", file)).length > 0;
+    for (const late = Date.now() + standingMs; !kept("zygote.json"); await delay(1000)) {
+      if (Date.now() > late) throw new Error("no template comes to be kept warm");
+      await this.ctrRun("husk", "standing");
+    }
+    await this.ctrRun("husk", "standing");
+    // It is ordered as soon as the task has ended, by a husk that knows how.
+    for (let look = 0; look < 50 && !kept("standby-shim.json"); look++) await delay(100);
+    return kept("standby-shim.json");
+  }
+
+  /** How long `ctr run` of true takes by the shim that stands by, once one does. */
+  async standingRun(): Promise<number> {
+    const deadline = AbortSignal.timeout(standingMs);
+    while (globSync(join(this.#pools, "*/*.sock")).length === 0) await delay(10, undefined, { signal: deadline });
+    return this.ctrRun("husk", "standing");
+  }
+
+  get #pools(): string {
+    return join(this.#folder, "pools");
+  }
+
+  async #startContainerd(name: ContainerdName, template: string, pools: string): Promise<void> {
+    const programs = join(this.#folder, `shims-${name}`);
     mkdirSync(programs);
     symlinkSync(join(this.#host.checkout, "bin/containerd-shim-husk-v2"), join(programs, "containerd-shim-husk-v2"));
-    const config = join(this.#folder, "containerd.toml");
+    const config = join(this.#folder, `containerd-${name}.toml`);
+    const [root, state, address] = [`${this.#data}/containerd-${name}`, stateOf(name), socketOf(name)];
     writeFileSync(
       config,
-      `version = 2\nroot = "${this.#data}/containerd"\nstate = "/run/bench/containerd"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "${containerdSocket}"\n`,
+      `version = 2\nroot = "${root}"\nstate = "${state}"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "${address}"\n`,
     );
-    const templates = join(this.#folder, "shim.toml");
-    writeFileSync(templates, `[vm]\nkernel = "own"\n[template]\nfolder = "${join(this.#host.folder, "templates")}"\n`);
+    writeFileSync(this.#shimConfig(name), `[vm]\nkernel = "own"\n[template]\n${template}\n`);
+    const env = { ...this.#shimEnv(name), PATH: `${programs}:${path}`, HUSK_POOL: pools };
+    await this.#daemon(["containerd", "--config", config], env, ["ctr", "--address", address, "version"]);
+    await this.#inside(["ctr", "--address", address, "image", "import", this.#archive]);
+  }
+
+  #shimConfig(name: ContainerdName): string {
+    return join(this.#folder, `shim-${name}.toml`);
+  }
+
+  #shimEnv(name: ContainerdName): Record<string, string> {
     const cache = process.env["XDG_CACHE_HOME"];
     // Where the guest's image is, which a checkout has in the cache of whoever set it up.
     const home = { HOME: process.env["HOME"] ?? "/root", ...(cache === undefined ? {} : { XDG_CACHE_HOME: cache }) };
-    const env = { ...home, PATH: `${programs}:${path}`, HUSK_CONFIG: templates, HUSK_POOL: "" };
-    await this.#daemon(["containerd", "--config", config], env, ["ctr", "--address", containerdSocket, "version"]);
-    await this.ctr("image", "import", this.#archive);
+    return { ...home, HUSK_CONFIG: this.#shimConfig(name) };
   }
 
   /** Starts Docker on that containerd, with the image. */
@@ -73,7 +118,7 @@ export class Engines {
     const runtimes = { husk: { path: join(this.#host.checkout, "bin/husk") } };
     writeFileSync(config, JSON.stringify({ runtimes, "storage-driver": "overlay2" }));
     const folders = ["--data-root", join(this.#data, "docker"), "--exec-root", "/run/bench/docker", "--pidfile", "/run/bench/docker.pid"];
-    const words = ["dockerd", "--config-file", config, ...folders, "--host", `unix://${dockerSocket}`, "--containerd", containerdSocket];
+    const words = ["dockerd", "--config-file", config, ...folders, "--host", `unix://${dockerSocket}`, "--containerd", socketOf("plain")];
     await this.#daemon(words, {}, [...this.#dockerWords, "version"]);
     await this.#inside([...this.#dockerWords, "load", "--quiet", "--input", this.#archive]);
   }
@@ -83,18 +128,19 @@ export class Engines {
 
   /** Calls ctr, and answers its milliseconds. Throws where it fails. */
   ctr(...args: readonly string[]): Promise<number> {
-    return this.#inside(["ctr", "--address", containerdSocket, ...args]);
+    return this.#inside(["ctr", "--address", socketOf("plain"), ...args]);
   }
 
   /** How long `ctr run` of true takes. */
-  ctrRun(runtime: "husk" | "runc"): Promise<number> {
-    return this.ctr("run", "--rm", "--runtime", `io.containerd.${runtime}.v2`, this.image, this.#host.nextId(), "true");
+  ctrRun(runtime: "husk" | "runc", name: ContainerdName = "plain"): Promise<number> {
+    const words = ["run", "--rm", "--runtime", `io.containerd.${runtime}.v2`, this.image, this.#host.nextId(), "true"];
+    return this.#inside(["ctr", "--address", socketOf(name), ...words]);
   }
 
   /** The socket of a task's shim, by a path that this process can use. */
   shimSocket(id: string): string {
     const outside = (path: string): string => `/proc/${this.#holder.pid}/root${path}`;
-    const address = readFileSync(outside(`/run/bench/containerd/io.containerd.runtime.v2.task/default/${id}/address`), "utf8");
+    const address = readFileSync(outside(`${stateOf("plain")}/io.containerd.runtime.v2.task/default/${id}/address`), "utf8");
     return outside(address.replace("unix://", ""));
   }
 
@@ -104,6 +150,9 @@ export class Engines {
   }
 
   async close(): Promise<void> {
+    // With them the zygotes go, and what stands by.
+    const env = { ...process.env, ...this.#shimEnv("standing") };
+    if (existsSync(this.#pools)) await duration(join(this.#host.checkout, "bin/husk"), ["template", "rm", "--all"], { env });
     for (const daemon of this.#daemons.toReversed()) await end(daemon);
     await end(this.#holder, "SIGKILL");
   }
