@@ -60,6 +60,16 @@ test("a cache of another program is replaced", () => {
   expect(cacheOf().bytes.equals(bytes)).toBe(false);
 });
 
+test("a cache of another program of the same length is not used, and replaced", () => {
+  program('console.log("one");');
+  expect(run()).toBe("one\n");
+  program('console.log("two");');
+  expect(run()).toBe("two\n");
+  expect(cacheOf().bytes.at(-1)).toBe(1);
+  expect(run()).toBe("two\n");
+  expect(cacheOf().bytes.at(-1)).toBe(2);
+});
+
 test("a cache that is none is replaced", () => {
   writeFileSync(join(folder, "tool.cache"), "nonsense");
   expect(run("a")).toBe("a tool.js\n");

@@ -4,7 +4,7 @@
  * again. They do so when they end by themselves, or say when before. https://nodejs.org/api/vm.html#scriptcreatecacheddata
  */
 import type { EventEmitter } from "node:events";
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { constants, Script } from "node:vm";
 import { leaveCodeCache } from "./code-cache.ts";
 
@@ -20,6 +20,13 @@ interface Cache {
   /** Of how many runs it is: the file's last byte. */
   readonly runs: number;
 }
+
+/**
+ * Of which program the cache is: its file, and when that was written; before the last byte. V8 itself goes by the length of the source alone, and a process that was
+ * started before the programs were made anew leaves the cache of the old one beside the new one.
+ */
+const stampBytes = 16;
+const stamp = stampOf(program);
 
 /** The bundler writes ASCII alone: as Latin-1 it needs no decoding, and half of the memory. */
 const source = readFileSync(program, "latin1");
@@ -44,10 +51,19 @@ if (used === undefined || used.runs < enoughRuns) {
 type Program = (load: NodeJS.Require, self: NodeJS.Module, exported: unknown, file: string, folder: string) => void;
 (script.runInThisContext() as Program)(require, module, exports, __filename, __dirname);
 
+function stampOf(file: string): Buffer {
+  const { ino, mtimeNs } = statSync(file, { bigint: true });
+  const bytes = Buffer.alloc(stampBytes);
+  bytes.writeBigUInt64LE(ino);
+  bytes.writeBigInt64LE(mtimeNs, 8);
+  return bytes;
+}
+
 function readCache(): Cache | undefined {
   try {
     const file = readFileSync(cache);
-    return { data: file.subarray(0, -1), runs: file.at(-1) ?? 0 };
+    if (!file.subarray(-1 - stampBytes, -1).equals(stamp)) return undefined;
+    return { data: file.subarray(0, -1 - stampBytes), runs: file.at(-1) ?? 0 };
   } catch {
     return undefined; // there is none yet
   }
@@ -59,7 +75,7 @@ function writeCache(): void {
     const own = script.createCachedData();
     // V8 forgets functions that have not been called for long.
     const data = used === undefined || own.length > used.data.length ? own : used.data;
-    writeFileSync(draft, Buffer.concat([data, Buffer.of((used?.runs ?? 0) + 1)]));
+    writeFileSync(draft, Buffer.concat([data, stamp, Buffer.of((used?.runs ?? 0) + 1)]));
     renameSync(draft, cache); // whole, or not at all
   } catch {
     rmSync(draft, { force: true }); // a folder that is not ours to write: the next start is as slow as this one
