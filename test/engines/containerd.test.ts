@@ -243,10 +243,12 @@ test("outputs into a file, and into a log driver that outlives nothing", async (
 });
 
 test("a task outlives containerd, with all it says and its end", async ({ containerd, engines }) => {
-  const script = "echo first; while [ ! -e /go ]; do :; done; seq 100000; exit 9";
+  const script = "while [ ! -e /begin ]; do :; done; echo first; while [ ! -e /go ]; do :; done; seq 100000; exit 9";
   await containerd.detached("box", [], ["sh", "-c", script], async () => {
     const { stdout } = await containerd.shim("box", (call) => call("state", { id: "box" }));
     const reader = engines.start(["cat", stdout]);
+    // Not before ctr is gone, which would read it as well.
+    await containerd.ctr.ok("task", "exec", "--exec-id", "begin", "box", "touch", "/begin");
     await reader.stdout?.until("first\n");
     await engines.restartContainerd(async () => {});
     expect(await containerd.status("box")).toBe("RUNNING");
