@@ -14,6 +14,7 @@ import {
   TracerProvider,
 } from "@opentelemetry/sdk-trace";
 import { version } from "../version.ts";
+import { trustAsNodeDoes } from "./certificates.ts";
 import type { Operation } from "./telemetry.ts";
 
 /** Keeps the spans that have ended. */
@@ -35,6 +36,7 @@ class Collection implements SpanProcessor {
 export async function exportOperation(operation: Operation, env: NodeJS.ProcessEnv): Promise<void> {
   const spans = spansOf(operation, env);
   if (spans.length === 0) return;
+  trustAsNodeDoes();
   const exporter = new OTLPTraceExporter();
   try {
     await new Promise<void>((resolve, reject) => {

@@ -9,6 +9,19 @@ use nix::unistd::execv;
 
 use crate::processes;
 
+/// By itself Node reads its own root certificates, on a thread, whenever HTTP/2 is loaded: 20 ms of processor time, for a program that seldom meets TLS
+/// (src/telemetry/certificates.ts, which has them read when it does).
+const NO_CERTIFICATES: &str = "--use-openssl-ca";
+
+/// Where somebody may have said otherwise: two words about certificates are too many for Node.
+const ABOUT_CERTIFICATES: [&str; 2] = ["NODE_OPTIONS", "NODE_USE_SYSTEM_CA"];
+
+/// Node's flags for a program that loads HTTP/2.
+pub fn http2_flags() -> &'static [&'static str] {
+    let is_said = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if ABOUT_CERTIFICATES.into_iter().any(is_said) { &[] } else { &[NO_CERTIFICATES] }
+}
+
 #[derive(Clone, Copy)]
 pub struct Programs<'a> {
     node: &'a Path,

@@ -58,6 +58,18 @@ fn a_session_is_served_by_a_program_aside() {
 }
 
 #[test]
+fn the_supervisors_node_leaves_certificates_unread_unless_somebody_speaks_of_them() {
+    let flags = |name: &str, value: &str| {
+        let folder = dist("printf '{\"op\":\"exit\",\"status\":0}\\n' >&3");
+        assert_eq!(outcome(husk(&folder, &["run", "c1"]).env(name, value)).0, 0);
+        fs::read_to_string(folder.path("flags")).expect("the flags").trim().to_owned()
+    };
+    assert_eq!(flags("NODE_OPTIONS", ""), "--use-openssl-ca");
+    assert_eq!(flags("NODE_OPTIONS", "--use-bundled-ca"), "");
+    assert_eq!(flags("NODE_USE_SYSTEM_CA", "1"), "");
+}
+
+#[test]
 fn the_program_is_told_what_the_callers_streams_are() {
     let (streams, ends) = pipes();
     let session = Session::start(streams);

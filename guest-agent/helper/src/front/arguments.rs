@@ -33,6 +33,9 @@ const EXEC_WITH_VALUE: [&str; 18] = [
 ];
 const EXEC_SWITCHES: [&str; 6] = ["tty", "t", "detach", "d", "no-new-privs", "ignore-paused"];
 
+/// The program that makes a container and stays with it.
+pub const SUPERVISOR: &str = "supervisor.js";
+
 /// Verbs that make a process whose standard streams are the caller's.
 const SESSIONS: [&str; 4] = ["run", "create", "exec", "restore"];
 
@@ -124,7 +127,7 @@ impl<'a> Call<'a> {
 
     /// The program that serves a session.
     pub fn script(&self) -> &'static str {
-        if self.verb() == Some("exec") { "husk.js" } else { "supervisor.js" }
+        if self.verb() == Some("exec") { "husk.js" } else { SUPERVISOR }
     }
 }
 

@@ -15,11 +15,12 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, setsid};
 use serde::{Deserialize, Serialize};
 
-use super::arguments::Call;
+use super::arguments::{Call, SUPERVISOR};
 use super::tail::Tail;
 use super::{exec, pool};
 use crate::lines::Lines;
 use crate::processes::{self, End};
+use crate::programs::http2_flags;
 use crate::stand_in::{self, HUSK_FAILED, StandIn};
 use crate::window::WindowSize;
 use crate::{descriptors, signals, window, words};
@@ -361,7 +362,8 @@ fn execute(call: &Call<'_>, control: &OwnedFd, stderr: &OwnedFd) -> Result<Infal
     descriptors::place(descriptors::raise(control.as_fd(), CONTROL + 1)?.as_fd(), CONTROL)?;
     descriptors::close_at_exec_from(CONTROL + 1)?;
     signals::restore_defaults()?;
-    call.programs.execute(&[], call.script(), call.words)
+    let flags = if call.script() == SUPERVISOR { http2_flags() } else { &[] };
+    call.programs.execute(flags, call.script(), call.words)
 }
 
 /// Forks the stand-in, a child of the caller's or of whoever reaps for it as soon as front has ended.

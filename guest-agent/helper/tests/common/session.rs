@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::{Conversation, Folder, HELPER, PATIENCE, Process, accept, inherit, pipe};
 
-/// The program that front runs in place of Node.
-const SHELL: &str = "/bin/sh";
+/// The program that front runs in place of Node: a shell.
+const NODE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/node");
 
 /// What the script of a session begins with. It ends when the test lets it.
 const BEGIN: &str = "dist=${0%/*}; read -r hello <&3; echo \"$hello\" > $dist/hello\n";
@@ -41,7 +41,8 @@ pub fn dist(script: &str) -> Folder {
 /// `husk WORDS`, from that folder.
 pub fn husk(folder: &Folder, words: &[&str]) -> Command {
     let mut command = Command::new(HELPER);
-    command.args(["front", "--node", SHELL, "--dist"]).arg(&folder.0).arg("--").args(words);
+    command.args(["front", "--node", NODE, "--dist"]).arg(&folder.0).arg("--").args(words);
+    command.env_remove("NODE_OPTIONS").env_remove("NODE_USE_SYSTEM_CA");
     command
 }
 
