@@ -72,6 +72,7 @@ impl Monitor {
             processes::retry(|| sendmsg::<()>(self.lines.as_fd().as_raw_fd(), &[IoSlice::new(words.as_bytes())], rights, flags, None));
         ensure!(sent.context("cannot ask QEMU")? == words.len(), "QEMU does not take what it is asked");
         let until = Instant::now() + PATIENCE;
+        let mut goes_on = true;
         loop {
             while let Some(line) = self.lines.take() {
                 let said: Said = serde_json::from_slice(&line).context("QEMU's answer cannot be understood")?;
@@ -81,12 +82,14 @@ impl Monitor {
                     Said { .. } => {}
                 }
             }
+            // What was said before the end counts.
+            ensure!(goes_on, "QEMU has hung up");
             let left = until.saturating_duration_since(Instant::now());
             ensure!(!left.is_zero(), "QEMU does not answer within {} s", PATIENCE.as_secs());
             let limit = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
             let mut watched = [PollFd::new(self.lines.as_fd(), PollFlags::POLLIN)];
             processes::retry(|| poll(&mut watched, limit)).context("cannot wait for QEMU")?;
-            ensure!(self.lines.receive()?, "QEMU has hung up");
+            goes_on = self.lines.receive()?;
         }
     }
 }
