@@ -164,12 +164,13 @@ export class BenchHost implements AsyncDisposable {
   }
 
   /**
-   * Has a sandbox of the template of `warm` stand by for what is like `bundle`; answers what runs `bundle` by it, as `run` does, once the next one stands by.
+   * Has a sandbox of the template of `warm` stand by for what is like `bundle`, whose root is that; answers what runs `bundle` by it, as `run` does, once the next one stands by.
    * undefined where this husk has none.
    */
-  async standby(warm: Way, bundle: string): Promise<(() => Promise<number>) | undefined> {
+  async standby(warm: Way, bundle: string, root: "folder" | "image" = "folder"): Promise<(() => Promise<number>) | undefined> {
     if (!this.knowsStandby) return undefined;
-    const standing = { ...warm, pool: join(this.folder, this.nextId("standby")) };
+    // A template's keeper has one pool for each kind, where it was first asked for.
+    const standing = { ...warm, pool: join(this.folder, `standby-${root}`) };
     await this.run(standing, bundle);
     return async () => {
       await this.waits(standing.pool);

@@ -53,13 +53,13 @@ export async function start(host: BenchHost, { alone }: Settings): Promise<Part>
     },
   ];
   for (const { root, bundle, bound } of [
-    { root: "a folder", bundle: nothing, bound: 6 },
-    { root: "an image", bundle: image, bound: 4 },
-  ]) {
-    const standing = await host.standby(copied, bundle);
+    { root: "folder", bundle: nothing, bound: 6 },
+    { root: "image", bundle: image, bound: 4 },
+  ] as const) {
+    const standing = await host.standby(copied, bundle, root);
     if (standing === undefined) continue;
     figures.push({
-      name: `run of true from a template, by a sandbox that stands by, ${root} as root`,
+      name: `run of true from a template, by a sandbox that stands by, ${root === "folder" ? "a folder" : "an image"} as root`,
       ...milliseconds,
       husk: standing,
       beside: { "runc run": runc(nothing) },

@@ -72,14 +72,13 @@ export class Member {
     const sandbox = Sandbox.launch(spec, { mark: () => {}, fellBack: warn });
     await sandbox.connect();
     const bundle = join(order.folder, "rehearsal");
-    // A zygote's copies begin where its rehearsal ended. That this process has not gone the way yet costs its taker less than a rehearsal costs everybody.
-    const isCopy = copiesZygote(sandbox.spec);
-    const work = async (): Promise<void> => (isCopy ? undefined : rehearse(sandbox, bundle, config.allow, rehearsals));
+    // A zygote's copies begin where its rehearsal ended: then it is this process that has not gone the way yet, and QEMU's that has to be given each page.
+    const work = (): Promise<void> => rehearse(sandbox, bundle, config.allow, copiesZygote(sandbox.spec) ? 1 : rehearsals);
     if (order.shares) {
       await work();
       await sandbox.vm.pause();
     } else {
-      await sandbox.withDisk(rehearsalDisk(bundle), work);
+      await sandbox.withDisk(rehearsalDisk(bundle, "ext4"), work);
     }
     return new Member(order, sandbox, plan, key);
   }

@@ -42,7 +42,7 @@ export interface MemberProgram {
 }
 
 /** The command line's. */
-export const supervisorProgram: MemberProgram = { script: "supervisor.js", flags: [], environment: {} };
+export const supervisorProgram: MemberProgram = { script: "supervisor.js", flags: ["--no-warnings"], environment: {} };
 
 export interface PoolOptions {
   /** The folder of all pools. */
@@ -102,7 +102,7 @@ export class Pool {
     const folder = claimPool(root, name, { process: self, size, machine });
     try {
       if (options.shares) makeRehearsalBundle(folder.rehearsal, helper);
-      else if (!(await makeImageBundle(folder.rehearsal, helper))) {
+      else if (!(await makeImageBundle(folder.rehearsal, helper, "ext4"))) {
         throw new HuskError("host", "there is no mkfs.ext4 here, and with it no image to rehearse with");
       }
       return new Pool(options, folder, makePoolCgroups(folder));

@@ -30,28 +30,41 @@ export function makeRehearsalBundle(folder: string, helper: string): void {
   writeConfig(folder, "rootfs");
 }
 
+/** The file systems that images are of, each with the program that makes one of a folder. The first is written to. */
+const imageMakers: Readonly<Record<ImageKind, (image: string, folder: string) => readonly [string, ...string[]]>> = {
+  ext4: (image, folder) => ["mkfs.ext4", "-q", "-F", "-d", folder, image],
+  erofs: (image, folder) => ["mkfs.erofs", image, folder],
+};
+
+export type ImageKind = "ext4" | "erofs";
+
+export const imageKinds: readonly ImageKind[] = ["ext4", "erofs"];
+
 /** Likewise, with an image as root file system, `image` in the folder. False where this host has no program that makes one. Throws `host` where that fails. */
-export async function makeImageBundle(folder: string, helper: string): Promise<boolean> {
+export async function makeImageBundle(folder: string, helper: string, kind: ImageKind): Promise<boolean> {
   const rootfs = join(folder, "contents");
   makeRootfs(rootfs, helper);
-  const image = rehearsalDisk(folder).path;
-  writeFileSync(image, "");
-  truncateSync(image, imageBytes);
+  const image = rehearsalDisk(folder, kind).path;
+  const [program, ...words] = imageMakers[kind](image, rootfs);
+  if (kind === "ext4") {
+    writeFileSync(image, "");
+    truncateSync(image, imageBytes);
+  }
   try {
-    await promisify(execFile)("mkfs.ext4", ["-q", "-F", "-d", rootfs, image]);
+    await promisify(execFile)(program, words);
   } catch (cause) {
     if (hasCode(cause, "ENOENT")) return false;
     throw new HuskError("host", "cannot make an image to rehearse with", { cause });
   } finally {
     rmSync(rootfs, { recursive: true });
   }
-  writeConfig(folder, "image");
+  writeConfig(folder, "image", kind !== "ext4");
   return true;
 }
 
 /** The disk that `makeImageBundle` has made. */
-export function rehearsalDisk(folder: string): ImageDisk {
-  return { serial: "root", path: join(folder, "image"), isDevice: false, readonly: false };
+export function rehearsalDisk(folder: string, kind: ImageKind): ImageDisk {
+  return { serial: "root", path: join(folder, "image"), isDevice: false, readonly: kind !== "ext4" };
 }
 
 /** The helper has some two. */
@@ -76,11 +89,11 @@ const enginesDevices = [
   [5, 2],
 ].map(([major, minor]) => ({ allow: true, type: "c", major, ...(minor === undefined ? {} : { minor }), access: "rwm" }));
 
-function writeConfig(folder: string, path: string): void {
+function writeConfig(folder: string, path: string, readonly = false): void {
   const { process, mounts = [], linux } = defaultSpec;
   const spec: Spec = {
     ...defaultSpec,
-    root: { path },
+    root: { path, readonly },
     process: { ...process, terminal: false, user: { uid: 0, gid: 0, additionalGids: [0] }, args: ["/program", "rehearsal"] },
     mounts: [
       ...mounts,

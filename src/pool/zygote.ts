@@ -17,10 +17,11 @@ import { guestHostname } from "../sandbox/plan-vm.ts";
 import { Sandbox } from "../sandbox/sandbox.ts";
 import { copiesZygote, memoryDescriptor, type SandboxSpec } from "../sandbox/sandbox-plan.ts";
 import { keeperLog, type ZygoteOrder } from "../sandbox/start-zygote.ts";
+import type { ImageDisk } from "../storage/container-storage.ts";
 import { sum } from "../template/making.ts";
 import { type Template, TemplateStore } from "../template/store.ts";
 import { claimZygote, publishZygote, type Zygote, zygoteFolder } from "../template/zygote.ts";
-import { makeImageBundle, makeRehearsalBundle, rehearsalDisk, rehearse } from "./rehearsal.ts";
+import { imageKinds, makeImageBundle, makeRehearsalBundle, rehearsalDisk, rehearse } from "./rehearsal.ts";
 import { Standby, standbyFiles, standbyKinds } from "./standby.ts";
 
 /** How often the whole way is gone: the second time is as fast as the tenth. */
@@ -43,9 +44,13 @@ export async function keepZygote(
   if (template === undefined || !claimZygote(template)) return;
   const own = zygoteFolder(template);
   await giveWay();
-  const [folderBundle, imageBundle] = [join(own, "rehearsal"), join(own, "rehearsal-image")];
+  const folderBundle = join(own, "rehearsal");
   makeRehearsalBundle(folderBundle, machine.programs.helper);
-  const hasImage = await makeImageBundle(imageBundle, machine.programs.helper);
+  const images: Play[] = [];
+  for (const kind of imageKinds) {
+    const bundle = join(own, `rehearsal-${kind}`);
+    if (await makeImageBundle(bundle, machine.programs.helper, kind)) images.push({ bundle, disk: rehearsalDisk(bundle, kind) });
+  }
   const spec: SandboxSpec = {
     ...machine,
     id: "zygote",
@@ -58,7 +63,7 @@ export async function keepZygote(
     cgroups: [],
     shares: true,
     mounts: [],
-    disks: hasImage ? [rehearsalDisk(imageBundle)] : [],
+    disks: [],
     remains: [],
     agentSocket: join(own, "agent.sock"),
     consoleLog: join(own, "console.log"),
@@ -70,11 +75,7 @@ export async function keepZygote(
     const died = sandbox.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
     const stopped = once(signal, "abort").then(() => undefined);
     died.catch(() => {}); // whoever awaits it gets it
-    const qemu = await Promise.race([
-      make(sandbox, spec, template, hasImage ? [folderBundle, imageBundle] : [folderBundle]),
-      died,
-      stopped,
-    ]);
+    const qemu = await Promise.race([make(sandbox, spec, template, [{ bundle: folderBundle }, ...images]), died, stopped]);
     if (qemu !== undefined) await Promise.race([idle(store, template, { qemu, idleMs, standbys, signal }), died]);
     rmSync(keeperLog(template), { force: true });
   } finally {
@@ -91,13 +92,24 @@ function launch(spec: SandboxSpec): Sandbox {
   return Sandbox.launch(spec, { mark: () => {}, fellBack });
 }
 
+/** What is rehearsed: a bundle, and the disk that it is on; the first has folders. */
+interface Play {
+  readonly bundle: string;
+  readonly disk?: ImageDisk;
+}
+
 /** Resolves to the PID of QEMU. */
-async function make(sandbox: Sandbox, spec: SandboxSpec, template: Template, bundles: readonly string[]): Promise<number> {
+async function make(sandbox: Sandbox, spec: SandboxSpec, template: Template, plays: readonly Play[]): Promise<number> {
   const own = zygoteFolder(template);
   const { helper } = spec.programs;
   await sandbox.connect();
-  for (const bundle of bundles) {
-    await rehearse(sandbox, bundle, { vmSection: false, annotations: [] }, rehearsals);
+  for (const { bundle, disk } of plays) {
+    const work = (): Promise<void> => rehearse(sandbox, bundle, { vmSection: false, annotations: [] }, rehearsals);
+    if (disk === undefined) await work();
+    else {
+      await sandbox.withDisk(disk, work);
+      await sandbox.vm.resume();
+    }
     rmSync(bundle, { recursive: true });
   }
   const { pid, ...known } = await sandbox.standStill();

@@ -13,7 +13,7 @@ import { copier } from "../template/clone.ts";
 import { folderServer, share } from "../template/share.ts";
 import { hypervisorUser } from "../vmm/confinement.ts";
 import { GuestConsole } from "../vmm/guest-console.ts";
-import { firstGivenSet, pluggedDevices } from "../vmm/qemu/command-line.ts";
+import { firstCopysGivenSet, firstGivenSet, pluggedDevices } from "../vmm/qemu/command-line.ts";
 import { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import {
   channelCount,
@@ -49,12 +49,13 @@ export class Launch {
   readonly #mayGoOn = deferred<void>();
   /** The programs that the sandbox does without. */
   readonly #needless = new Set<string>();
-  #nextSet = firstGivenSet;
+  #nextSet: number;
   #closing = false;
   #wasKilled = false;
 
   constructor(spec: SandboxSpec, mark: (phase: string) => void) {
     this.spec = spec;
+    this.#nextSet = copiesZygote(spec) ? firstCopysGivenSet : firstGivenSet;
     this.#process = SandboxProcess.start(spec.programs.helper, channelCount);
     this.user = hypervisorUser(this.#process.pid);
     this.died = this.#died.promise;

@@ -56,6 +56,8 @@ export class Sandbox {
   #adopted: Promise<void> = Promise.resolve();
   /** Resolves to what the guest of one that waited has answered when it was introduced to its taker. */
   #awakened: Promise<GuestIdentity> | undefined;
+  /** Whether its guest has let go of the folder's device. */
+  #isParked = false;
   #launch: Launch;
   #agent: AgentClient | undefined;
   #vm: QemuVm | undefined;
@@ -166,7 +168,7 @@ export class Sandbox {
   async standStill(): Promise<{ readonly pid: number; readonly greeting: Greeting; readonly disks: readonly number[] }> {
     const { agent, vm } = this;
     const { bootMs } = this.#spec.deadlines;
-    await agent.call("parkSandbox", { mountPoints: sharedFolders(this.#spec).map(({ mountPoint }) => mountPoint) }, bootMs);
+    await this.park();
     await vm.portReopened(agentPortId, () => agent.close(), bootMs);
     await vm.pause();
     await vm.ejectKnown();
@@ -174,13 +176,21 @@ export class Sandbox {
     return { pid: this.#launch.qemuPid, greeting: vm.greeting, disks: await vm.diskStandIns() };
   }
 
-  /** Runs `work` in a sandbox that no container is in and that shows no folders, with a disk that it has only meanwhile; pauses it. Throws as `work`, and `vmm`. */
+  /** Has the guest let go of the folder that it shows, where it does, and of the first disk: no container is in it. Throws `guest` or `deadline`. */
+  async park(): Promise<void> {
+    const mountPoints = this.#isParked ? [] : sharedFolders(this.#spec).map(({ mountPoint }) => mountPoint);
+    await this.agent.call("parkSandbox", { mountPoints }, this.#spec.deadlines.bootMs);
+    this.#isParked = true;
+  }
+
+  /** Runs `work` in a sandbox that no container is in, without its folder and with a disk that it has only meanwhile; pauses it. Throws as `work`, `park`, and `vmm`. */
   async withDisk(disk: ImageDisk, work: () => Promise<void>): Promise<void> {
+    if (!this.#isParked) await this.park();
     await this.vm.pause();
     await this.#launch.plugDisks([disk]);
     await this.vm.resume();
     await work();
-    await this.agent.call("parkSandbox", { mountPoints: [] });
+    await this.park();
     await this.vm.pause();
     await this.vm.ejectDisk();
   }

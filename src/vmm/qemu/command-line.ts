@@ -246,6 +246,9 @@ function properties({ file, "read-only": readonly, ...rest }: DiskNode): string 
 /** The first of the sets of descriptors that a machine is given while it runs. */
 export const firstGivenSet = 201;
 
+/** Likewise, of those that a zygote's copy is given: it has its zygote's as well. */
+export const firstCopysGivenSet = 301;
+
 /** A set of descriptors for each disk that a copy may have. */
 function diskStandIns({ diskStandIn, devicePorts }: Machine): string[] {
   if (diskStandIn === undefined) return [];

@@ -50,10 +50,14 @@ impl Monitor {
     /// Has QEMU keep `file` in the set of descriptors number `set`.
     pub fn add_file(&mut self, set: u32, file: BorrowedFd<'_>) -> Result<()> {
         if !self.is_open {
+            // The copy of a QEMU whose monitor was open refuses, since its own is.
             self.ask(&json!({"execute": "qmp_capabilities"}), &[])?;
             self.is_open = true;
         }
-        self.ask(&json!({"execute": "add-fd", "arguments": {"fdset-id": set}}), &[file.as_raw_fd()])
+        match self.ask(&json!({"execute": "add-fd", "arguments": {"fdset-id": set}}), &[file.as_raw_fd()])? {
+            Some(Refusal { desc }) => bail!("QEMU refuses: {}", desc.escape_debug()),
+            None => Ok(()),
+        }
     }
 
     /// Takes in what is said without having been asked. Answers false where QEMU has hung up.
@@ -63,7 +67,8 @@ impl Monitor {
         goes_on
     }
 
-    fn ask(&mut self, command: &Value, descriptors: &[RawFd]) -> Result<()> {
+    /// Answers what QEMU says against it.
+    fn ask(&mut self, command: &Value, descriptors: &[RawFd]) -> Result<Option<Refusal>> {
         let words = command.to_string();
         let rights = [ControlMessage::ScmRights(descriptors)];
         let rights: &[_] = if descriptors.is_empty() { &[] } else { &rights };
@@ -77,8 +82,8 @@ impl Monitor {
             while let Some(line) = self.lines.take() {
                 let said: Said = serde_json::from_slice(&line).context("QEMU's answer cannot be understood")?;
                 match said {
-                    Said { error: Some(refusal), .. } => bail!("QEMU refuses: {}", refusal.desc.escape_debug()),
-                    Said { answer: Some(_), .. } => return Ok(()),
+                    Said { error: Some(refusal), .. } => return Ok(Some(refusal)),
+                    Said { answer: Some(_), .. } => return Ok(None),
                     Said { .. } => {}
                 }
             }
