@@ -76,8 +76,7 @@ export class Engines {
 
   /** How long `ctr run` of true takes by the shim that stands by, once one does. */
   async standingRun(): Promise<number> {
-    const deadline = AbortSignal.timeout(standingMs);
-    while (globSync(join(this.#pools, "*/*.sock")).length === 0) await delay(10, undefined, { signal: deadline });
+    await this.#host.waits(this.#pools);
     return this.ctrRun("husk", "standing");
   }
 

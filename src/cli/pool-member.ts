@@ -5,12 +5,11 @@
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { explain, HuskError } from "../errors.ts";
-import { joinCgroups } from "../host/cgroups.ts";
-import { integer, list, nonEmptyString, object, oneOf, read, string } from "../narrow.ts";
+import { integer, object, oneOf, read } from "../narrow.ts";
 import { loadBundle } from "../oci/bundle.ts";
-import { Member, OtherMachine } from "../pool/member.ts";
-import { type MemberOrder, orderReader, type TakeRequest } from "../pool/messages.ts";
-import { become, joinCaller, memberConfiguration, PoolConversation } from "../pool/taking.ts";
+import { type Member, OtherMachine } from "../pool/member.ts";
+import { inheritedReaders, type TakeRequest } from "../pool/messages.ts";
+import { become, beMember, joinCaller } from "../pool/taking.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { SandboxSpec } from "../sandbox/sandbox-plan.ts";
 import { Trace } from "../sandbox/trace.ts";
@@ -30,38 +29,24 @@ interface Work {
 }
 
 const requestReader = object<TakeRequest>({
+  ...inheritedReaders,
   session: oneOf(["run", "create"]),
-  words: list(string),
-  cwd: nonEmptyString,
-  umask: integer(0, 0o777),
-  environment: list(list(string)),
   began: integer(0),
   hello: (value) => value,
 });
 
 /** Serves the pool that has started this process, and then the call that takes it. */
-export async function servePool([orderJson = ""]: readonly string[], work: Work): Promise<void> {
-  const pool = new PoolConversation();
-  try {
-    const order = read(orderReader, JSON.parse(orderJson));
-    await joinCgroups(order.cgroups, [process.pid]);
-    const member = await Member.start(order, await memberConfiguration(order), (message) => complain(`${message}\n`));
-    await rehearseReading(member, order, work);
-    const died = member.sandbox.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
-    died.catch(() => {}); // once it is somebody's, it is that one's to be told
-    pool.tell("ready");
-    const taking = await Promise.race([nextTaking(member, work), died]);
-    pool.tell("taken");
-    await serve(member, taking, work, () => pool.tell("settled"));
-    pool.tell("settled");
-  } catch (error) {
-    complain(`${explain(error)}\n`);
-    process.exit(failureStatus(error, "pool"));
-  }
+export function servePool([order = ""]: readonly string[], work: Work): Promise<void> {
+  return beMember(order, {
+    complain: (message) => complain(`${message}\n`),
+    prepare: (member, { folder }) => rehearseReading(member, folder, work),
+    taking: (member) => nextTaking(member, work),
+    serve: (member, taking, onStarted) => serve(member, taking, work, onStarted),
+  });
 }
 
 /** Reads a bundle once, so that this process has what that needs at hand. */
-async function rehearseReading(member: Member, { folder }: MemberOrder, work: Work): Promise<void> {
+async function rehearseReading(member: Member, folder: string, work: Work): Promise<void> {
   const words = ["run", "--bundle", join(folder, "rehearsal"), "rehearsal"];
   const call = sessionCall(parseCommandLine(parseBeginning(words)));
   if (call.verb !== "run") throw new HuskError("internal", "the rehearsal is no run");

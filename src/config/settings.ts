@@ -115,7 +115,7 @@ const template = {
   standby: yesOrNo(
     true,
     "While a template is kept warm, a sandbox of it stands by for the next container of the command line that has a network namespace of its own, and is " +
-      "replaced when that has begun; another one for those whose root is an image, where there are any. Some 60 MB each, and the processor time of a start.",
+      "replaced when that has begun; another one for those whose root is an image, and one for the next task of containerd, where there are any. Some 60 MB each, and the processor time of a start.",
   ),
   tenant: wordOrName(
     ["shared", "namespace"],

@@ -74,12 +74,8 @@ export class Member {
     const bundle = join(order.folder, "rehearsal");
     // A zygote's copies begin where its rehearsal ended: then it is this process that has not gone the way yet, and QEMU's that has to be given each page.
     const work = (): Promise<void> => rehearse(sandbox, bundle, config.allow, copiesZygote(sandbox.spec) ? 1 : rehearsals);
-    if (order.shares) {
-      await work();
-      await sandbox.vm.pause();
-    } else {
-      await sandbox.withDisk(rehearsalDisk(bundle, "ext4"), work);
-    }
+    await (order.shares ? work() : sandbox.withDisk(rehearsalDisk(bundle, "ext4"), work));
+    await sandbox.vm.pause();
     return new Member(order, sandbox, plan, key);
   }
 

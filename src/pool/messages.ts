@@ -8,7 +8,7 @@
  *
  * The end of the conversation is the pool's death to a member that waits, and nothing to one that was taken.
  */
-import { boolean, list, map, nonEmptyString, object, oneOf, optional, string } from "../narrow.ts";
+import { boolean, integer, list, map, nonEmptyString, object, oneOf, optional, string } from "../narrow.ts";
 
 /** The first word of a member's command line. */
 export const poolMember = "pool-member";
@@ -45,13 +45,26 @@ export type MemberEvent = "ready" | "taken" | "settled";
 
 export const eventReader = object<{ event: MemberEvent }>({ event: oneOf(["ready", "taken", "settled"]) });
 
-/** What front asks a member for (guest-agent/helper/PROTOCOL.md): all that it would have of its caller by inheritance. */
-export interface TakeRequest {
-  readonly session: "run" | "create";
+/** What a child of whoever takes a member would have of it by inheritance, and its command line. */
+export interface Inherited {
   readonly words: readonly string[];
   readonly cwd: string;
   readonly umask: number;
+  /** Names and values. */
   readonly environment: readonly (readonly string[])[];
+}
+
+/** Reads these in a request that has more. */
+export const inheritedReaders = {
+  words: list(string),
+  cwd: nonEmptyString,
+  umask: integer(0, 0o777),
+  environment: list(list(string)),
+};
+
+/** What front asks a member for (guest-agent/helper/PROTOCOL.md). */
+export interface TakeRequest extends Inherited {
+  readonly session: "run" | "create";
   /** When the call began, in microseconds since 1970. */
   readonly began: number;
   /** Session has its form. */

@@ -2,16 +2,19 @@
 import { readFileSync } from "node:fs";
 import { Socket } from "node:net";
 import { type Config, loadConfig } from "../config/config.ts";
+import { explain, HuskError } from "../errors.ts";
 import { type CgroupHierarchy, cgroupsIn, joinCgroups } from "../host/cgroups.ts";
 import { readJsonLines, writeJsonLine } from "../host/lines.ts";
+import { read } from "../narrow.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
-import type { MemberEvent, MemberOrder } from "./messages.ts";
+import { Member } from "./member.ts";
+import { type MemberEvent, type MemberOrder, orderReader } from "./messages.ts";
 
 /** The descriptor on which the pool is told. */
 const poolDescriptor = 3;
 
 /** The member's side of its conversation with the pool. As long as it is not taken, the pool's end is its own. */
-export class PoolConversation {
+class PoolConversation {
   readonly #pool = new Socket({ fd: poolDescriptor, readable: true, writable: true });
   #isTaken = false;
 
@@ -32,8 +35,41 @@ export class PoolConversation {
   }
 }
 
+/** What a program does as a member. */
+export interface MemberWork<Taking> {
+  /** Tells the pool, which shows what the last lines were where the member ends. */
+  readonly complain: (message: string) => void;
+  /** What else is done before it waits. */
+  readonly prepare?: (member: Member, order: MemberOrder) => Promise<void>;
+  /** Resolves once somebody takes it; declines whom it does not suit. */
+  readonly taking: (member: Member) => Promise<Taking>;
+  /** Serves its taker to the end. `onStarted`: called once there is nothing more to be done for it but to wait. */
+  readonly serve: (member: Member, taking: Taking, onStarted: () => void) => Promise<void>;
+}
+
+/** Serves the pool that has started this process, and then its taker. `order`: a MemberOrder, in JSON. Ends the process where that fails. */
+export async function beMember<Taking>(order: string, { complain, prepare, taking, serve }: MemberWork<Taking>): Promise<void> {
+  const pool = new PoolConversation();
+  try {
+    const ordered = read(orderReader, JSON.parse(order));
+    await joinCgroups(ordered.cgroups, [process.pid]);
+    const member = await Member.start(ordered, await memberConfiguration(ordered), complain);
+    await prepare?.(member, ordered);
+    const died = member.sandbox.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
+    died.catch(() => {}); // once it is somebody's, it is that one's to be told
+    pool.tell("ready");
+    const taken = await Promise.race([taking(member), died]);
+    pool.tell("taken");
+    await serve(member, taken, () => pool.tell("settled"));
+    pool.tell("settled");
+  } catch (error) {
+    complain(explain(error));
+    process.exit(1);
+  }
+}
+
 /** The configuration with the pool's flags. */
-export async function memberConfiguration({ settings }: MemberOrder): Promise<Config> {
+async function memberConfiguration({ settings }: MemberOrder): Promise<Config> {
   const flags = Object.fromEntries(Object.entries(settings).map(([key, text]) => [key, { name: key, text }]));
   return (await loadConfig({ env: process.env, flags })).config;
 }

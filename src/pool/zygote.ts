@@ -105,11 +105,7 @@ async function make(sandbox: Sandbox, spec: SandboxSpec, template: Template, pla
   await sandbox.connect();
   for (const { bundle, disk } of plays) {
     const work = (): Promise<void> => rehearse(sandbox, bundle, { vmSection: false, annotations: [] }, rehearsals);
-    if (disk === undefined) await work();
-    else {
-      await sandbox.withDisk(disk, work);
-      await sandbox.vm.resume();
-    }
+    await (disk === undefined ? work() : sandbox.withDisk(disk, work));
     rmSync(bundle, { recursive: true });
   }
   const { pid, ...known } = await sandbox.standStill();

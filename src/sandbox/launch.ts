@@ -130,11 +130,12 @@ export class Launch {
   /** Gives the machine, which is paused, disks that it did not have when it was launched. Throws `vmm`, `host`, or `invalid-argument` where one is in use. */
   async plugDisks(disks: readonly ImageDisk[]): Promise<void> {
     if (disks.length === 0) return;
-    const sets = disks.map(() => this.#nextSet++);
-    await Promise.all(disks.map(({ path, readonly }, index) => this.#process.give(sets[index] ?? 0, path, !readonly)));
+    const firstSet = this.#nextSet;
+    this.#nextSet += disks.length;
+    await Promise.all(disks.map(({ path, readonly }, index) => this.#process.give(firstSet + index, path, !readonly)));
     const machine = planMachine({ ...this.spec, disks }, 0);
     const vm = await this.vm;
-    await vm.plugDisks(machine.disks, sets, pluggedDevices(machine)).catch(inUse);
+    await vm.plugDisks(machine.disks, firstSet, pluggedDevices(machine)).catch(inUse);
   }
 
   /** Makes what waited for nobody the sandbox of `spec`, as far as its processes on the host go. */

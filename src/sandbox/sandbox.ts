@@ -183,7 +183,7 @@ export class Sandbox {
     this.#isParked = true;
   }
 
-  /** Runs `work` in a sandbox that no container is in, without its folder and with a disk that it has only meanwhile; pauses it. Throws as `work`, `park`, and `vmm`. */
+  /** Runs `work` in a sandbox that no container is in, without its folder and with a disk that it has only meanwhile. Throws as `work`, `park`, and `vmm`. */
   async withDisk(disk: ImageDisk, work: () => Promise<void>): Promise<void> {
     if (!this.#isParked) await this.park();
     await this.vm.pause();
@@ -193,6 +193,7 @@ export class Sandbox {
     await this.park();
     await this.vm.pause();
     await this.vm.ejectDisk();
+    await this.vm.resume();
   }
 
   /** Where a socket in QEMU's tree is, as the host sees it. */

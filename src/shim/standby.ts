@@ -13,16 +13,16 @@ import { once } from "node:events";
 import { closeSync, constants, fstatSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from "node:fs";
 import type { Socket } from "node:net";
 import { type Config, loadConfig } from "../config/config.ts";
-import { explain, HuskError } from "../errors.ts";
-import { findHierarchies, joinCgroups } from "../host/cgroups.ts";
+import { HuskError } from "../errors.ts";
+import { findHierarchies } from "../host/cgroups.ts";
 import { deferred } from "../host/deferred.ts";
 import { readJsonLines, writeJsonLine } from "../host/lines.ts";
 import { hasCode } from "../host/system-error.ts";
-import { integer, list, nonEmptyString, object, optional, read, string } from "../narrow.ts";
+import { integer, list, nonEmptyString, object, optional, read } from "../narrow.ts";
 import { loadBundle } from "../oci/bundle.ts";
-import { Member, OtherMachine } from "../pool/member.ts";
-import { orderReader } from "../pool/messages.ts";
-import { become, joinCaller, memberConfiguration, PoolConversation } from "../pool/taking.ts";
+import { type Member, OtherMachine } from "../pool/member.ts";
+import { type Inherited, inheritedReaders } from "../pool/messages.ts";
+import { become, beMember, joinCaller } from "../pool/taking.ts";
 import type { VmPlan } from "../sandbox/plan-vm.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { SandboxSpec } from "../sandbox/sandbox-plan.ts";
@@ -32,11 +32,7 @@ import { parseShim, type ShimCall } from "./arguments.ts";
 import { openServer, ownVariables, type ShimServer } from "./serve.ts";
 import { socketPath } from "./shim-folder.ts";
 
-interface StartRequest {
-  readonly words: readonly string[];
-  readonly cwd: string;
-  readonly umask: number;
-  readonly environment: readonly (readonly string[])[];
+interface StartRequest extends Inherited {
   readonly program: string;
   readonly pid: number;
   readonly cgroups: readonly string[];
@@ -44,10 +40,7 @@ interface StartRequest {
 }
 
 const requestReader = object<StartRequest>({
-  words: list(string),
-  cwd: nonEmptyString,
-  umask: integer(0, 0o777),
-  environment: list(list(string)),
+  ...inheritedReaders,
   program: nonEmptyString,
   pid: integer(1),
   cgroups: list(nonEmptyString),
@@ -55,25 +48,11 @@ const requestReader = object<StartRequest>({
 });
 
 /** Serves the pool that has started this process, and then containerd. */
-export async function serveStandby([orderJson = ""]: readonly string[]): Promise<void> {
+export function serveStandby([order = ""]: readonly string[]): Promise<void> {
   for (const name of ownVariables) delete process.env[name];
-  const pool = new PoolConversation();
-  try {
-    const order = read(orderReader, JSON.parse(orderJson));
-    const program = identityOf(process.argv[1] ?? "");
-    await joinCgroups(order.cgroups, [process.pid]);
-    const member = await Member.start(order, await memberConfiguration(order), complain);
-    const died = member.sandbox.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
-    died.catch(() => {}); // once it is somebody's, it is that one's to be told
-    pool.tell("ready");
-    const taking = await Promise.race([nextTaking(member, program), died]);
-    pool.tell("taken");
-    await serve(member, taking, () => pool.tell("settled"));
-    pool.tell("settled");
-  } catch (error) {
-    complain(explain(error));
-    process.exit(1);
-  }
+  // Before it waits: by then the file may be another one.
+  const program = identityOf(process.argv[1] ?? "");
+  return beMember(order, { complain, taking: (member) => nextTaking(member, program), serve });
 }
 
 /** To the pool, or to the log of the bundle. By no stream: nothing else must hold the descriptor. */

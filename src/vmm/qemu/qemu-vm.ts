@@ -120,15 +120,14 @@ export class QemuVm {
       const backend = { type: "socket", data: { addr: { type: "unix", data: { path: socket } }, server: false } };
       await this.#qmp.execute("chardev-add", { id: ownName(tag), backend });
     }
-    const sets = disks.map((_, index) => firstStandInSet + index);
-    await this.#plug(await this.#addDisks(disks, sets, devices));
+    await this.#plug(await this.#addDisks(disks, firstStandInSet, devices));
     await this.#qmp.execute("cont");
   }
 
-  /** Gives a machine that is paused its disks, which are in the sets of descriptors `sets`. Of `devices`, only theirs count. Throws `vmm`. */
-  async plugDisks(disks: readonly Disk[], sets: readonly number[], { known, added }: PluggedDevices): Promise<void> {
+  /** Gives a machine that is paused its disks, which are in the sets of descriptors from `firstSet` on. Of `devices`, only theirs count. Throws `vmm`. */
+  async plugDisks(disks: readonly Disk[], firstSet: number, { known, added }: PluggedDevices): Promise<void> {
     const isDisk = (device: Device): boolean => "drive" in device;
-    await this.#plug(await this.#addDisks(disks, sets, { known: known.filter(isDisk), added: added.filter(isDisk) }));
+    await this.#plug(await this.#addDisks(disks, firstSet, { known: known.filter(isDisk), added: added.filter(isDisk) }));
   }
 
   /**
@@ -140,10 +139,12 @@ export class QemuVm {
   }
 
   /** Answers the devices with the backends that were made for them. */
-  async #addDisks(disks: readonly Disk[], sets: readonly number[], { known, added }: PluggedDevices): Promise<PluggedDevices> {
-    const nodes = new Map(disks.map((disk, index) => [disk.serial, ownName(`${disk.serial}-${sets[index]}`)]));
+  async #addDisks(disks: readonly Disk[], firstSet: number, { known, added }: PluggedDevices): Promise<PluggedDevices> {
+    const nodes = new Map<string, string>();
     for (const [index, disk] of disks.entries()) {
-      await this.#qmp.execute("blockdev-add", { ...diskNode(disk, nodes.get(disk.serial) ?? "", sets[index] ?? 0) });
+      const node = ownName(`${disk.serial}-${firstSet + index}`);
+      nodes.set(disk.serial, node);
+      await this.#qmp.execute("blockdev-add", { ...diskNode(disk, node, firstSet + index) });
     }
     const withOwn = (device: Device): Device =>
       "drive" in device
