@@ -140,14 +140,14 @@ build_agent() {
 }
 
 # virtiofsd, the Rust one: Debian 12 has only its predecessor, which holds a file open for each that the guest remembers, and fails where a
-# host's limit of open files is low. With a change of ours: the guest keeps what it has read of a file that is unchanged when it is opened again.
-# Otherwise each execution of a program reads the program anew, which under emulation costs more than all the rest of an exec. Kept in the cache
-# by version and patch, and put beside the helper.
+# host's limit of open files is low. With two changes of ours. The guest keeps what it has read of a file that is unchanged when it is opened again:
+# otherwise each execution of a program reads the program anew, which under emulation costs more than all the rest of an exec. And it goes on with a guest
+# whose device is exchanged, for checkpoints. Kept in the cache by version and patches, and put beside the helper.
 virtiofsd_version=1.14.0
-virtiofsd_patch=tools/virtiofsd-keep-unchanged.patch
+virtiofsd_patches=(tools/virtiofsd/{keep-unchanged,hand-over}.patch)
 build_virtiofsd() {
   local kept target=guest-agent/target/release/virtiofsd words="up to date"
-  kept=$cache/programs/virtiofsd-$virtiofsd_version-$(sha256sum < $virtiofsd_patch | cut -c1-16)
+  kept=$cache/programs/virtiofsd-$virtiofsd_version-$(cat "${virtiofsd_patches[@]}" | sha256sum | cut -c1-16)
   if [ ! -e "$kept/bin/virtiofsd" ]; then
     compile_virtiofsd "$kept" >> "$log" 2>&1 || {
       echo "the build of virtiofsd failed: $(grep -m 1 -e '^error' -e FAILED "$log")" >> "$log"
@@ -173,7 +173,7 @@ compile_virtiofsd() {
   touch "$work/fetch/lib.rs"
   cargo fetch --manifest-path "$work/fetch/Cargo.toml" --target x86_64-unknown-linux-gnu || return
   for source in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/virtiofsd-$virtiofsd_version; do break; done
-  cp -r "$source" "$work/source" && patch -d "$work/source" -p1 < $virtiofsd_patch || return
+  cp -r "$source" "$work/source" && cat "${virtiofsd_patches[@]}" | patch -d "$work/source" -p1 || return
   cargo install --path "$work/source" --locked --root "$1" --target-dir "$work/target" || return
   rm -rf "$work"
 }

@@ -4,6 +4,7 @@
  *     FOLDER/checkpoint.json   what it is (Manifest); it appears by one rename, as the last of all
  *           /memory-…          the guest's memory, as far as it is in use
  *           /state-…           all else of the machine, as QEMU wrote it
+ *           /folder-…          what its server knew of the shared folder's files that were in use, where there is one
  *           /disk0-…           a disk, where the container went on writing to it
  *
  * The names end in a number of the checkpoint's own: a new one is written beside the old one, takes its place, and only then is that removed. A folder
@@ -30,12 +31,14 @@ import { type Manifest, parseManifest } from "./manifest.ts";
 
 const manifestName = "checkpoint.json";
 /** What a checkpoint's other files are called. */
-const ownNames = /^(memory|state|disk\d+|manifest)-[0-9a-f]{16}$/;
+const ownNames = /^(memory|state|folder|disk\d+|manifest)-[0-9a-f]{16}$/;
 
 /** A specification of at most 4 MiB, as text in text, and little else. */
 const maxManifestBytes = 16 * 1024 * 1024;
 /** Much more than QEMU writes of a machine of ours whose memory is apart. */
 export const maxStateBytes = 64 * 1024 * 1024;
+/** A path for each file that the guest has in use. */
+export const maxFolderBytes = 256 * 1024 * 1024;
 
 /** A checkpoint in the making. */
 export class NewImage {
@@ -94,8 +97,8 @@ export class NewImage {
 /** The files that the folder's checkpoint names; none where there is no checkpoint that can be read: then nothing of it can be restored either. */
 function existingFiles(folder: string): string[] {
   try {
-    const { memory, state, disks } = readManifest(folder);
-    return [memory.file, state.file, ...disks.flatMap(({ copy }) => copy?.file ?? [])];
+    const { memory, state, folder: shared, disks } = readManifest(folder);
+    return [memory.file, state.file, ...(shared === undefined ? [] : [shared.file]), ...disks.flatMap(({ copy }) => copy?.file ?? [])];
   } catch {
     return [];
   }
@@ -106,20 +109,27 @@ export interface Image {
   readonly manifest: Manifest;
   readonly memory: string;
   readonly state: string;
+  /** What the shared folder's server has to begin with. */
+  readonly folder?: string;
 }
 
 /** Opens a checkpoint. Throws `not-found` where there is none, `invalid-argument` where it is damaged. */
 export function openImage(folder: string): Image {
   const manifest = readManifest(folder);
   const [memory, state] = [join(folder, manifest.memory.file), join(folder, manifest.state.file)];
+  const shared = manifest.folder === undefined ? undefined : join(folder, manifest.folder.file);
   try {
     demandFile(memory, (bytes) => bytes === manifest.memory.packedBytes);
     demandFile(state, (bytes) => bytes <= maxStateBytes);
-    if (createHash("sha256").update(readFileSync(state)).digest("hex") !== manifest.state.sha256) throw new Error(`${state} was changed`);
+    demandContent(state, manifest.state.sha256);
+    if (shared !== undefined) {
+      demandFile(shared, (bytes) => bytes <= maxFolderBytes);
+      demandContent(shared, manifest.folder?.sha256);
+    }
   } catch (cause) {
     throw damaged(folder, cause);
   }
-  return { manifest, memory, state };
+  return { manifest, memory, state, ...(shared === undefined ? {} : { folder: shared }) };
 }
 
 function readManifest(folder: string): Manifest {
@@ -147,4 +157,8 @@ function demandFile(path: string, isSize: (bytes: number) => boolean): void {
   const stat = lstatSync(path);
   if (!stat.isFile()) throw new Error(`${path} is no file`);
   if (!isSize(stat.size)) throw new Error(`${path} has ${stat.size} bytes, which cannot be`);
+}
+
+function demandContent(path: string, sha256: string | undefined): void {
+  if (createHash("sha256").update(readFileSync(path)).digest("hex") !== sha256) throw new Error(`${path} was changed`);
 }

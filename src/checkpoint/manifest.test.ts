@@ -42,7 +42,7 @@ type Parts = Record<string, unknown> & {
 
 test.each<[string, (document: Parts) => void]>([
   ['format: expected "husk-checkpoint", got "criu"', (document) => void (document["format"] = "criu")],
-  ["version: expected 3, got 2", (document) => void (document["version"] = 2)],
+  ["version: expected 4, got 3", (document) => void (document["version"] = 3)],
   ["husk: expected a string, got nothing", (document) => delete document["husk"]],
   ["vcpus: expected a whole number from 1 to 1024, got 1.5", (document) => void (document["vcpus"] = 1.5)],
   ['accelerator: expected one of "kvm", "tcg", got "hvf"', (document) => void (document["accelerator"] = "hvf")],

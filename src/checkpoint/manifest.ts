@@ -25,6 +25,14 @@ export interface SavedLink {
   readonly mac: string;
 }
 
+/** The shared folder of the machine. */
+export interface SavedFolder {
+  readonly file: string;
+  readonly sha256: string;
+  /** What the host shows in it, by the names under which the guest has it. */
+  readonly shown: readonly string[];
+}
+
 export interface Manifest {
   readonly format: typeof format;
   readonly version: typeof formatVersion;
@@ -59,11 +67,13 @@ export interface Manifest {
   /** `packedBytes`: the length of its file, which holds what is in use alone. */
   readonly memory: { readonly file: string; readonly bytes: number; readonly packedBytes: number; readonly sum: string };
   readonly state: { readonly file: string; readonly sha256: string };
+  /** The folder that the guest shares with the host, where there is one. */
+  readonly folder?: SavedFolder;
 }
 
 const format = "husk-checkpoint";
 /** Goes up whenever a checkpoint of an older husk could not be restored by this one. */
-const formatVersion = 3;
+const formatVersion = 4;
 
 /** The name of a file beside the manifest: nothing that leads elsewhere. */
 const plainName = checked(string, (name) =>
@@ -109,6 +119,7 @@ const manifest: Reader<Manifest> = object<Manifest>({
     sum,
   }),
   state: object<Manifest["state"]>({ file: plainName, sha256 }),
+  folder: optional(object<SavedFolder>({ file: plainName, sha256, shown: list(string) })),
 });
 
 /** Reads a manifest. Throws a ShapeError that names the first field that is not as it must be. */

@@ -2,8 +2,9 @@
  * Takes a checkpoint of a whole sandbox: the machine's memory, its devices' state, and what tells that its disks are what they were. Nothing of the guest is
  * looked into, so all of it goes on: processes, open files, timers, what is in memory alone.
  *
- *     guest: containers stand still, outputs are here ── machine paused ── state, memory, disks written ── checkpoint in its place ──┬── goes on
- *                                                                                                                                    └── ends
+ *     guest: containers stand still, outputs are here ── machine paused, shared folder out ── state, memory, disks written ── checkpoint in its place
+ *                                                                                                       ├── shared folder back, goes on ──┤
+ *                                                                                                       └── ends
  *
  * Whatever fails up to the last step, the machine goes on.
  */
@@ -23,6 +24,7 @@ import { version } from "../version.ts";
 import { qemuArguments } from "../vmm/qemu/command-line.ts";
 import type { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import type { ContainerSpec } from "./container.ts";
+import { FolderExchange } from "./folder-exchange.ts";
 import type { Sandbox } from "./sandbox.ts";
 import { planResumed, type SandboxSpec } from "./sandbox-plan.ts";
 import type { SharedSandbox } from "./shared-sandbox.ts";
@@ -50,10 +52,10 @@ export function restorerOf(spec: SandboxSpec): Restorer {
 }
 
 /** Throws `unsupported`, with the reason, where a sandbox cannot be checkpointed at all. */
-export function demandSaveable({ shares, channel }: SandboxSpec): void {
-  if (shares) {
-    throw new HuskError("unsupported", "a container that shows folders or files of the host (virtio-fs) cannot be checkpointed", {
-      hint: "its root must be an image or a block device, without bind mounts",
+export function demandSaveable({ shares, channel, programs }: SandboxSpec): void {
+  if (shares && programs.virtiofsdKind !== "husk") {
+    throw new HuskError("unsupported", `a container with folders or files of the host cannot be checkpointed with ${programs.virtiofsd}`, {
+      hint: 'set vm.virtiofsd = "auto": husk has a virtiofsd that tells which files are open',
     });
   }
   if (channel === "vsock") {
@@ -75,6 +77,16 @@ export async function takeCheckpoint(what: Checkpointed, options: CheckpointOpti
   const { sandbox } = hosted;
   const { spec, agent } = sandbox;
   demandSaveable(spec);
+  const { devicePorts } = planResumed(spec);
+  if (spec.shares && devicePorts === 0) {
+    throw new HuskError(
+      "unsupported",
+      "a virtual machine that was booted, and not cloned from a template, cannot be checkpointed with a shared folder",
+      {
+        hint: "see template.enabled",
+      },
+    );
+  }
   if (options.leaveRunning) demandCopyable(spec.disks);
   if (hosted.limits.hasGrown) {
     throw new HuskError("unsupported", "a virtual machine into which processors or memory were plugged later cannot be checkpointed");
@@ -121,7 +133,14 @@ async function save(
   leaveRunning: boolean,
 ): Promise<void> {
   const { spec, vm } = sandbox;
+  const exchange = new FolderExchange(sandbox);
+  const goOn = async (): Promise<void> => {
+    await exchange.giveBack();
+    await vm.resume();
+  };
   try {
+    await vm.pause();
+    const folder = spec.shares ? await exchange.take(image) : undefined;
     const sha256 = await saveState(sandbox, vm, image);
     const memory = await writeMemory(sandbox, image, leaveRunning);
     const disks = await saveDisks(spec, image, leaveRunning);
@@ -145,13 +164,14 @@ async function save(
         },
         memory: { file: image.name("memory"), bytes: memoryBytes, packedBytes: memory.writtenBytes, sum: memory.sum },
         state: { file: image.name("state"), sha256 },
+        ...(folder === undefined ? {} : { folder }),
       }),
     );
   } catch (error) {
-    await vm.resume().catch(() => {}); // a QEMU that does not is dead, which is told of elsewhere
+    await goOn().catch(() => {}); // a machine that does not is dead, which is told of elsewhere
     throw error;
   }
-  if (leaveRunning) await vm.resume();
+  if (leaveRunning) await goOn();
 }
 
 /** QEMU's own part: it can write it to a socket and nowhere else. Pauses the machine. Answers the SHA-256. */

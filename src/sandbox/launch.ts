@@ -13,7 +13,7 @@ import { copier } from "../template/clone.ts";
 import { folderServer, share } from "../template/share.ts";
 import { hypervisorUser } from "../vmm/confinement.ts";
 import { GuestConsole } from "../vmm/guest-console.ts";
-import { firstCopysGivenSet, firstGivenSet, pluggedDevices } from "../vmm/qemu/command-line.ts";
+import { firstCopysGivenSet, firstGivenSet, isFolder, pluggedDevices } from "../vmm/qemu/command-line.ts";
 import { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import {
   channelCount,
@@ -42,7 +42,7 @@ export class Launch {
   /** Settles when the guest runs: at once where it is booted, after the restore where it is cloned, after `goOn` where it goes on from a checkpoint. */
   readonly running: Promise<void>;
 
-  readonly spec: SandboxSpec;
+  #spec: SandboxSpec;
   readonly #process: SandboxProcess;
   readonly #console: GuestConsole;
   readonly #died = deferred<string>();
@@ -54,7 +54,7 @@ export class Launch {
   #wasKilled = false;
 
   constructor(spec: SandboxSpec, mark: (phase: string) => void) {
-    this.spec = spec;
+    this.#spec = spec;
     this.#nextSet = copiesZygote(spec) ? firstCopysGivenSet : firstGivenSet;
     this.#process = SandboxProcess.start(spec.programs.helper, channelCount);
     this.user = hypervisorUser(this.#process.pid);
@@ -71,6 +71,11 @@ export class Launch {
     const booted = spec.template === null && spec.checkpoint === undefined;
     this.running = booted ? this.#process.initPid.then(() => {}) : this.#restore(mark);
     for (const promise of [this.vm, this.running]) promise.catch(() => {}); // whoever awaits it gets it
+  }
+
+  /** Of what it is made; once it is adopted, whose it is. */
+  get spec(): SandboxSpec {
+    return this.#spec;
   }
 
   /** The host's PID of the sandbox's PID 1. Rejects where the sandbox could not be made. */
@@ -139,7 +144,10 @@ export class Launch {
   }
 
   /** Makes what waited for nobody the sandbox of `spec`, as far as its processes on the host go. */
-  async adopt({ cgroups, mounts, consoleLog }: SandboxSpec): Promise<void> {
+  async adopt(spec: SandboxSpec): Promise<void> {
+    const { cgroups, mounts, consoleLog } = spec;
+    const { template, zygote } = this.#spec;
+    this.#spec = { ...spec, template, zygote };
     this.#console.moveTo(consoleLog);
     const joined = this.#process.pids().then((pids) => joinCgroups(cgroups, pids));
     await Promise.all([joined, ...mounts.map((mount) => this.#process.mount(mount))]);
@@ -199,9 +207,11 @@ export class Launch {
 
   #begin(vm: QemuVm): Promise<void> {
     const { bootMs } = this.spec.deadlines;
-    if (this.spec.checkpoint !== undefined) return vm.restore(stateDescriptor, { known: [], added: [] }, bootMs); // all are in place
     const machine = planMachine(this.spec, 0);
     const devices = pluggedDevices(machine);
+    // All but the folder are in place.
+    if (this.spec.checkpoint !== undefined)
+      return vm.restore(stateDescriptor, { known: devices.known.filter(isFolder), added: [] }, bootMs);
     const folders = this.spec.shares ? [share] : [];
     return copiesZygote(this.spec) ? vm.wake(folders, machine.disks, devices) : vm.restore(stateDescriptor, devices, bootMs);
   }

@@ -190,7 +190,7 @@ async function findPrograms(config: Config, qemu: string | undefined): Promise<V
     qemu: findQemu(qemu ?? config.vm.qemu, process.env),
     virtiofsd,
     // Husk's own build is asked nothing: that would cost each start the time of a program.
-    virtiofsdKind: dirname(virtiofsd) === dirname(helper) ? "rust" : await identifyVirtiofsd(virtiofsd),
+    virtiofsdKind: dirname(virtiofsd) === dirname(helper) ? "husk" : await identifyVirtiofsd(virtiofsd),
   };
 }
 

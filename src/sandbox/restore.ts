@@ -6,6 +6,7 @@ import type { Config } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
 import type { Bundle } from "../oci/bundle.ts";
 import { demandSaveable, restorerOf } from "./checkpoint.ts";
+import { shownNames } from "./folder-exchange.ts";
 import type { ContainerPlan } from "./plan-container.ts";
 import { guestHostname, planCheckpointedVm, type VmPlan } from "./plan-vm.ts";
 
@@ -38,11 +39,22 @@ export async function planRestore(bundle: Bundle, plan: ContainerPlan, config: C
     consoleLog: "",
   };
   demandSaveable(spec);
+  demandSameShown(manifest.folder?.shown, shownNames(plan.shown));
   await demandUnchanged(disks, plan.disks, folder, planned.vm.programs.helper);
   demandSameMachine(manifest, restorerOf(spec));
   const changed = changedFields(container.spec, plan.container.specJson);
   const note = `config.json has changed since the checkpoint, and what runs has not: ${changed.join(", ")}`;
   return { ...planned, notes: [...planned.notes, ...(changed.length === 0 ? [] : [note])] };
+}
+
+/** What the container has of the host's, it has from beginning to end: its root, where that is a folder, and its bind mounts. */
+function demandSameShown(saved: readonly string[] = [], here: readonly string[]): void {
+  if (JSON.stringify(saved) === JSON.stringify(here)) return;
+  throw new HuskError(
+    "invalid-argument",
+    `config.json: the checkpointed container has ${saved.length} folders and files of the host (root and bind mounts), the bundle's ${here.length}`,
+    { hint: "restore it with the same kind of root and as many bind mounts in the same order" },
+  );
 }
 
 /** The first fields of two specifications, two levels deep, that are not the same. */

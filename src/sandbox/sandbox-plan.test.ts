@@ -50,8 +50,8 @@ test("a disk alone needs no virtiofsd, and is opened for writing only where it m
   const disk = { serial: "root", path: "/images/root.ext4", isDevice: false, readonly: true };
   const plan = planSandbox({ ...spec, shares: false, mounts: [], disks: [disk] }, 1);
   expect(plan.processes.map(({ name }) => name)).toEqual(["qemu"]);
-  expect(plan.open.slice(2)).toEqual([{ fd: 16, path: "/images/root.ext4", write: false }]);
-  expect(plan.processes[0]?.fds).toContain(16);
+  expect(plan.open.slice(2)).toEqual([{ fd: 17, path: "/images/root.ext4", write: false }]);
+  expect(plan.processes[0]?.fds).toContain(17);
   expect(plan.monitor).toBeUndefined();
   expect(sharedFolders({ ...spec, shares: false })).toEqual([]);
 });
@@ -134,8 +134,8 @@ test("a zygote's copy that shares nothing has the zygote's memory, and its disks
   const { open, memory, processes } = planSandbox(own, 1);
   expect([open.map(({ fd, write }) => [fd, write]), memory]).toEqual([
     [
-      [16, true],
       [17, true],
+      [18, true],
     ],
     [],
   ]);
@@ -146,8 +146,8 @@ test("a zygote's copy that shares nothing has the zygote's memory, and its disks
       copy: {
         from: 13,
         places: [
-          [16, 20],
-          [17, 21],
+          [17, 20],
+          [18, 21],
         ],
       },
     },

@@ -11,6 +11,7 @@ import type { Template } from "../template/store.ts";
 import type { Zygote } from "../template/zygote.ts";
 import { hypervisorTree, hypervisorUser } from "../vmm/confinement.ts";
 import type { Accelerator, AgentChannel, Disk, GuestImage, Machine, MachineSize, Memory, Origin } from "../vmm/machine.ts";
+import { mostDisks } from "../vmm/qemu/command-line.ts";
 import { qemuProgram } from "../vmm/qemu/program.ts";
 
 /** Everything that shapes a sandbox. */
@@ -30,7 +31,7 @@ export interface SandboxSpec {
   readonly wantsZygoteMs?: number | undefined;
   /** The VM is to become a zygote itself, which listens on that socket. */
   readonly zygoteSocket?: string | undefined;
-  /** The checkpoint that the VM goes on from, in place of a boot and of a template. Its channel is serial, and it shares nothing. */
+  /** The checkpoint that the VM goes on from, in place of a boot and of a template. Its channel is serial. */
   readonly checkpoint?: Image;
   readonly vhostNet: boolean;
   readonly vcpus: number;
@@ -79,7 +80,8 @@ const cloneDescriptors: CloneDescriptors = {
 const zygoteDescriptor = firstExtraDescriptor + 9;
 const diskStandIn = firstExtraDescriptor + 10;
 const secondMonitor = firstExtraDescriptor + 11;
-const firstDiskDescriptor = firstExtraDescriptor + 12;
+const folderState = firstExtraDescriptor + 12;
+const firstDiskDescriptor = firstExtraDescriptor + 13;
 
 /** How many socket pairs the plan needs: QMP and the console. */
 export const channelCount = 2;
@@ -92,7 +94,9 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
   const origin = originParts(spec);
   const programs: SandboxProgram[] = [...origin.programs];
   if (spec.channel === "vsock") programs.push(relay(spec.programs.helper, contextId));
-  if (spec.shares) programs.push(shareServer(spec.programs, descriptors.shares));
+  const filesBefore = spec.checkpoint?.folder;
+  const before = filesBefore === undefined ? undefined : { descriptor: folderState };
+  if (spec.shares) programs.push(shareServer(spec.programs, descriptors.shares, before));
   const channelDescriptors = spec.channel === "serial" ? [descriptors.agent] : [];
   const diskDescriptors = machine.disks.map((disk) => disk.descriptor);
   const isCopy = copiesZygote(spec);
@@ -115,6 +119,7 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
     ],
     open: [
       ...origin.open,
+      ...(filesBefore === undefined ? [] : [{ fd: folderState, path: filesBefore, write: false }]),
       ...spec.disks.map((disk, index) => ({ fd: firstDiskDescriptor + index, path: disk.path, write: !disk.readonly })),
     ],
     memory: [...origin.memory, ...(becomesZygote ? [{ fd: diskStandIn, bytes: 4096 }] : [])],
@@ -217,7 +222,7 @@ export function planMachine(spec: SandboxSpec, contextId: number): Machine {
     disks,
     ...(spec.zygoteSocket === undefined ? {} : { diskStandIn }),
     networkPorts: spec.networkPorts,
-    devicePorts: spec.checkpoint?.manifest.devicePorts ?? (spec.template === null ? 0 : devicePorts),
+    devicePorts: spec.checkpoint?.manifest.devicePorts ?? (spec.template !== null || mayTakeFolder(spec) ? devicePorts : 0),
     controlDescriptor: descriptors.control,
     consoleDescriptor: descriptors.console,
     // Any of them may come to wait for somebody who gives it a disk; a zygote's copies have what it has.
@@ -225,6 +230,14 @@ export function planMachine(spec: SandboxSpec, contextId: number): Machine {
     translationBufferBytes: spec.translationBufferBytes,
     kernelParameters: spec.kernelParameters,
   };
+}
+
+/**
+ * Whether a machine that is booted is made so that its folder's device can be taken out for a checkpoint. Under TCG, where each port costs a boot some time, those
+ * come from templates.
+ */
+function mayTakeFolder({ accelerator, shares, channel, disks }: SandboxSpec): boolean {
+  return accelerator === "kvm" && shares && channel === "serial" && disks.length <= mostDisks(devicePorts);
 }
 
 /** The same machine as it would be resumed from a checkpoint. */

@@ -292,7 +292,8 @@ export class Sandbox {
       return identity;
     }
     await this.#dial();
-    return this.#introduce(this.#spec, sharedFolders(this.#spec));
+    // The guest of a checkpoint has mounted it.
+    return this.#introduce(this.#spec, this.#spec.checkpoint === undefined ? sharedFolders(this.#spec) : []);
   }
 
   /** Makes the guest that of the sandbox `own`, and no other's. `shares`: what it is to mount of the host's; one that waited in a pool has it. */

@@ -68,6 +68,7 @@ async function boot(shape: TemplateShape, draft: string, ram: string, state: str
   const machine = templateMachine(booted, {
     origin: {
       kind: "boot",
+      parks: true,
       image: { ...shape.image, kernel: `/proc/self/fd/${kernel}`, initramfs: `/proc/self/fd/${initramfs}` },
     },
     memory: { kind: "own", bytes: shape.memoryBytes, descriptor: memory, folders: [share] },

@@ -59,7 +59,7 @@ const hostSources: ShapeSources = {
 export function templateKey(shape: TemplateShape, sources: ShapeSources = hostSources): string {
   const { image, programs, memoryBytes } = shape;
   const machine = templateMachine(shape, {
-    origin: { kind: "boot", image: { ...image, kernel: "kernel", initramfs: "initramfs" } },
+    origin: { kind: "boot", parks: true, image: { ...image, kernel: "kernel", initramfs: "initramfs" } },
     memory: { kind: "own", bytes: memoryBytes, descriptor: 0, folders: [share] },
     channel: { kind: "serial", descriptor: 0 },
     controlDescriptor: 0,

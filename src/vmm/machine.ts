@@ -15,11 +15,18 @@ export interface SharedFolder {
   readonly socket: string;
 }
 
+/** A boot; `parks`: of a template, whose guest lets go of its folder's device and its first disk before it is saved. */
+interface Boot {
+  readonly kind: "boot";
+  readonly image: GuestImage;
+  readonly parks?: true;
+}
+
 /**
  * Where a machine's life begins. One that is restored has been booted before, as the template's: it waits, paused, for the template's state, and
  * its folder and disks are plugged in after that, into its device ports. One that is resumed goes on as the machine of a checkpoint, whose disks were in use.
  */
-export type Origin = { readonly kind: "boot"; readonly image: GuestImage } | { readonly kind: "restore" } | { readonly kind: "resume" };
+export type Origin = Boot | { readonly kind: "restore" } | { readonly kind: "resume" };
 
 /**
  * The guest's RAM, in a file that the hypervisor inherits. A shared folder needs RAM that its daemon can map: over private RAM the mount succeeds and the
@@ -63,7 +70,7 @@ export interface Machine {
   readonly disks: readonly Disk[];
   /** How many network devices may be plugged in while it runs. */
   readonly networkPorts: number;
-  /** How many ports there are for its folder and its disks; none where they are beside the ports, in a machine that is no template's. */
+  /** How many ports there are for its folder and its disks; none where they are beside the ports, in a machine out of which none is ever taken. */
   readonly devicePorts: number;
   /** Of a zygote: the descriptor of something that can be read and written, in whose place its copies have their disks. */
   readonly diskStandIn?: number;

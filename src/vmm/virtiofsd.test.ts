@@ -10,7 +10,18 @@ test("a program that does not run is named", async () => {
   await expect(identifyVirtiofsd("/no/such/virtiofsd")).rejects.toThrow("cannot run /no/such/virtiofsd");
 });
 
-test.each(["c", "rust"] as const)("the %s program stays in the folder, listens on the descriptor and announces submounts", (kind) => {
-  const words = virtiofsdArguments(kind, "/shared", 7).join(" ");
-  for (const word of [/--fd=7\b/, /(source|--shared-dir)=\/shared\b/, /sandbox=chroot/, /announce.submounts/]) expect(words).toMatch(word);
+test.each(["c", "rust", "husk"] as const)(
+  "the %s program stays in the folder, listens on the descriptor and announces submounts",
+  (kind) => {
+    const words = virtiofsdArguments(kind, "/shared", 7).join(" ");
+    for (const word of [/--fd=7\b/, /(source|--shared-dir)=\/shared\b/, /sandbox=chroot/, /announce.submounts/])
+      expect(words).toMatch(word);
+  },
+);
+
+test("husk's own alone is told to hand over what it knows, and what another one knew", () => {
+  for (const kind of ["c", "rust"] as const) expect(virtiofsdArguments(kind, "/shared", 7).join(" ")).not.toContain("--hand-over");
+  expect(virtiofsdArguments("husk", "/shared", 7)).toContain("--hand-over");
+  expect(virtiofsdArguments("husk", "/shared", 7).join(" ")).not.toContain("--state-fd");
+  expect(virtiofsdArguments("husk", "/shared", 7, { descriptor: 16 })).toContain("--state-fd=16");
 });

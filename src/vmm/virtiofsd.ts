@@ -7,11 +7,14 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { HuskError } from "../errors.ts";
 
-/** "rust": https://gitlab.com/virtio-fs/virtiofsd; "c": https://qemu.readthedocs.io/en/v7.2.0/tools/virtiofsd.html */
-export type VirtiofsdKind = "rust" | "c";
+/**
+ * "rust": https://gitlab.com/virtio-fs/virtiofsd; "husk": husk's own build of it, with the changes in tools/virtiofsd; "c":
+ * https://qemu.readthedocs.io/en/v7.2.0/tools/virtiofsd.html
+ */
+export type VirtiofsdKind = "husk" | "rust" | "c";
 
-/** Which of the two `program` is, by its own word. Throws `host` where it does not run. */
-export async function identifyVirtiofsd(program: string): Promise<VirtiofsdKind> {
+/** Which of the two `program` is, by its own word; husk's own is known by its place. Throws `host` where it does not run. */
+export async function identifyVirtiofsd(program: string): Promise<Exclude<VirtiofsdKind, "husk">> {
   try {
     const { stdout } = await promisify(execFile)(program, ["--version"], { timeout: 5_000 });
     return kindFromVersion(stdout);
@@ -21,12 +24,18 @@ export async function identifyVirtiofsd(program: string): Promise<VirtiofsdKind>
 }
 
 /** The C program says "virtiofsd version 7.2.22 (...)", the Rust one "virtiofsd 1.14.0". */
-export function kindFromVersion(text: string): VirtiofsdKind {
+export function kindFromVersion(text: string): Exclude<VirtiofsdKind, "husk"> {
   return text.startsWith("virtiofsd version ") ? "c" : "rust";
 }
 
-/** The arguments with which it serves `folder` on the socket that listens at `descriptor`. */
-export function virtiofsdArguments(kind: VirtiofsdKind, folder: string, descriptor: number): string[] {
+/** What it knows of a guest's files, as it is handed over to the next one. */
+export interface HandedOver {
+  /** Where it reads that. */
+  readonly descriptor: number;
+}
+
+/** The arguments with which it serves `folder` on the socket that listens at `descriptor`. `before`: of a guest that had its files open before; husk's own alone. */
+export function virtiofsdArguments(kind: VirtiofsdKind, folder: string, descriptor: number, before?: HandedOver): string[] {
   const common = [`--fd=${descriptor}`, "--thread-pool-size=0", "--rlimit-nofile=0"];
   if (kind === "c") return ["-f", ...common, "-o", `source=${folder},sandbox=chroot,cache=auto,xattr,announce_submounts,log_level=err`];
   // By handle, a file that the guest remembers costs no open file on the host; a file system without handles falls back to that.
@@ -40,5 +49,7 @@ export function virtiofsdArguments(kind: VirtiofsdKind, folder: string, descript
     "--announce-submounts",
     ...handles,
     "--log-level=error",
+    ...(kind === "husk" ? ["--hand-over"] : []),
+    ...(before === undefined ? [] : [`--state-fd=${before.descriptor}`]),
   ];
 }

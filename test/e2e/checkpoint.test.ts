@@ -3,44 +3,14 @@ import { execFileSync } from "node:child_process";
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, watch, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect } from "vitest";
-import type { Bundle } from "../harness/bundle.ts";
+import { counter, counting, finish, restore, say } from "../harness/counter.ts";
 import { makeDiskImage, onDisk } from "../harness/disk.ts";
-import { type Host, test } from "../harness/host.ts";
+import { test } from "../harness/host.ts";
 import { makeNetwork, type Network } from "../harness/network.ts";
-import type { Program } from "../harness/program.ts";
 import { isHusk } from "../harness/runtime.ts";
 import { findPart } from "../harness/sandbox-processes.ts";
 import type { Json } from "../harness/spec.ts";
 import { Terminal } from "../harness/terminal.ts";
-
-/** Answers each line with how many there were. What it counts is in the shell's memory; the file that it writes to has no name any more. */
-const counter = `exec 3<>/tmp/open; rm /tmp/open; i=0; echo ready
-  while read line; do i=$((i+1)); echo "$line" >&3; echo "$i $line"; done; cat /proc/self/fd/3`;
-
-/** Says a line to a counter, and answers what it says to that. */
-async function say(to: Program, line: string): Promise<string> {
-  to.stdin.write(`${line}\n`);
-  return (await to.stdout?.until(`${line}\n`)) ?? "";
-}
-
-/** A counter that has counted to 2, under the id that is answered. */
-async function counting(host: Host, bundle: Bundle): Promise<{ readonly id: string; readonly foreground: Program }> {
-  const running = await host.running(bundle, { stdin: "pipe" });
-  expect([await say(running.foreground, "a"), await say(running.foreground, "b")]).toEqual(["1 a\n", "2 b\n"]);
-  return running;
-}
-
-function restore(host: Host, bundle: Bundle, folder: string, id = host.name(), flags: readonly string[] = []): Program {
-  return host.launch(["restore", "--bundle", bundle.path, "--image-path", folder, ...flags, id], { stdin: "pipe" });
-}
-
-/** Ends a counter's input, at which it ends itself, and says all that it was ever told. */
-async function finish(program: Program): Promise<string> {
-  program.stdin.end();
-  const { status, stdout } = await program.ended();
-  expect(status).toBe(0);
-  return stdout;
-}
 
 describe.runIf(isHusk)("a checkpoint", () => {
   test("ends the container, which goes on from it: its memory, a file without a name, its state, exec and signals", async ({ host }) => {
@@ -276,10 +246,6 @@ describe.runIf(isHusk)("a checkpoint", () => {
       expect(result).toEqual({ status: 1, stdout: "", stderr: expect.stringMatching(message) });
       expect(existsSync(folder)).toBe(false);
     };
-    await refused(
-      [id],
-      /^husk: a container that shows folders or files of the host \(virtio-fs\) cannot be checkpointed \(its root must be an image/,
-    );
     await refused(["--pre-dump", id], /^husk: --pre-dump is not supported: a checkpoint is a whole virtual machine's/);
     await refused(["nobody"], 'husk: container "nobody" does not exist');
     expect(await say(foreground, "a")).toBe("1 a\n");

@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect } from "vitest";
 import type { Bundle } from "../harness/bundle.ts";
+import { counter, finish, restore, say } from "../harness/counter.ts";
 import { onDisk } from "../harness/disk.ts";
 import { type Host, test } from "../harness/host.ts";
 import { descendants, readProcess } from "../harness/processes.ts";
@@ -58,6 +59,11 @@ class Standbys {
   }
 }
 
+function supervisorOf(host: Host, id: string): { readonly pid: number } {
+  const { supervisor } = JSON.parse(readFileSync(join(host.root, id, "state.json"), "utf8")) as { supervisor: { pid: number } };
+  return supervisor;
+}
+
 describe.runIf(isHusk)("a sandbox that stands by", () => {
   test("is the next container's, each one itself, and is replaced", async ({ host }) => {
     const standbys = new Standbys(host, 600);
@@ -86,7 +92,7 @@ describe.runIf(isHusk)("a sandbox that stands by", () => {
     const { id, foreground } = await host.running(host.script("echo ready; cat"), { env: standbys.env, stdin: "pipe" });
     const { keeper } = standbys.zygotes;
     const nice = (pid: number): string | undefined => readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ")[16];
-    const { supervisor } = JSON.parse(readFileSync(join(host.root, id, "state.json"), "utf8")) as { supervisor: { pid: number } };
+    const supervisor = supervisorOf(host, id);
     expect(readProcess(supervisor.pid)?.parent).toBe(keeper);
     for (const { pid } of [{ pid: supervisor.pid }, ...descendants(supervisor.pid)]) {
       for (const thread of readdirSync(`/proc/${pid}/task`)) expect([pid, nice(Number(thread))]).toEqual([pid, nice(process.pid)]);
@@ -132,13 +138,33 @@ describe.runIf(isHusk)("a sandbox that stands by", () => {
     expect(await standbys.run(host.script("echo hello"))).toEqual(["hello\n", false]);
 
     // A disk that is in use is refused as ever; and what was taken can be checkpointed, as what was started can.
-    const other = onDisk(host, "echo ready; sleep 1000");
-    const { id } = await host.running(other, { env: standbys.env });
+    const other = onDisk(host, counter);
+    const { id, foreground } = await host.running(other, { env: standbys.env, stdin: "pipe" });
+    expect(await say(foreground, "a")).toBe("1 a\n");
     await host.until(() => standbys.pools.every((pool) => standbys.waitingIn(pool) === 1), readyMs);
     const refused = await host.launch(["run", "--bundle", other.path, host.name()], { env: standbys.env }).ended();
     expect(refused.stderr).toMatch(/^husk: root\.path: another virtual machine writes to the disk: /);
     await host.ok("checkpoint", "--image-path", host.path("checkpoint"), id);
-    expect(readdirSync(host.path("checkpoint"))).toContain("checkpoint.json");
+    await foreground.ended();
+    const restored = restore(host, other, host.path("checkpoint"));
+    expect(await say(restored, "b")).toBe("2 b\n");
+    expect(await finish(restored)).toBe("2 b\na\nb\n");
+  });
+
+  test("can be checkpointed with its folder, as what was started can", async ({ host }) => {
+    const standbys = new Standbys(host, 600);
+    await standbys.ready(host.script("true"));
+    const bundle = host.script("exec 3>/kept; echo ready; while read line; do echo $line >&3; done; cat /kept");
+    const { id, foreground } = await host.running(bundle, { env: standbys.env, stdin: "pipe" });
+    expect(readProcess(supervisorOf(host, id).pid)?.parent).toBe(standbys.zygotes.keeper);
+    foreground.stdin.write("a\n");
+    await host.until(() => readFileSync(join(bundle.rootfs, "kept"), "utf8") === "a\n");
+    await host.ok("checkpoint", "--leave-running", "--image-path", host.path("checkpoint"), id);
+    foreground.stdin.end("b\n");
+    expect(await foreground.ended()).toMatchObject({ status: 0, stdout: "ready\na\nb\n" });
+    const restored = restore(host, bundle, host.path("checkpoint"));
+    restored.stdin.write("c\n");
+    expect(await finish(restored)).toBe("a\nc\n");
   });
 
   test("ends when nobody has used its template for a while, and is not there where nobody wants one", async ({ host }) => {

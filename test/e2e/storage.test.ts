@@ -40,7 +40,7 @@ test("a folder does what programs ask of a file system", async ({ host }) => {
   expect(await host.run(host.script(script))).toEqual({ status: 0, stdout: "all of it\n", stderr: "" });
 });
 
-/** How long after its last change a file counts as one that shows its next change, in milliseconds (tools/virtiofsd-keep-unchanged.patch). */
+/** How long after its last change a file counts as one that shows its next change, in milliseconds (tools/virtiofsd/keep-unchanged.patch). */
 const settledMs = 3_100;
 
 /** How many bytes virtiofsd has read so far. */

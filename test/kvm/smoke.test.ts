@@ -2,7 +2,8 @@
  * husk on a host with KVM, vhost-vsock and vhost-net: run by test/kvm-host, in an emulated machine. What differs from the end-to-end tests is
  * the accelerator, the channel to the agent and the way of the packets; a container does the same on both.
  */
-import { readdirSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { join } from "node:path";
 import { expect } from "vitest";
 import { type Host, test } from "../harness/host.ts";
 import { kvm } from "../harness/kvm.ts";
@@ -71,6 +72,19 @@ test("kill -9 of QEMU is told, and nothing is left", async ({ host }) => {
   const { status, stderr } = await foreground.ended();
   expect(status).toBe(137);
   expect(stderr).toMatch(/^husk: the sandbox of ".+" ended: QEMU was killed by signal 9.*\n$/);
+});
+
+test("a checkpoint with an open file of the container's folder, from which it goes on", async ({ host }) => {
+  const options = { ...kvm(host, "serial"), stdin: "pipe" } as const;
+  const bundle = host.script("exec 3>/kept; echo ready; while read line; do echo $line >&3; done; cat /kept");
+  const { id, foreground } = await host.running(bundle, options);
+  foreground.stdin.write("a\n");
+  await host.until(() => readFileSync(join(bundle.rootfs, "kept"), "utf8") === "a\n", 60_000);
+  await host.ok("checkpoint", "--image-path", host.path("image"), id);
+  expect((await foreground.ended()).status).toBe(137);
+  const restored = host.launch(["restore", "--bundle", bundle.path, "--image-path", host.path("image"), id], options);
+  restored.stdin.end("b\n");
+  expect(await restored.ended()).toEqual({ status: 0, stdout: "a\nb\n", stderr: "" });
 });
 
 test("create, start and delete", async ({ host }) => {

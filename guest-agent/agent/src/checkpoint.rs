@@ -13,6 +13,7 @@ use crate::api::{
 };
 use crate::channel;
 use crate::container::Container;
+use crate::devices::held::HeldDevice;
 use crate::error::{Class, Context, Failure, Result};
 use crate::sandbox::Sandbox;
 use crate::stats;
@@ -26,6 +27,8 @@ struct State {
     is_on: bool,
     /// Those that were frozen for it, and not by the host's wish.
     frozen: Vec<Arc<Container>>,
+    /// Which the host may exchange meanwhile.
+    share: Option<HeldDevice>,
     /// Readers that wait for its end.
     waiting: Vec<Waker>,
     readings: Vec<OutputPosition>,
@@ -88,10 +91,11 @@ impl Standstill {
         Ok(())
     }
 
-    /// Ends it, and answers the containers that are to go on.
+    /// Ends it, and answers the containers that are to go on. What they need must be there.
     fn end(&self) -> Vec<Arc<Container>> {
         let mut state = self.lock();
         state.is_on = false;
+        state.share = None;
         state.waiting.drain(..).for_each(Waker::wake);
         std::mem::take(&mut state.frozen)
     }
@@ -135,17 +139,21 @@ async fn stand_still(sandbox: &Sandbox, resident: u64) -> Result<PrepareCheckpoi
             container.freeze(true).await?;
         }
     }
-    tokio::task::spawn_blocking(move || settle(resident))
+    let share = tokio::task::spawn_blocking(move || settle(resident))
         .await
         .unwrap_or_else(|_| Err(Failure::other("the thread that cleared memory died")))?;
+    sandbox.checkpoint.lock().share = share;
     Ok(PrepareCheckpointResponse {
         outputs: sandbox.checkpoint.lock().readings.clone(),
         outside_connections: outside_connections(),
     })
 }
 
-/// Lets everything go on.
+/// Lets everything go on, with the device that the shared folder has now. Where that cannot be used, nothing goes on.
 pub async fn finish(sandbox: &Sandbox) -> Result<()> {
+    if let Some(share) = &sandbox.checkpoint.lock().share {
+        share.take_up()?;
+    }
     let mut outcome = Ok(());
     for container in sandbox.checkpoint.end() {
         outcome = outcome.and(container.freeze(false).await);
@@ -153,12 +161,15 @@ pub async fn finish(sandbox: &Sandbox) -> Result<()> {
     outcome
 }
 
-/// Writes back what is dirty, and leaves no trace of what memory was used for and is not any more.
-fn settle(resident: u64) -> Result<()> {
+/// Writes back what is dirty, and leaves no trace of what memory was used for and is not any more. Answers the shared folder's device.
+fn settle(resident: u64) -> Result<Option<HeldDevice>> {
     nix::unistd::sync();
-    // What can be read from a disk again need not be in a checkpoint.
-    fs::write("/proc/sys/vm/drop_caches", "1").context(|| "drop the page cache")?;
-    clear_free_memory(resident)
+    let share = HeldDevice::note()?;
+    // What can be read from a disk again need not be in a checkpoint, and the fewer of a folder's files are known by name, the fewer have to be found again.
+    let dropped = if share.is_some() { "3" } else { "1" };
+    fs::write("/proc/sys/vm/drop_caches", dropped).context(|| "drop the caches")?;
+    clear_free_memory(resident)?;
+    Ok(share)
 }
 
 /// As much as is taken at a time.

@@ -9,9 +9,9 @@ use crate::api;
 use crate::child::wire::{Kind, Plan};
 use crate::container::Container;
 use crate::container::launch::{Launched, Launcher, UserMappings};
+use crate::devices::parked::Parked;
 use crate::error::{Class, Failure, Result};
 use crate::machine_id::MachineId;
-use crate::parked::Parked;
 
 /// Events that a slow listener may be behind by.
 const EVENTS: usize = 1024;

@@ -10,7 +10,7 @@ import type { QmpClient } from "../../qmp/qmp.ts";
 /** Of 32 bits each; what has been inserted is forgotten when it is read. */
 const registers = { inserted: 0x0cc0, eject: 0x0cc8, select: 0x0cd0 };
 /** Of 8 bits: writing a bit clears it. */
-const events = { status: 0x0620, somethingCame: 1 << 1 };
+const events = { status: 0x0620, somethingChanged: 1 << 1 };
 /** A port's bus has one slot. */
 const onlySlot = 1;
 
@@ -20,13 +20,19 @@ export async function eject(qmp: QmpClient, id: string): Promise<void> {
   await output(qmp, "w", registers.eject, onlySlot);
 }
 
+/** Likewise, where the guest has been asked to let it go and is not to learn of that. It stands still. Throws `vmm`. */
+export async function ejectUnasked(qmp: QmpClient, id: string): Promise<void> {
+  await eject(qmp, id);
+  await output(qmp, "b", events.status, events.somethingChanged);
+}
+
 /** Takes back the event that something was plugged into the port `id` of a machine that stands still. Throws `vmm`, also where there was none. */
 export async function forgetInsertion(qmp: QmpClient, id: string): Promise<void> {
   await selectBus(qmp, id);
   const answer = await monitor(qmp, `i/w ${registers.inserted}`);
   const [, inserted] = /^port\w\[0x\w+\] = 0x([0-9a-f]+)\s*$/.exec(answer) ?? [];
   if (inserted === undefined || Number.parseInt(inserted, 16) !== onlySlot) throw unexpected("a device in the only slot", answer);
-  await output(qmp, "b", events.status, events.somethingCame);
+  await output(qmp, "b", events.status, events.somethingChanged);
 }
 
 /** Makes the registers those of the bus of the port `id`. */

@@ -63,7 +63,7 @@ test("a shared folder comes with RAM of the machine's own", () => {
     memory: { kind: "own", bytes: 256 * mebibyte, descriptor: 12, folders: [{ tag: "husk", socket: "/run/s" }] },
   });
   expect(values(shared, "-object")).toEqual([`memory-backend-file,id=ram,size=${256 * mebibyte},share=on,mem-path=/proc/self/fd/12`]);
-  expect(values(shared, "-device").some((device) => device.startsWith("vhost-user-fs-pci,chardev=fs0,tag=husk"))).toBe(true);
+  expect(values(shared, "-device").some((device) => device.startsWith("vhost-user-fs-pci,id=folder0,chardev=fs0,tag=husk"))).toBe(true);
 });
 
 test("QEMU is told the same of a template's RAM as of its own, which keeps both out of a saved state; its mapping is made private from the outside", () => {
@@ -124,7 +124,7 @@ test("a restored machine needs nothing that it was booted from, and gets its dev
   expect(values(args, "-chardev")).toContain("socket,id=fs0,path=/run/s");
   expect(pluggedDevices(restored)).toEqual({
     known: [
-      { driver: "vhost-user-fs-pci", chardev: "fs0", tag: "husk", "queue-size": 1024, bus: "device-port0" },
+      { driver: "vhost-user-fs-pci", id: "folder0", chardev: "fs0", tag: "husk", "queue-size": 1024, bus: "device-port0" },
       { driver: "virtio-blk-pci", drive: "disk0", serial: "root", bus: "device-port1" },
     ],
     added: [{ driver: "virtio-blk-pci", drive: "disk1", serial: "other", bus: "device-port2" }],
@@ -139,6 +139,11 @@ test("a machine that goes on from a checkpoint has its devices from the beginnin
   expect(cloned.join(" ")).not.toMatch(/-kernel|-initrd|-append/);
   expect(values(cloned, "-incoming")).toEqual(["defer"]);
   expect(values(cloned, "-device").at(-1)).toBe(`${device},bus=device-port1`);
+  const memory = { kind: "own", bytes: 256 * mebibyte, descriptor: 12, folders: [{ tag: "husk", socket: "/run/s" }] } as const;
+  const sharing = qemuArguments({ ...machine, origin: { kind: "resume" }, memory, disks, devicePorts: 2 });
+  // All but the folder's, with which QEMU gives no machine its state.
+  expect(values(sharing, "-device")).toEqual(values(cloned, "-device"));
+  expect(values(sharing, "-chardev")).toContain("socket,id=fs0,path=/run/s");
   const booted = { ...machine, disks };
   const fixed = values(qemuArguments(booted), "-device");
   expect(fixed).toContain(device);
@@ -153,11 +158,17 @@ test("a template's own devices are in the same places as its clones'", () => {
     memory: { kind: "own", bytes: 256 * mebibyte, descriptor: 12, folders: [{ tag: "husk", socket: "/run/s" }] },
     devicePorts: 2,
   };
-  const args = qemuArguments(template);
+  if (machine.origin.kind !== "boot") throw new Error("a template is booted");
+  const args = qemuArguments({ ...template, origin: { ...machine.origin, parks: true } });
   expect(fixed(qemuArguments({ ...template, origin: { kind: "restore" } }))).toEqual(fixed(args));
   // The folder's device and a first disk's are there in the template until its guest has let go of them.
   expect(values(args, "-device")).toContain("virtio-blk-pci,drive=stand-in,bus=device-port1");
   expect(values(args, "-blockdev")).toEqual(["driver=null-co,node-name=stand-in,size=65536,read-zeroes=on"]);
   expect(values(args, "-append").join()).toContain(" husk.park");
   expect(values(qemuArguments(machine), "-append").join()).not.toContain("husk.park");
+  // Another machine that is booted with ports has its own devices alone in them, and keeps them.
+  const own = qemuArguments(template);
+  expect(fixed(own)).toEqual(fixed(args));
+  expect(own.join(" ")).not.toMatch(/stand-in|husk\.park/);
+  expect(values(own, "-device").at(-1)).toBe("vhost-user-fs-pci,id=folder0,chardev=fs0,tag=husk,queue-size=1024,bus=device-port0");
 });

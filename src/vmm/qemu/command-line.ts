@@ -34,9 +34,7 @@ export function qemuArguments(machine: Machine): string[] {
       "-blockdev",
       properties(diskNode(disk, diskName(index), index + 1)),
     ]),
-    ...(hasPorts(machine) && machine.origin.kind === "boot"
-      ? ["-blockdev", `driver=null-co,node-name=${standIn},size=65536,read-zeroes=on`]
-      : []),
+    ...(parks(machine) ? ["-blockdev", `driver=null-co,node-name=${standIn},size=65536,read-zeroes=on`] : []),
     ...diskStandIns(machine),
     ...(hasPorts(machine) ? [] : devices(machine)).map((device) => ["-device", deviceArgument(device)]),
     ...ports(machine).map((id, index) => ["-device", `pcie-root-port,id=${id},chassis=${index + 1}`]),
@@ -44,9 +42,14 @@ export function qemuArguments(machine: Machine): string[] {
   ].flat();
 }
 
-/** Whether its devices are in ports: a template's and its clones' are. */
+/** Whether its devices are in ports, out of which they can be taken. */
 function hasPorts({ devicePorts }: Machine): boolean {
   return devicePorts > 0;
+}
+
+/** Whether it is a template in the making. */
+function parks({ origin }: Machine): boolean {
+  return origin.kind === "boot" && origin.parks === true;
 }
 
 /** Those that are in their ports from the start. QEMU gives no machine its state that has a folder's device. A template's guest knows a first disk as well. */
@@ -54,7 +57,8 @@ function devicesInPorts(machine: Machine): Device[] {
   const { known, added } = pluggedDevices(machine);
   const { kind } = machine.origin;
   if (kind === "restore") return [];
-  return [...known, ...added, ...(kind === "boot" ? [{ driver: "virtio-blk-pci", drive: standIn, bus: devicePort(firstDiskPort) }] : [])];
+  if (kind === "resume") return [...known.filter((device) => !isFolder(device)), ...added];
+  return [...known, ...added, ...(parks(machine) ? [{ driver: "virtio-blk-pci", drive: standIn, bus: devicePort(firstDiskPort) }] : [])];
 }
 
 /** What is behind the disk that a template is booted with: nothing that is ever read. */
@@ -80,8 +84,15 @@ export function pluggedDevices(machine: Machine): PluggedDevices {
   return { known: [...put(folders, folderPort), ...(first === undefined ? [] : [first])], added: others };
 }
 
+/** Whether it shows a folder, and not a disk. */
+export function isFolder(device: Device): boolean {
+  return device.driver === folderDriver;
+}
+
+const folderDriver = "vhost-user-fs-pci";
+
 /** The ports of the folder and of the first disk, be there one or not: a template's guest knows the devices in them. */
-const folderPort = 0;
+export const folderPort = 0;
 export const firstDiskPort = 1;
 export const knownPorts = [folderPort, firstDiskPort];
 
@@ -94,8 +105,13 @@ function diskName(index: number): string {
   return `disk${index}`;
 }
 
+/** The id of the device of the folder number `index`. */
+export function folderDevice(index: number): string {
+  return `folder${index}`;
+}
+
 /** The id of what connects the machine with the server of the folder number `index`. */
-function folderChardev(index: number): string {
+export function folderChardev(index: number): string {
   return `fs${index}`;
 }
 
@@ -124,7 +140,13 @@ function devices(machine: Machine): Device[] {
 function machineDevices({ memory, disks }: Machine): { readonly folders: Device[]; readonly disks: Device[] } {
   const folders = memory.kind === "own" ? memory.folders : [];
   return {
-    folders: folders.map(({ tag }, index) => ({ driver: "vhost-user-fs-pci", chardev: folderChardev(index), tag, "queue-size": 1024 })),
+    folders: folders.map(({ tag }, index) => ({
+      driver: folderDriver,
+      id: folderDevice(index),
+      chardev: folderChardev(index),
+      tag,
+      "queue-size": 1024,
+    })),
     disks: disks.map(({ serial }, index) => ({ driver: "virtio-blk-pci", drive: diskName(index), serial })),
   };
 }
@@ -174,7 +196,7 @@ function kernelCommandLine(machine: Machine): string {
     ...(machine.accelerator === "tcg" ? ["mitigations=off"] : []),
     channel,
     // A template's guest lets go of the folder's device, with which QEMU cannot save a machine, before it is ready to be saved.
-    ...(hasPorts(machine) ? ["husk.park"] : []),
+    ...(parks(machine) ? ["husk.park"] : []),
     ...machine.kernelParameters,
   ].join(" ");
 }

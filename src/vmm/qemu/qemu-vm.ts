@@ -5,13 +5,17 @@ import { printable } from "../../host/printable.ts";
 import type { Greeting } from "../../qmp/message.ts";
 import { QmpClient } from "../../qmp/qmp.ts";
 import type { Disk, SharedFolder } from "../machine.ts";
-import { eject, forgetInsertion } from "./acpi-hotplug.ts";
+import { eject, ejectUnasked, forgetInsertion } from "./acpi-hotplug.ts";
 import {
   type Device,
   devicePort,
   diskNode,
   firstDiskPort,
   firstStandInSet,
+  folderChardev,
+  folderDevice,
+  folderPort,
+  isFolder,
   knownPorts,
   memoryPort,
   networkPort,
@@ -54,6 +58,8 @@ function ownName(name: string): string {
 export class QemuVm {
   readonly #qmp: QmpClient;
   readonly #networkPorts: number;
+  /** What the shared folder's device and the way to its server are called. */
+  #folder = { device: folderDevice(0), chardev: folderChardev(0) };
 
   private constructor(qmp: QmpClient, networkPorts: number) {
     this.#qmp = qmp;
@@ -116,10 +122,9 @@ export class QemuVm {
 
   /** Gives the copy of a machine that stands still its folder, where it has one, and its disks, and lets it run. Throws `vmm`. */
   async wake(folders: readonly SharedFolder[], disks: readonly Disk[], devices: PluggedDevices): Promise<void> {
-    for (const { socket, tag } of folders) {
-      const backend = { type: "socket", data: { addr: { type: "unix", data: { path: socket } }, server: false } };
-      await this.#qmp.execute("chardev-add", { id: ownName(tag), backend });
-    }
+    const { device, chardev } = this.#folder;
+    this.#folder = { device: ownName(device), chardev: ownName(chardev) };
+    for (const folder of folders) await this.#dialServer(folder);
     await this.#plug(await this.#addDisks(disks, firstStandInSet, devices));
     await this.#qmp.execute("cont");
   }
@@ -138,6 +143,31 @@ export class QemuVm {
     await eject(this.#qmp, devicePort(firstDiskPort));
   }
 
+  /**
+   * Takes the shared folder out of a machine that is paused, without its guest's knowledge, whose files stay open; its server is hung up on. `giveFolder` is to
+   * follow before the machine goes on. Throws `vmm` or `deadline`.
+   */
+  async takeFolder(deadlineMs: number): Promise<void> {
+    const { device: id, chardev } = this.#folder;
+    const deleted = this.#qmp.waitFor("DEVICE_DELETED", ({ device }) => device === id, { deadlineMs });
+    deleted.catch(() => {}); // what comes before it may fail
+    await this.#qmp.execute("device_del", { id });
+    await ejectUnasked(this.#qmp, devicePort(folderPort));
+    await deleted;
+    await this.#qmp.execute("chardev-remove", { id: chardev });
+  }
+
+  /** Gives a machine that is paused its shared folder again. Of `devices`, only its is looked at. Throws `vmm`. */
+  async giveFolder(folder: SharedFolder, { known }: PluggedDevices): Promise<void> {
+    await this.#dialServer(folder);
+    await this.#plug(await this.#addDisks([], firstStandInSet, { known: known.filter(isFolder), added: [] }));
+  }
+
+  async #dialServer({ socket }: SharedFolder): Promise<void> {
+    const backend = { type: "socket", data: { addr: { type: "unix", data: { path: socket } }, server: false } };
+    await this.#qmp.execute("chardev-add", { id: this.#folder.chardev, backend });
+  }
+
   /** Answers the devices with the backends that were made for them. */
   async #addDisks(disks: readonly Disk[], firstSet: number, { known, added }: PluggedDevices): Promise<PluggedDevices> {
     const nodes = new Map<string, string>();
@@ -149,7 +179,7 @@ export class QemuVm {
     const withOwn = (device: Device): Device =>
       "drive" in device
         ? { ...device, drive: nodes.get(String(device["serial"])) ?? "" }
-        : { ...device, chardev: ownName(String(device["tag"])) };
+        : { ...device, id: this.#folder.device, chardev: this.#folder.chardev };
     return { known: known.map(withOwn), added: added.map(withOwn) };
   }
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use crate::channel::Channel;
 use crate::container::launch::Launcher;
+use crate::devices::parked::Parked;
 use crate::error::{Context, Result};
 use crate::machine_id::MachineId;
-use crate::parked::Parked;
 use crate::{clock, console, modules, network, sandbox::Sandbox, service};
 
 /// Where the image says which modules the guest needs, one name a line; Debian's stock kernel has nearly all as modules.

@@ -8,8 +8,8 @@ use nix::mount::{MntFlags, MsFlags, mount as mount_call, umount2};
 
 use super::{DEVICE_LIMIT, blocking, check_mount_point};
 use crate::api;
+use crate::devices::parked::Parked;
 use crate::error::{Class, Context, Failure, Result};
-use crate::parked::Parked;
 use crate::sandbox::Sandbox;
 use crate::uevent;
 

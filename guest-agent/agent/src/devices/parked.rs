@@ -6,9 +6,10 @@
 //! addresses are written again, and the driver takes it up.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::pci::Configuration;
+use super::{VIRTIOFS, bound_devices, function_of};
 use crate::error::{Context, Failure, Result};
 
 /// The kinds of devices that are parked, one of each.
@@ -21,17 +22,20 @@ pub enum Kind {
 impl Kind {
     fn driver(self) -> &'static str {
         match self {
-            Kind::Share => "/sys/bus/virtio/drivers/virtiofs",
+            Kind::Share => VIRTIOFS,
             Kind::Disk => "/sys/bus/virtio/drivers/virtio_blk",
         }
     }
 }
 
 /// The header of a PCI function's configuration space, and what is where in it (PCI Local Bus Specification 3.0, section 6.1).
-const HEADER: usize = 64;
+pub const HEADER: usize = 64;
 const COMMAND: usize = 0x04;
 const BASE_ADDRESSES: std::ops::Range<usize> = 0x10..0x28;
 const INTERRUPT_LINE: usize = 0x3c;
+
+/// A function's header.
+pub type Header = [u8; HEADER];
 
 /// What a template's guest has let go of.
 #[derive(Debug, Default)]
@@ -64,21 +68,18 @@ pub struct ParkedDevice {
     function: PathBuf,
     /// The virtio device on it.
     device: String,
-    header: [u8; HEADER],
+    header: Header,
 }
 
 impl ParkedDevice {
     /// Lets go of the machine's only device of its kind. Fails where there is none.
     pub fn park(kind: Kind) -> Result<Self> {
         let device = bound_device(kind)?;
-        let function = fs::canonicalize(format!("/sys/bus/virtio/devices/{device}"))
-            .context(|| format!("find {device}"))?
-            .parent()
-            .map(Path::to_path_buf)
-            .ok_or_else(|| Failure::other(format!("{device} is on no bus")))?;
+        let function = function_of(&device)?;
         fs::write(format!("{}/unbind", kind.driver()), &device)
             .context(|| format!("take the driver off {device}"))?;
-        let header = read_header(&function)?;
+        let mut header = [0; HEADER];
+        Configuration::open(&function)?.read_all(0, &mut header)?;
         Ok(ParkedDevice {
             kind,
             function,
@@ -95,50 +96,40 @@ impl ParkedDevice {
                 self.function.display()
             )));
         }
-        let config = fs::OpenOptions::new()
-            .write(true)
-            .open(self.function.join("config"))
-            .context(|| "open the device's configuration")?;
-        // The command last: with it, the device answers at its addresses.
-        for part in [
-            BASE_ADDRESSES,
-            INTERRUPT_LINE..INTERRUPT_LINE + 1,
-            COMMAND..COMMAND + 2,
-        ] {
-            config
-                .write_all_at(&self.header[part.clone()], part.start as u64)
-                .context(|| "write the device's configuration")?;
-        }
+        write_header(&Configuration::open(&self.function)?, &self.header)?;
         fs::write(format!("{}/bind", self.kind.driver()), &self.device)
             .context(|| format!("give {} its driver", self.device))
     }
 
     /// Whether the same kind of device is there: vendor and device id are the header's first words.
     pub fn is_there(&self) -> Result<bool> {
-        Ok(read_header(&self.function)?[..COMMAND] == self.header[..COMMAND])
+        let mut kind = [0; COMMAND];
+        Configuration::open(&self.function)?.read_all(0, &mut kind)?;
+        Ok(kind == self.header[..COMMAND])
     }
+}
+
+/// Makes a function's header, as it is after a reset, what it was.
+pub fn write_header(configuration: &Configuration, header: &Header) -> Result<()> {
+    // The command last: with it, the device answers at its addresses.
+    for part in [
+        BASE_ADDRESSES,
+        INTERRUPT_LINE..INTERRUPT_LINE + 1,
+        COMMAND..COMMAND + 2,
+    ] {
+        configuration.write_all(part.start as u64, &header[part])?;
+    }
+    Ok(())
 }
 
 /// The device that the driver has taken up.
 fn bound_device(kind: Kind) -> Result<String> {
     let driver = kind.driver();
-    let mut names = fs::read_dir(driver)
-        .context(|| format!("read {driver}"))?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.starts_with("virtio"));
-    match (names.next(), names.next()) {
-        (Some(only), None) => Ok(only),
-        (first, _) => Err(Failure::other(format!(
+    match &bound_devices(driver)?[..] {
+        [only] => Ok(only.clone()),
+        several => Err(Failure::other(format!(
             "expected one device of {driver}, found {}",
-            if first.is_none() { "none" } else { "several" }
+            several.len()
         ))),
     }
-}
-
-fn read_header(function: &Path) -> Result<[u8; HEADER]> {
-    let mut header = [0; HEADER];
-    fs::File::open(function.join("config"))
-        .and_then(|config| config.read_exact_at(&mut header, 0))
-        .context(|| format!("read the configuration of {}", function.display()))?;
-    Ok(header)
 }
