@@ -71,7 +71,7 @@ test("a new one takes the old one's place, what was interrupted goes, and what i
   expect(readFileSync(openImage(folder).memory, "utf8")).toBe("first");
   make("second");
   expect(readFileSync(openImage(folder).memory, "utf8")).toBe("second");
-  expect(kinds()).toEqual(["checkpoint.json", "memory", "notes.txt", "state"]);
+  expect(kinds()).toEqual(["checkpoint.json", "inventory.img", "memory", "notes.txt", "state"]);
 });
 
 test("one that is given up leaves the old one", () => {
@@ -80,7 +80,7 @@ test("one that is given up leaves the old one", () => {
   write(image, "second");
   image.abandon();
   expect(readFileSync(openImage(folder).memory, "utf8")).toBe("first");
-  expect(kinds()).toEqual(["checkpoint.json", "memory", "state"]);
+  expect(kinds()).toEqual(["checkpoint.json", "inventory.img", "memory", "state"]);
 });
 
 test("a folder that is not there is made, and one that cannot be is an error", () => {

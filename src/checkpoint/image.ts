@@ -6,6 +6,7 @@
  *           /state-…           all else of the machine, as QEMU wrote it
  *           /folder-…          what its server knew of the shared folder's files that were in use, where there is one
  *           /disk0-…           a disk, where the container went on writing to it
+ *           /inventory.img     says nothing; by its being there, Podman knows a checkpoint that is whole
  *
  * The names end in a number of the checkpoint's own: a new one is written beside the old one, takes its place, and only then is that removed. A folder
  * whose checkpoint was interrupted holds the old one, or none.
@@ -30,6 +31,8 @@ import { hasCode } from "../host/system-error.ts";
 import { type Manifest, parseManifest } from "./manifest.ts";
 
 const manifestName = "checkpoint.json";
+/** CRIU's name for its own. */
+const podmansProof = "inventory.img";
 /** What a checkpoint's other files are called. */
 const ownNames = /^(memory|state|folder|disk\d+|manifest)-[0-9a-f]{16}$/;
 
@@ -72,6 +75,7 @@ export class NewImage {
     try {
       writeFileSync(draft, `${JSON.stringify(manifest, undefined, 2)}\n`, { mode: 0o600, flag: "wx" });
       renameSync(draft, join(this.folder, manifestName));
+      writeFileSync(join(this.folder, podmansProof), `a checkpoint of husk's: see ${manifestName}\n`, { mode: 0o600 });
       this.#clean();
     } catch (cause) {
       throw new HuskError("host", `cannot write the checkpoint in ${this.folder}`, { cause });

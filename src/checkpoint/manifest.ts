@@ -25,12 +25,10 @@ export interface SavedLink {
   readonly mac: string;
 }
 
-/** The shared folder of the machine. */
+/** What the server of the machine's shared folder knew. */
 export interface SavedFolder {
   readonly file: string;
   readonly sha256: string;
-  /** What the host shows in it, by the names under which the guest has it. */
-  readonly shown: readonly string[];
 }
 
 export interface Manifest {
@@ -119,7 +117,7 @@ const manifest: Reader<Manifest> = object<Manifest>({
     sum,
   }),
   state: object<Manifest["state"]>({ file: plainName, sha256 }),
-  folder: optional(object<SavedFolder>({ file: plainName, sha256, shown: list(string) })),
+  folder: optional(object<SavedFolder>({ file: plainName, sha256 })),
 });
 
 /** Reads a manifest. Throws a ShapeError that names the first field that is not as it must be. */

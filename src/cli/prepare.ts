@@ -57,25 +57,31 @@ export async function prepare(
   // In the guest it keeps the name that it has.
   const guestId = image?.manifest.container.guestId ?? options.id;
   const plan = await planContainer(bundle, { ...containerOptions(options), guestId, memory: new Map() }, config.allow);
-  const container = containerInput(bundle, plan, options, config);
   mark("bundle read and checked");
-  const { vm, accelerator, cgroupLimits, sizing, madeTemplate, notes } =
-    image === null
-      ? await planMachine(bundle.spec, config)
-      : await (await import("../sandbox/restore.ts")).planRestore(bundle, plan, config, image, options.imagePath ?? "");
+  const {
+    vm,
+    accelerator,
+    cgroupLimits,
+    sizing,
+    madeTemplate,
+    notes,
+    shown = plan.shown,
+  } = image === null
+    ? await planMachine(bundle.spec, config)
+    : await (await import("../sandbox/restore.ts")).planRestore(bundle, plan, config, image, options.imagePath ?? "");
   mark(madeTemplate ? "template made" : "VM planned");
   return {
     accelerator,
     notes: [...plan.notes, ...notes],
     input: {
-      ...container,
+      ...containerInput(bundle, { ...plan, shown }, options, config),
       sandbox: {
         ...vm,
         id: options.id,
         hostname: guestHostname,
         netns: plan.netns,
-        shares: plan.shown.length > 0,
-        mounts: plan.shown,
+        shares: shown.length > 0,
+        mounts: shown,
         disks: plan.disks,
         // A container in the foreground is nobody's to delete once its supervisor was killed; any other is left as stopped, for its owner.
         remains: options.foreground && !options.keep ? deletion(options) : [],

@@ -39,7 +39,7 @@ export class FolderExchange {
       this.#isTaken = true;
       await vm.takeFolder(bootMs);
       const sha256 = await withDeadline(receive(path, file), bootMs, "what the shared folder's server knows");
-      return { file: image.name("folder"), sha256, shown: shownNames(spec.mounts) };
+      return { file: image.name("folder"), sha256 };
     } finally {
       closeSync(file);
     }
@@ -56,11 +56,6 @@ export class FolderExchange {
       throw error;
     }
   }
-}
-
-/** What tells the folders of two bundles apart that one guest cannot have in turn. */
-export function shownNames(mounts: readonly { readonly target: string }[]): string[] {
-  return mounts.map(({ target }) => target).toSorted();
 }
 
 /** Writes what a server says to the file, and answers its SHA-256. */

@@ -8,6 +8,7 @@ import type { CgroupLimits } from "../host/cgroups.ts";
 import { helperPath, installationFolder } from "../host/installation.ts";
 import { type SizeDefaults, type VmSize, vmSize } from "../oci/resources.ts";
 import type { Spec } from "../oci/types.ts";
+import type { ShownPath } from "../storage/container-storage.ts";
 import { templateKey } from "../template/shape.ts";
 import { type Template, TemplateStore } from "../template/store.ts";
 import { obtainTemplate, templateFolder } from "../template/template.ts";
@@ -39,6 +40,8 @@ export interface VmPlan {
   readonly sizing: SizeDefaults;
   /** Whether its template was made for it. */
   readonly madeTemplate: boolean;
+  /** What the host shows of the bundle's, where the guest knows that by other names than the bundle's plan has. */
+  readonly shown?: readonly ShownPath[];
   /** What is worth a line in the log: a template that was made, or why there is none. */
   readonly notes: readonly string[];
 }

@@ -1,12 +1,12 @@
 /** From a bundle and a checkpoint to the sandbox in which the container goes on. Everything that can be refused is refused here, before anything starts. */
 import { demandUnchanged } from "../checkpoint/disks.ts";
 import type { Image } from "../checkpoint/image.ts";
-import { demandSameMachine } from "../checkpoint/manifest.ts";
+import { demandSameMachine, type Manifest } from "../checkpoint/manifest.ts";
 import type { Config } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
 import type { Bundle } from "../oci/bundle.ts";
+import { type ShownPath, sharePoint } from "../storage/container-storage.ts";
 import { demandSaveable, restorerOf } from "./checkpoint.ts";
-import { shownNames } from "./folder-exchange.ts";
 import type { ContainerPlan } from "./plan-container.ts";
 import { guestHostname, planCheckpointedVm, type VmPlan } from "./plan-vm.ts";
 
@@ -25,37 +25,67 @@ export async function planRestore(bundle: Bundle, plan: ContainerPlan, config: C
     );
   }
   const planned = await planCheckpointedVm(bundle.spec, config, image);
+  const shown = shownAsThen(plan.shown, container, plan.container.specJson);
   const spec = {
     ...planned.vm,
     id: "",
     hostname: guestHostname,
     netns: plan.netns,
     cgroups: [],
-    shares: plan.shown.length > 0,
-    mounts: plan.shown,
+    shares: shown.length > 0,
+    mounts: shown,
     disks: plan.disks,
     agentSocket: "",
     remains: [],
     consoleLog: "",
   };
   demandSaveable(spec);
-  demandSameShown(manifest.folder?.shown, shownNames(plan.shown));
   await demandUnchanged(disks, plan.disks, folder, planned.vm.programs.helper);
   demandSameMachine(manifest, restorerOf(spec));
   const changed = changedFields(container.spec, plan.container.specJson);
   const note = `config.json has changed since the checkpoint, and what runs has not: ${changed.join(", ")}`;
-  return { ...planned, notes: [...planned.notes, ...(changed.length === 0 ? [] : [note])] };
+  return { ...planned, shown, notes: [...planned.notes, ...(changed.length === 0 ? [] : [note])] };
 }
 
-/** What the container has of the host's, it has from beginning to end: its root, where that is a folder, and its bind mounts. */
-function demandSameShown(saved: readonly string[] = [], here: readonly string[]): void {
-  if (JSON.stringify(saved) === JSON.stringify(here)) return;
-  throw new HuskError(
-    "invalid-argument",
-    `config.json: the checkpointed container has ${saved.length} folders and files of the host (root and bind mounts), the bundle's ${here.length}`,
-    { hint: "restore it with the same kind of root and as many bind mounts in the same order" },
-  );
+/**
+ * What the host shows, under the names by which the guest has it: engines put their mounts in another order each time, and a bind mount is known by where it is in
+ * the container. Programs of hooks have run, and are not there. Throws `invalid-argument` where the bundle's bind mounts are not those of the container.
+ */
+function shownAsThen(shown: readonly ShownPath[], { guestId, spec }: Manifest["container"], now: string): ShownPath[] {
+  const left = sharedMounts(spec);
+  const names = new Map([[`${guestId}/rootfs`, `${guestId}/rootfs`]]);
+  for (const { destination, target } of sharedMounts(now)) {
+    const at = left.findIndex((mount) => mount.destination === destination);
+    const [same] = at === -1 ? [] : left.splice(at, 1);
+    if (same === undefined) throw otherMounts(`nothing of the host's on ${destination}, and the bundle has`);
+    names.set(target, same.target);
+  }
+  const [missing] = left;
+  if (missing !== undefined) throw otherMounts(`something of the host's on ${missing.destination}, and the bundle has not`);
+  return shown.flatMap((path) => {
+    const target = names.get(path.target);
+    return target === undefined ? [] : [{ ...path, target }];
+  });
 }
+
+function otherMounts(what: string): HuskError {
+  return new HuskError("invalid-argument", `config.json: mounts: the checkpointed container has ${what}`, {
+    hint: "restore it with bind mounts on the same paths",
+  });
+}
+
+/** The mounts of a specification in the guest's words that are of the host's files, and under which name below the shared folder. */
+function sharedMounts(document: string): { readonly destination: string; readonly target: string }[] {
+  const { mounts } = parse(document);
+  return (Array.isArray(mounts) ? mounts : []).flatMap((mount: unknown) => {
+    const { destination, source } = isFields(mount) ? mount : {};
+    const [, target] = typeof source === "string" ? (nameBelowShare.exec(source) ?? []) : [];
+    return typeof destination === "string" && target !== undefined ? [{ destination, target }] : [];
+  });
+}
+
+/** As `guestPath` makes it of what `planBind` plans. */
+const nameBelowShare = new RegExp(`^${sharePoint}/([\\w+.-]+/mount\\d+)$`);
 
 /** The first fields of two specifications, two levels deep, that are not the same. */
 function changedFields(then: string, now: string): string[] {

@@ -230,13 +230,20 @@ export class Pod {
   }
 
   async #launch(needs: SandboxNeeds): Promise<HostedSandbox> {
-    const { id, spec, netns, shown, disks, cgroup, planRestore, mark = () => {} } = needs;
+    const { id, spec, netns, disks, cgroup, planRestore, mark = () => {} } = needs;
     const waiting = this.#waiting;
     const waitingPlan = planRestore === undefined ? await waiting?.plan(needs) : undefined;
     // It goes on meanwhile, and is ended with everything else at the latest.
     if (waitingPlan === undefined) waiting?.end().catch((error: unknown) => this.log.warn(String(error)));
-    const { vm, accelerator, cgroupLimits, sizing, madeTemplate, notes } =
-      waitingPlan ?? (await (planRestore === undefined ? planVm(spec, this.config, this.#namespace) : planRestore()));
+    const {
+      vm,
+      accelerator,
+      cgroupLimits,
+      sizing,
+      madeTemplate,
+      notes,
+      shown = needs.shown,
+    } = waitingPlan ?? (await (planRestore === undefined ? planVm(spec, this.config, this.#namespace) : planRestore()));
     mark(madeTemplate ? "template made" : "VM planned");
     for (const note of [accelerator.reason, ...notes]) this.log.info(note);
     rmSync(join(this.#folder, "agent.sock"), { force: true }); // of the sandbox before

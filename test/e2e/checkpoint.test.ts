@@ -175,7 +175,7 @@ describe.runIf(isHusk)("a checkpoint", () => {
       readdirSync(folder)
         .map((name) => name.replace(/-\w+$/, ""))
         .toSorted(),
-    ).toEqual(["checkpoint.json", "memory", "state"]);
+    ).toEqual(["checkpoint.json", "inventory.img", "memory", "state"]);
     await second.foreground.ended();
   });
 

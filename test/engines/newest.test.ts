@@ -1,5 +1,6 @@
 /** containerd 2 and Docker 28, of the Debian to come: the Task API's version 3, what containerd learns of the runtime, a shim in a cgroup, docker top. */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { Containerd } from "../harness/containerd.ts";
@@ -81,5 +82,31 @@ test("what is mounted below a read-only bind mount is writable, or not there, as
     expect(await seen("bind-recursive=disabled")).toBe("top=1\ninner=1\n");
   } finally {
     await engines.inside("umount", inner);
+  }
+});
+
+test.runIf(isHusk)("docker takes checkpoints, and starts from them with what was open and in the network", async ({ docker, engines }) => {
+  const said = async (): Promise<number> => Number(await docker.ok("logs", "--tail", "1", "kept"));
+  const script = "exec 3>/told; i=0; while :; do i=$((i+1)); echo $i; echo $i >&3; /bin/sleep 0.2; done";
+  try {
+    await docker.ok("run", "--detach", "--name", "kept", engines.image, "sh", "-c", script);
+    await expect.poll(said, { timeout: 60_000 }).toBeGreaterThan(2);
+    await docker.ok("checkpoint", "create", "--leave-running", "kept", "first");
+    const before = await said();
+    await expect.poll(said, { timeout: 60_000 }).toBeGreaterThan(before);
+    await docker.ok("kill", "kept");
+    await docker.ok("wait", "kept");
+    await docker.ok("start", "--checkpoint", "first", "kept");
+    // It knows how far it was then, and not how far it came afterwards: some numbers come twice.
+    const numbers = async (): Promise<number[]> => (await docker.ok("logs", "kept")).trim().split("\n").map(Number);
+    await expect.poll(async () => new Set(await numbers()).size < (await numbers()).length, { timeout: 60_000 }).toBe(true);
+    const gateway = await docker.ok("inspect", "--format", "{{.NetworkSettings.Networks.bridge.Gateway}}", "kept");
+    expect(await docker.ok("exec", "kept", "ping", "-c", "1", "-w", "20", gateway.trim())).toContain("1 packets received");
+    const told = (await docker.ok("exec", "kept", "cat", "/told")).trim().split("\n").map(Number);
+    expect(told).toEqual(told.map((_, index) => index + 1));
+  } finally {
+    await docker.run("rm", "--force", "kept");
+    // Where containerd unpacks a checkpoint; it leaves that there.
+    for (const name of readdirSync(tmpdir())) if (name.startsWith("ctrd-checkpoint")) rmSync(join(tmpdir(), name), { recursive: true });
   }
 });

@@ -224,7 +224,7 @@ export class Engines {
   async #startDocker(runtimes: object): Promise<Engine> {
     const containerd = await this.containerd();
     const config = join(this.folder, "daemon.json");
-    writeFileSync(config, JSON.stringify({ ...runtimes, "storage-driver": "overlay2" }));
+    writeFileSync(config, JSON.stringify({ ...runtimes, "storage-driver": "overlay2", experimental: true }));
     const socket = "/run/docker-test.sock";
     const command = ["docker", "--host", `unix://${socket}`];
     const daemon = ["dockerd", "--config-file", config, "--data-root", join(this.#data, "docker"), "--exec-root", "/run/docker-exec"];
