@@ -52,6 +52,15 @@ export interface SandboxMount {
   readonly recursive?: false;
   /** Only the mount itself is read-only, and not those below it. */
   readonly writableBelow?: true;
+  /** What is made in it where it is missing, unless nothing can be written there. */
+  readonly mountPoints?: readonly MountPoint[];
+}
+
+/** Where something is to be mounted, in a tree that is shown: an absolute path in that. */
+export interface MountPoint {
+  readonly path: string;
+  /** A folder; else a file. */
+  readonly folder: boolean;
 }
 
 export interface SandboxProgram {

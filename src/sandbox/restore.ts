@@ -1,11 +1,13 @@
 /** From a bundle and a checkpoint to the sandbox in which the container goes on. Everything that can be refused is refused here, before anything starts. */
+import { statSync } from "node:fs";
 import { demandUnchanged } from "../checkpoint/disks.ts";
 import type { Image } from "../checkpoint/image.ts";
 import { demandSameMachine, type Manifest } from "../checkpoint/manifest.ts";
 import type { Config } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
+import type { MountPoint } from "../host/sandbox-plan.ts";
 import type { Bundle } from "../oci/bundle.ts";
-import { type ShownPath, sharePoint } from "../storage/container-storage.ts";
+import { guestPath, type ShownPath, sharePoint } from "../storage/container-storage.ts";
 import { demandSaveable, restorerOf } from "./checkpoint.ts";
 import type { ContainerPlan } from "./plan-container.ts";
 import { guestHostname, planCheckpointedVm, type VmPlan } from "./plan-vm.ts";
@@ -53,7 +55,8 @@ export async function planRestore(bundle: Bundle, plan: ContainerPlan, config: C
  */
 function shownAsThen(shown: readonly ShownPath[], { guestId, spec }: Manifest["container"], now: string): ShownPath[] {
   const left = sharedMounts(spec);
-  const names = new Map([[`${guestId}/rootfs`, `${guestId}/rootfs`]]);
+  const root = `${guestId}/rootfs`;
+  const names = new Map([[root, root]]);
   for (const { destination, target } of sharedMounts(now)) {
     const at = left.findIndex((mount) => mount.destination === destination);
     const [same] = at === -1 ? [] : left.splice(at, 1);
@@ -64,8 +67,23 @@ function shownAsThen(shown: readonly ShownPath[], { guestId, spec }: Manifest["c
   if (missing !== undefined) throw otherMounts(`something of the host's on ${missing.destination}, and the bundle has not`);
   return shown.flatMap((path) => {
     const target = names.get(path.target);
-    return target === undefined ? [] : [{ ...path, target }];
+    if (target === undefined) return [];
+    // The guest knows them; another root than it had at the checkpoint may lack them.
+    return [target === root ? { ...path, target, mountPoints: rootMountPoints(shown, now) } : { ...path, target }];
   });
+}
+
+/** Where something is mounted in the root itself, and not in what is mounted there. */
+function rootMountPoints(shown: readonly ShownPath[], document: string): MountPoint[] {
+  const { mounts } = parse(document);
+  const files = new Set(shown.filter(({ source }) => !statSync(source).isDirectory()).map(guestPath));
+  const points: MountPoint[] = [];
+  for (const mount of Array.isArray(mounts) ? mounts : []) {
+    const { destination: path, source } = isFields(mount) ? mount : {};
+    if (typeof path !== "string" || points.some((above) => path === above.path || path.startsWith(`${above.path}/`))) continue;
+    points.push({ path, folder: !(typeof source === "string" && files.has(source)) });
+  }
+  return points;
 }
 
 function otherMounts(what: string): HuskError {

@@ -1,5 +1,6 @@
 /** How a container's root file system and bind mounts reach the guest: what the host shows or plugs in, and what the agent mounts. */
 import type { Storage } from "../gen/agent/v1/agent.ts";
+import type { MountPoint } from "../host/sandbox-plan.ts";
 import { mayLack, type RootFilesystem, readonlyFilesystems } from "./root-filesystem.ts";
 
 /** Where the guest mounts what the host shares, and where it puts containers' root file systems together. */
@@ -19,6 +20,8 @@ export interface ShownPath {
   readonly recursive?: false;
   /** See `SandboxMount.writableBelow`. */
   readonly writableBelow?: true;
+  /** See `SandboxMount.mountPoints`. */
+  readonly mountPoints?: readonly MountPoint[];
 }
 
 /** A block image that becomes a disk of the VM. */

@@ -14,6 +14,7 @@ mod copy;
 mod init;
 mod link;
 mod monitor;
+mod nodes;
 mod open;
 mod plan;
 mod process;

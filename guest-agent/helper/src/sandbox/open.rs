@@ -12,6 +12,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::ftruncate;
 
 use super::monitor::Monitor;
+use super::nodes;
 use super::plan::{Memory, Mount, Plan};
 use super::template_memory;
 use crate::{descriptors, mount, namespaces, unix_socket};
@@ -99,6 +100,10 @@ pub fn shared(mount: &Mount) -> Result<Shared> {
         None => clone(&mount.source, attributes).with_context(what),
         Some(options) => Ok(Shared { tree: overlay(options, attributes).with_context(what)?, folder: true }),
     }?;
+    for point in &mount.mount_points {
+        nodes::make_mount_point(shared.tree.as_fd(), point)
+            .with_context(|| format!("cannot make the mount point {} in {}", point.path.display(), mount.source.display()))?;
+    }
     if alone {
         mount::make_read_only(&shared.tree).with_context(what)?;
     }

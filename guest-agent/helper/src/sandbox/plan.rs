@@ -113,6 +113,18 @@ pub struct Mount {
     /// Where it is read-only, what is mounted below it is not.
     #[serde(default, rename = "writableBelow")]
     pub writable_below: bool,
+    /// Made in it, as far as they are missing.
+    #[serde(default, rename = "mountPoints")]
+    pub mount_points: Vec<MountPoint>,
+}
+
+/// Where something is to be mounted, in a tree that is shown.
+#[derive(Deserialize, Serialize)]
+pub struct MountPoint {
+    /// Absolute, in the tree.
+    pub path: PathBuf,
+    /// A folder; else a file.
+    pub folder: bool,
 }
 
 fn recursive() -> bool {

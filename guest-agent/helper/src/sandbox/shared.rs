@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::open::Shared;
-use super::{plan, tree};
+use super::{nodes, plan, tree};
 
 const FOLDER: &str = "/shared";
 
@@ -22,7 +22,7 @@ pub fn show(target: &Path, shared: &Shared) -> Result<()> {
     let what = || format!("cannot share at {}", target.display());
     let name = target.file_name().with_context(what)?;
     let own = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV;
-    let folder = tree::make_folders(open_folder()?.as_fd(), target.parent().unwrap_or(Path::new("")), own).with_context(what)?;
+    let folder = nodes::make_folders(open_folder()?.as_fd(), target.parent().unwrap_or(Path::new("")), own).with_context(what)?;
     tree::attach(folder.as_fd(), name, shared).with_context(what)
 }
 

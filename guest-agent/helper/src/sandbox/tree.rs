@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat, umask};
+use nix::fcntl::{AT_FDCWD, AtFlags, ResolveFlag, open};
+use nix::sys::stat::{Mode, SFlag, makedev, mknodat, umask};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
+use super::nodes::{FOLDER, make_folders, make_node, unless_exists};
 use super::open::{Part, Shared};
 use super::plan::User;
 use crate::mount::{self, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
@@ -20,8 +20,6 @@ const MEMORY_DEVICES: [(&str, u64); 5] = [("null", 3), ("zero", 5), ("full", 7),
 
 /// Inert: files can be written and read, nothing else.
 const DATA_ONLY: u64 = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-
-const FOLDER: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// Builds the tree, and makes it the root of the calling process, which has a mount and a PID namespace of its own.
 pub fn build(parts: Vec<(PathBuf, Part)>, devices: &[(PathBuf, libc::dev_t)], user: User) -> Result<()> {
@@ -58,26 +56,8 @@ fn show(root: BorrowedFd<'_>, path: &Path, part: Part) -> Result<()> {
 
 /// Attaches a tree at `name` in `folder`, on a folder or a file that is made for it.
 pub fn attach(folder: BorrowedFd<'_>, name: &OsStr, shared: &Shared) -> Result<()> {
-    if shared.folder {
-        unless_exists(mkdirat(folder, name, Mode::from_bits_truncate(0o755)))?;
-    } else {
-        unless_exists(mknodat(folder, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o444), 0))?;
-    }
+    make_node(folder, name, shared.folder)?;
     Ok(mount::attach(shared.tree.as_fd(), folder, &mount::c_string(Path::new(name))?)?)
-}
-
-/// Makes the folders of a relative path below `root`, as far as they are missing, and opens the last. `rule` says where symbolic links and
-/// mounts may lead.
-pub fn make_folders(root: BorrowedFd<'_>, path: &Path, rule: ResolveFlag) -> Result<OwnedFd> {
-    let how = OpenHow::new().flags(FOLDER).resolve(rule);
-    let mut folder = root.try_clone_to_owned()?;
-    let mut reached = PathBuf::new();
-    for name in path {
-        unless_exists(mkdirat(&folder, name, Mode::from_bits_truncate(0o755)))?;
-        reached.push(name);
-        folder = openat2(root, &reached, how)?;
-    }
-    Ok(folder)
 }
 
 /// The file systems that are the sandbox's own.
@@ -121,11 +101,4 @@ pub fn give(path: impl AsRef<Path>, user: User) -> Result<()> {
 
 fn tmpfs(mode: &CStr, size: &CStr, attributes: u64) -> Result<OwnedFd> {
     mount::new_filesystem(c"tmpfs", &[(c"mode", Some(mode)), (c"size", Some(size))], attributes).context("cannot make a tmpfs")
-}
-
-fn unless_exists(result: nix::Result<()>) -> Result<()> {
-    match result {
-        Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }
