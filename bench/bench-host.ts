@@ -49,6 +49,8 @@ export class BenchHost implements AsyncDisposable {
   /** Whether sandboxes of this husk stand by where a template is kept warm. */
   readonly knowsStandby: boolean;
   readonly #detached: (() => Promise<unknown>)[] = [];
+  /** What `warm` has answered, by what it was asked for. */
+  readonly #warm = new Map<string, Promise<Way>>();
   #count = 0;
 
   /** `checkout`: the folder of the husk that is measured. */
@@ -149,17 +151,23 @@ export class BenchHost implements AsyncDisposable {
 
   /**
    * Has the template of what a bundle needs be made, and its zygote, which is there from then on. Answers the way for sandboxes that are its copies; of a husk that
-   * knows no zygotes, for those that are cloned.
+   * knows no zygotes, for those that are cloned. All bundles need the same template.
    */
-  async warm(way: Way, bundle: string): Promise<Way> {
+  warm(way: Way, bundle: string): Promise<Way> {
+    const key = JSON.stringify(way);
+    const warm = this.#warm.get(key) ?? this.#makeWarm(way, bundle);
+    this.#warm.set(key, warm);
+    return warm;
+  }
+
+  async #makeWarm(way: Way, bundle: string): Promise<Way> {
     await this.run(way, bundle); // the first makes the template
     if (!this.#knowsZygotes) return way;
     const warm = { ...way, warm: true };
     const zygotes = (): number => globSync(join(this.#templates, "*/zygote/zygote.json")).length;
     const before = zygotes();
     await this.run(warm, bundle);
-    const deadline = AbortSignal.timeout(zygoteMs);
-    while (zygotes() === before) await delay(100, undefined, { signal: deadline });
+    await until(() => zygotes() > before, "no zygote came");
     return warm;
   }
 
@@ -180,8 +188,7 @@ export class BenchHost implements AsyncDisposable {
 
   /** Waits until a sandbox of one of the pools in that folder may be taken. Rejects where that takes too long. */
   async waits(pools: string): Promise<void> {
-    const deadline = AbortSignal.timeout(zygoteMs);
-    while (globSync(join(pools, "*/*.sock")).length === 0) await delay(10, undefined, { signal: deadline });
+    await until(() => globSync(join(pools, "*/*.sock")).length > 0, `nothing stands by in ${pools}`);
   }
 
   get #templates(): string {
@@ -211,6 +218,13 @@ const silent = { silent: true } as const;
 function withoutCertificates(): NodeJS.ProcessEnv {
   const { NODE_EXTRA_CA_CERTS: _, ...env } = process.env;
   return env;
+}
+
+/** Waits for what nothing tells of, and what gives way to everybody else. Throws, with `otherwise`, where it takes longer than it may. */
+async function until(done: () => boolean, otherwise: string): Promise<void> {
+  for (const late = Date.now() + zygoteMs; !done(); await delay(10)) {
+    if (Date.now() > late) throw new Error(`${otherwise} within ${zygoteMs / 1000} s`);
+  }
 }
 
 /** Ends a program that was started, and waits for it. */

@@ -7,15 +7,18 @@ const cloned: Way = { templates: true };
 
 export async function engines(host: BenchHost): Promise<Part> {
   const opened = await Engines.open(host);
-  let shimStands = false;
   try {
-    await opened.containerd();
-    await opened.docker();
-    shimStands = await opened.standingContainerd();
+    return await prepare(host, opened);
   } catch (error) {
     await opened.close();
     throw error;
   }
+}
+
+async function prepare(host: BenchHost, opened: Engines): Promise<Part> {
+  await opened.containerd();
+  await opened.docker();
+  const shimStands = await opened.standingContainerd();
   const bundle = await host.bundle(["/bin/true"]);
   const way = await host.warm(cloned, bundle);
   const milliseconds = { unit: "ms", better: "less" } as const;
