@@ -16,8 +16,8 @@ export const streamWindowBytes = 1024 * 1024;
 /** Many streams' worth, so that stalled ones leave room for every other call. */
 const connectionWindowBytes = 16 * streamWindowBytes;
 
-/** The largest HTTP/2 frame that the guest may send. At the protocol's default, 16 KiB, bulk output drowns in frames. */
-const maxFrameBytes = 256 * 1024;
+/** The largest HTTP/2 frame that the guest may send. At the protocol's default, 16 KiB, bulk output drowns in frames; this is as much as the agent hands on at once. */
+const maxFrameBytes = 512 * 1024 + 64;
 
 /** On a dialled socket: whose it is. A session shows the properties of its socket. */
 const owner = Symbol("husk.agent-connection");

@@ -1,6 +1,8 @@
 //! The byte stream between the host and the agent, and the line with which each session on it begins.
 
 mod dial;
+mod passage;
+mod passing;
 mod serial;
 mod stream;
 mod vsock;
@@ -11,6 +13,8 @@ use crate::console;
 use crate::error::Result;
 use dial::Scanner;
 pub use dial::line as dial_line;
+pub use passage::Passage;
+pub use passing::Passing;
 pub use stream::DeviceStream;
 
 /// Where the host is reached.

@@ -1,7 +1,7 @@
 //! A character device or socket of the host's as an asynchronous byte stream.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,6 +11,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
+use super::passage::Passage;
 use crate::watch::watch;
 
 /// The edges of one direction of a descriptor.
@@ -113,10 +114,15 @@ impl AsyncRead for DeviceStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let count = ready!(self.readable.poll(context, || nix::unistd::read(
-            self.fd.as_fd(),
-            buffer.initialize_unfilled()
-        )))?;
+        // SAFETY: nothing is taken out of it. Whoever asks for a buffer's worth gets a page at a time: filling it with zeroes first would be most of the work.
+        let space = unsafe { buffer.unfilled_mut() };
+        let count = ready!(self.readable.poll(context, || {
+            let (start, length) = (space.as_mut_ptr().cast(), space.len());
+            // SAFETY: the kernel writes at most as much as there is space for.
+            Errno::result(unsafe { libc::read(self.fd.as_raw_fd(), start, length) })
+        }))? as usize;
+        // SAFETY: the kernel has filled that many.
+        unsafe { buffer.assume_init(count) };
         buffer.advance(count);
         Poll::Ready(Ok(()))
     }
@@ -125,7 +131,15 @@ impl AsyncRead for DeviceStream {
 /// write(2), but for a serial port that takes nothing because nobody is at its other end any more: who waits for room there waits for ever. Before the
 /// other end has taken anything it may be that the kernel has passed on its first words, and does not know yet that it is there.
 fn write_unless_hung_up(fd: &OwnedFd, bytes: &[u8], has_taken: bool) -> nix::Result<usize> {
-    match nix::unistd::write(fd, bytes) {
+    unless_hung_up(fd, has_taken, nix::unistd::write(fd, bytes))
+}
+
+fn unless_hung_up(
+    fd: &OwnedFd,
+    has_taken: bool,
+    written: nix::Result<usize>,
+) -> nix::Result<usize> {
+    match written {
         Err(Errno::EAGAIN) if has_taken && is_hung_up(fd) => Err(Errno::EPIPE),
         result => result,
     }
@@ -173,11 +187,19 @@ impl AsyncWrite for DeviceStream {
         let has_taken = *has_taken;
         let mut slices = slices.iter().filter(|slice| !slice.is_empty());
         let first = slices.next().map_or(&[][..], |slice| slice);
+        if let Some(passage) = Passage::at(first) {
+            return writable.poll(context, || {
+                unless_hung_up(fd, has_taken, passage.send(fd, first.len()))
+            });
+        }
         if first.len() >= PORT_WRITE {
             return writable.poll(context, || write_unless_hung_up(fd, first, has_taken));
         }
         gathered.clear();
-        for piece in std::iter::once(first).chain(slices.map(|slice| &**slice)) {
+        let rest = slices
+            .map(|slice| &**slice)
+            .take_while(|slice| Passage::at(slice).is_none());
+        for piece in std::iter::once(first).chain(rest) {
             let space = PORT_WRITE - gathered.len();
             gathered.extend_from_slice(&piece[..piece.len().min(space)]);
         }

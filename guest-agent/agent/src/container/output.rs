@@ -1,5 +1,6 @@
-//! A process's output, as the stream of a ReadOutput call.
+//! A process's output, on its way into the answer to a ReadOutput call.
 
+use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,17 +8,17 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use nix::errno::Errno;
-use prost::bytes::{BufMut, BytesMut};
+use prost::bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::unix::AsyncFd;
 use tonic::Status;
 
-use crate::api::ReadOutputResponse;
+use crate::channel::{Passage, Passing};
 
-/// The most bytes of one message: large enough that bulk output costs few messages, small enough that others get their turn.
-/// With the frame's and the message's headers it fills four writes of a virtio-serial port.
-const CHUNK: usize = 128 * 1024 - 64;
+/// The most that is read at once: with the frame's and the message's headers it fills a write of a virtio-serial port. A pipe that has as much in it
+/// has it passed on unread.
+const CHUNK: usize = 32 * 1024 - 64;
 /// What is left of a buffer is used up to here, before a new one is made.
-const SMALLEST_READ: usize = 16 * 1024;
+const SMALLEST_READ: usize = 4 * 1024;
 
 enum Source {
     Pipe(AsyncFd<OwnedFd>),
@@ -28,31 +29,50 @@ enum Source {
 pub struct Output {
     source: Source,
     buffer: BytesMut,
+    /// Made for the first bulk.
+    passage: Option<Arc<Passage>>,
+}
+
+/// What an output gave.
+pub enum Piece {
+    Read(Bytes),
+    Passing(Passing),
 }
 
 impl Output {
     /// The output at the reading end of a pipe.
     pub fn pipe(reader: AsyncFd<OwnedFd>) -> Self {
-        Output {
-            source: Source::Pipe(reader),
-            buffer: BytesMut::new(),
-        }
+        Output::of(Source::Pipe(reader))
     }
 
     /// The output at the master of a pty.
     pub fn terminal(master: Arc<AsyncFd<OwnedFd>>) -> Self {
+        Output::of(Source::Terminal(master))
+    }
+
+    fn of(source: Source) -> Self {
         Output {
-            source: Source::Terminal(master),
+            source,
             buffer: BytesMut::new(),
+            passage: None,
         }
+    }
+
+    /// Forgets what was on its way when the session was lost, which is nobody's any more.
+    pub fn forget_passing(&mut self) {
+        self.passage = None;
     }
 }
 
 impl Stream for Output {
-    type Item = Result<ReadOutputResponse, Status>;
+    type Item = Result<Piece, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Output { source, buffer } = self.get_mut();
+        let Output {
+            source,
+            buffer,
+            passage,
+        } = self.get_mut();
         let (fd, is_terminal) = match source {
             Source::Pipe(fd) => (&*fd, false),
             Source::Terminal(fd) => (&**fd, true),
@@ -60,32 +80,46 @@ impl Stream for Output {
         loop {
             let mut guard = match ready!(fd.poll_read_ready(context)) {
                 Ok(guard) => guard,
-                Err(error) => {
-                    return Poll::Ready(Some(Err(Status::internal(format!(
-                        "watch the output: {error}"
-                    )))));
+                Err(error) => return failed("watch", error),
+            };
+            let outcome = if !is_terminal && available(fd.get_ref()) >= CHUNK {
+                let passage = match passage {
+                    Some(passage) => passage,
+                    None => match Passage::new() {
+                        Ok(new) => passage.insert(new),
+                        Err(error) => return failed("make a pipe for", error),
+                    },
+                };
+                ready!(passage.poll_fill(context, fd.get_ref())).map(Piece::Passing)
+            } else {
+                match read(fd.get_ref(), buffer) {
+                    Ok(0) => return Poll::Ready(None),
+                    // The last program that had the terminal open is gone, and all that it wrote was read.
+                    Err(Errno::EIO) if is_terminal => return Poll::Ready(None),
+                    result => result.map(|_| Piece::Read(buffer.split().freeze())),
                 }
             };
-            match read(fd.get_ref(), buffer) {
-                Ok(0) => return Poll::Ready(None),
-                // The last program that had the terminal open is gone, and all that it wrote was read.
-                Err(Errno::EIO) if is_terminal => return Poll::Ready(None),
-                Ok(_) => {
-                    return Poll::Ready(Some(Ok(ReadOutputResponse {
-                        data: buffer.split().freeze(),
-                        process_ended: false,
-                    })));
-                }
+            match outcome {
+                Ok(piece) => return Poll::Ready(Some(Ok(piece))),
                 Err(Errno::EAGAIN) => guard.clear_ready(),
                 Err(Errno::EINTR) => {}
-                Err(errno) => {
-                    return Poll::Ready(Some(Err(Status::internal(format!(
-                        "read the output: {errno}"
-                    )))));
-                }
+                Err(errno) => return failed("read", errno),
             }
         }
     }
+}
+
+fn failed<T>(what: &str, error: impl std::fmt::Display) -> Poll<Option<Result<T, Status>>> {
+    let message = format!("{what} the output: {error}");
+    Poll::Ready(Some(Err(Status::internal(message))))
+}
+
+/// How many bytes a pipe has in it; one that does not say is read.
+fn available(fd: &OwnedFd) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes an int.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &mut count) };
+    if result == 0 { count as usize } else { 0 }
 }
 
 /// Appends what can be read to the empty buffer.
@@ -101,4 +135,34 @@ fn read(fd: &OwnedFd, buffer: &mut BytesMut) -> nix::Result<usize> {
     // SAFETY: the kernel has filled that many.
     unsafe { buffer.advance_mut(count) };
     Ok(count)
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        match self {
+            Piece::Read(bytes) => bytes.remaining(),
+            Piece::Passing(passing) => passing.remaining(),
+        }
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Piece::Read(bytes) => bytes.chunk(),
+            Piece::Passing(passing) => passing.chunk(),
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        match self {
+            Piece::Read(bytes) => bytes.chunks_vectored(slices),
+            Piece::Passing(passing) => passing.chunks_vectored(slices),
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Piece::Read(bytes) => bytes.advance(count),
+            Piece::Passing(passing) => passing.advance(count),
+        }
+    }
 }

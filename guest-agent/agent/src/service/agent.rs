@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+use super::answer::Handed;
 use super::filling::fill;
 use super::io::Lost;
 use super::reading::Reading;
@@ -60,7 +61,8 @@ async fn to_the_end<T: Send + 'static>(
 
 #[async_trait]
 impl AgentService for Agent {
-    type ReadOutputStream = Reading;
+    /// Of nothing: what there is to tell is handed on to the answer's body.
+    type ReadOutputStream = tokio_stream::Empty<std::result::Result<ReadOutputResponse, Status>>;
     type EventsStream = events::EventStream;
     type ResolveNamesStream = ReceiverStream<std::result::Result<NameQuery, Status>>;
     type ConnectLoopbackStream =
@@ -247,15 +249,16 @@ impl AgentService for Agent {
         answer(WriteStdinResponse {})
     }
 
-    async fn read_output(&self, request: Request<ReadOutputRequest>) -> Answer<Reading> {
+    async fn read_output(
+        &self,
+        request: Request<ReadOutputRequest>,
+    ) -> Answer<Self::ReadOutputStream> {
         let request = request.into_inner();
         let process = self.process(&request.container_id, &request.process_id)?;
-        answer(Reading::begin(
-            &self.sandbox,
-            process,
-            request,
-            self.lost.clone(),
-        )?)
+        let reading = Reading::begin(&self.sandbox, process, request, self.lost.clone())?;
+        let mut response = Response::new(tokio_stream::empty());
+        response.extensions_mut().insert(Handed::of(reading));
+        Ok(response)
     }
 
     async fn resize_pty(&self, request: Request<ResizePtyRequest>) -> Answer<ResizePtyResponse> {

@@ -1,6 +1,7 @@
 //! The API of proto/agent/v1, served on one connection at a time.
 
 mod agent;
+mod answer;
 mod events;
 mod filling;
 mod io;
@@ -11,6 +12,7 @@ mod reading;
 use std::sync::Arc;
 
 use hyper::server::conn::http2;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 
@@ -40,6 +42,11 @@ pub async fn serve(connection: &mut Connection, sandbox: Arc<Sandbox>) {
     let lost = Lost::default();
     let service = AgentServiceServer::new(Agent::new(sandbox.clone(), lost.clone()))
         .max_decoding_message_size(MAX_MESSAGE);
+    let service = TowerToHyperService::new(service);
+    let service = service_fn(move |request| {
+        let response = service.call(request);
+        async move { response.await.map(answer::with_body) }
+    });
     let result = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -48,7 +55,7 @@ pub async fn serve(connection: &mut Connection, sandbox: Arc<Sandbox>) {
         .max_concurrent_streams(MAX_STREAMS)
         .serve_connection(
             TokioIo::new(Session::new(connection, lost, &sandbox.checkpoint)),
-            TowerToHyperService::new(service),
+            service,
         )
         .await;
     if let Err(error) = result {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
+use prost::bytes::Buf;
 use tonic::Status;
 
 use super::io::Lost;
-use crate::api::{OutputPosition, ReadOutputRequest, ReadOutputResponse};
-use crate::container::output::Output;
+use crate::api::{OutputPosition, ReadOutputRequest};
+use crate::container::output::{Output, Piece};
 use crate::container::process::Process;
 use crate::error::Result;
 use crate::processes;
@@ -26,6 +27,13 @@ pub struct Reading {
     output: Option<Output>,
     /// The end of the process, whose output has ended with it and is to end after it.
     process_end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+/// What a reading gives.
+pub enum Part {
+    Output(Piece),
+    /// There is no more, because the process has ended.
+    ProcessEnded,
 }
 
 impl Reading {
@@ -67,7 +75,7 @@ impl Reading {
 }
 
 impl Stream for Reading {
-    type Item = std::result::Result<ReadOutputResponse, Status>;
+    type Item = std::result::Result<Part, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
@@ -75,17 +83,16 @@ impl Stream for Reading {
             return Poll::Pending;
         }
         if let Some(output) = &mut this.output {
-            let item = ready!(Pin::new(output).poll_next(context));
-            match &item {
-                Some(Ok(response)) => {
-                    let count = response.data.len() as u64;
+            match ready!(Pin::new(output).poll_next(context)) {
+                Some(Ok(piece)) => {
+                    let count = piece.remaining() as u64;
                     this.sandbox.checkpoint.count_read(&this.request, count);
-                    return Poll::Ready(item);
+                    return Poll::Ready(Some(Ok(Part::Output(piece))));
                 }
                 // It is over: there is nothing left to go on with.
-                Some(Err(_)) => {
+                Some(Err(status)) => {
                     this.output = None;
-                    return Poll::Ready(item);
+                    return Poll::Ready(Some(Err(status)));
                 }
                 None => {
                     this.output = None;
@@ -98,10 +105,7 @@ impl Stream for Reading {
         };
         ready!(process_end.as_mut().poll(context));
         this.process_end = None;
-        Poll::Ready(Some(Ok(ReadOutputResponse {
-            process_ended: true,
-            ..ReadOutputResponse::default()
-        })))
+        Poll::Ready(Some(Ok(Part::ProcessEnded)))
     }
 }
 
@@ -109,8 +113,9 @@ impl Drop for Reading {
     fn drop(&mut self) {
         self.sandbox.checkpoint.forget_reading(&self.request);
         if self.lost.is_so()
-            && let Some(output) = self.output.take()
+            && let Some(mut output) = self.output.take()
         {
+            output.forget_passing();
             let stdio = &self.process.stdio;
             stdio.put_output_back(self.request.output(), output);
         }
