@@ -21,6 +21,7 @@ mod inventory;
 mod machine_id;
 mod modules;
 mod network;
+mod patience;
 mod processes;
 mod sandbox;
 mod service;

@@ -40,6 +40,7 @@ use wire::ToAgent;
 /// Runs the set-up. Returns only where it failed (the first stage: where it succeeded too).
 pub fn main() -> ExitCode {
     crate::console::keep();
+    crate::patience::end();
     let mut control = match Control::from_stdin() {
         Ok(control) => control,
         Err(failure) => {

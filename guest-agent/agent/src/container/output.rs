@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tonic::Status;
 
 use crate::channel::{Passage, Passing};
+use crate::patience::Patience;
 
 /// The most that is read at once: with the frame's and the message's headers it fills a write of a virtio-serial port. A pipe that has as much in it
 /// has it passed on unread.
@@ -31,6 +32,8 @@ pub struct Output {
     buffer: BytesMut,
     /// Made for the first bulk.
     passage: Option<Arc<Passage>>,
+    /// While there is bulk.
+    patience: Option<Patience>,
 }
 
 /// What an output gave.
@@ -55,6 +58,7 @@ impl Output {
             source,
             buffer: BytesMut::new(),
             passage: None,
+            patience: None,
         }
     }
 
@@ -72,6 +76,7 @@ impl Stream for Output {
             source,
             buffer,
             passage,
+            patience,
         } = self.get_mut();
         let (fd, is_terminal) = match source {
             Source::Pipe(fd) => (&*fd, false),
@@ -90,13 +95,18 @@ impl Stream for Output {
                         Err(error) => return failed("make a pipe for", error),
                     },
                 };
-                ready!(passage.poll_fill(context, fd.get_ref())).map(Piece::Passing)
+                let passing = ready!(passage.poll_fill(context, fd.get_ref()));
+                patience.get_or_insert_with(Patience::begin);
+                passing.map(Piece::Passing)
             } else {
                 match read(fd.get_ref(), buffer) {
                     Ok(0) => return Poll::Ready(None),
                     // The last program that had the terminal open is gone, and all that it wrote was read.
                     Err(Errno::EIO) if is_terminal => return Poll::Ready(None),
-                    result => result.map(|_| Piece::Read(buffer.split().freeze())),
+                    result => result.map(|_| {
+                        *patience = None;
+                        Piece::Read(buffer.split().freeze())
+                    }),
                 }
             };
             match outcome {

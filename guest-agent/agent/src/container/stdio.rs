@@ -17,7 +17,7 @@ use crate::error::{Class, Context, Failure, Result};
 use crate::watch::{BOTH, watch};
 
 /// How much a pipe holds. Larger than the default, so that bulk output wakes the agent less often.
-const PIPE_SIZE: i32 = 256 * 1024;
+const PIPE_SIZE: i32 = 512 * 1024;
 
 /// Which streams the host wants; the others are /dev/null.
 #[derive(Debug, Clone, Copy, Default)]
