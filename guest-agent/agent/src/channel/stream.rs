@@ -114,7 +114,7 @@ impl AsyncRead for DeviceStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // SAFETY: nothing is taken out of it. Whoever asks for a buffer's worth gets a page at a time: filling it with zeroes first would be most of the work.
+        // SAFETY: nothing is taken out of it. It is not filled with zeroes first: it may be large, and a port gives a page at a time.
         let space = unsafe { buffer.unfilled_mut() };
         let count = ready!(self.readable.poll(context, || {
             let (start, length) = (space.as_mut_ptr().cast(), space.len());
