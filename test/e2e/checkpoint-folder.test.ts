@@ -62,6 +62,21 @@ describe.runIf(isHusk)("a checkpoint of a container whose root is a folder", () 
     expect(readFileSync(join(copy, "rootfs/kept"), "utf8")).toMatch(/e\n$/);
   });
 
+  test("in the midst of bulk output loses and repeats none of it", async ({ host }) => {
+    const numbers = Array.from({ length: 6_000_000 }, (_, index) => `${index}\n`).join("");
+    const bundle = host.script("echo ready; exec cat /numbers");
+    writeFileSync(join(bundle.rootfs, "numbers"), numbers);
+    const folder = host.path("image");
+    const { id, foreground } = await host.running(bundle);
+    await checkpoint(host, folder, id);
+    const before = await foreground.ended();
+    expect(before.status).toBe(137);
+    const after = await restore(host, bundle, folder, id).ended();
+    expect(after.status).toBe(0);
+    expect(after.stdout.length).toBeGreaterThan(0);
+    expect(`${before.stdout}${after.stdout}` === `ready\n${numbers}`).toBe(true);
+  });
+
   test("of one whose root is an image with a file of the host's bound into it", async ({ host }) => {
     const source = host.path("hosts");
     writeFileSync(source, "127.0.0.1 here\n");

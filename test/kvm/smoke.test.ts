@@ -2,7 +2,7 @@
  * husk on a host with KVM, vhost-vsock and vhost-net: run by test/kvm-host, in an emulated machine. What differs from the end-to-end tests is
  * the accelerator, the channel to the agent and the way of the packets; a container does the same on both.
  */
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { type Host, test } from "../harness/host.ts";
@@ -27,6 +27,10 @@ test("exit codes and streams", async ({ host }) => {
   const cat = host.launch(["run", "--bundle", host.bundle({ process: { args: ["wc", "-c"] } }).path, "cat"], { ...options, stdin: "pipe" });
   cat.stdin.end(Buffer.alloc(4 * 1024 * 1024));
   expect(await cat.ended()).toEqual({ status: 0, stdout: "4194304\n", stderr: "" });
+  const numbers = Array.from({ length: 1_000_000 }, (_, index) => `${index}\n`).join("");
+  const bulk = host.script("cat /numbers");
+  writeFileSync(join(bulk.rootfs, "numbers"), numbers);
+  expect((await host.run(bulk, options)).stdout === numbers).toBe(true);
 });
 
 test("KVM runs the guest, and the agent is reached by vsock", async ({ host }) => {
