@@ -31,17 +31,22 @@ export async function events({ globals, flags, operands: [id = ""] }: Invocation
   const first = await use();
   if (flags.stats) return emit({ type: "stats", id, data: runcStats(first) });
 
-  let ended = false;
+  let isTold = false; // that it fails: by what follows below, or by a call before
   void client.closed.then(() => {
-    ended = true;
+    isTold = true;
   });
+  const failed = async (error: unknown): Promise<void> => {
+    if (isTold) return;
+    isTold = true;
+    if (!(await ends(root, id))) log.warning(explain(error)); // that a container ends is no failure
+  };
   const timer = setInterval(() => {
-    use().then(
-      (files) => emit({ type: "stats", id, data: runcStats(files) }),
-      (error: unknown) => {
-        if (!ended) log.warning(explain(error));
-      },
-    );
+    use()
+      .then((files) => {
+        emit({ type: "stats", id, data: runcStats(files) });
+        isTold = false;
+      }, failed)
+      .catch((error: unknown) => log.warning(explain(error)));
   }, intervalMs);
   try {
     for (let kills = memoryKills(first["memory.events"] ?? ""); ; ) {

@@ -115,6 +115,14 @@ test("events: statistics in runc's form, each kill for want of memory as it happ
   expect((await watch.ended()).status).toBe(0);
 });
 
+test.runIf(isHusk)("events: end without a word where the container is deleted", async ({ host }) => {
+  const { id } = await host.running(host.script("echo ready; exec sleep 1000"));
+  const watch = host.launch(["events", "--interval", "10ms", id]);
+  await watch.stdout?.until('"type":"stats"');
+  await host.ok("delete", "--force", id);
+  expect(await watch.ended()).toMatchObject({ status: 0, stderr: "" });
+});
+
 test.runIf(isHusk)("events: an interval that is none", async ({ host }) => {
   const { status, stderr } = await host.runtime("events", "--interval", "5", "x");
   expect(status).not.toBe(0);
