@@ -84,6 +84,9 @@ test("cgroups with processes in them, or below them, and frozen ones are refused
     write("v2/a/cgroup.freeze", "0\n");
     demandFree(hierarchies, "/a");
     demandFree(hierarchies, "/missing");
+    write("v1/tasks", "");
+    const isFile = `${root}/v1/tasks is a file of the cgroup hierarchy: name another path in linux.cgroupsPath`;
+    expect(() => demandFree(hierarchies, "/tasks")).toThrow(isFile);
 
     write("v2/a/b/cgroup.procs", "12\n13\n");
     expect(() => demandFree(hierarchies, "/a")).toThrow(`container's cgroup is not empty: 2 process(es) found in ${root}/v2/a`);

@@ -3,7 +3,7 @@
  * live there; the container's own limits act in the guest, so the host's hold what the whole sandbox may take.
  * https://www.kernel.org/doc/html/latest/admin-guide/cgroup-v2.html
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { HuskError } from "../errors.ts";
 import { type BlockIoLimits, blockIoSettings } from "./block-io.ts";
@@ -52,12 +52,16 @@ export function makeCgroups(hierarchies: readonly CgroupHierarchy[], path: strin
 
 /**
  * Refuses cgroups in which there are processes already, since limits and the removal would hit those too, and frozen ones, in which nothing would ever run. The
- * words are runc's. Throws `wrong-state`.
+ * words are runc's. Throws `wrong-state`, and `invalid-argument` where the path is that of one of the kernel's own files, such as "tasks".
  */
 export function demandFree(hierarchies: readonly CgroupHierarchy[], path: string): void {
   for (const { mountPoint, version, controllers } of hierarchies) {
     const folder = join(mountPoint, path);
-    if (!existsSync(folder)) continue;
+    const found = statSync(folder, { throwIfNoEntry: false });
+    if (found === undefined) continue;
+    if (!found.isDirectory()) {
+      throw new HuskError("invalid-argument", `${folder} is a file of the cgroup hierarchy: name another path in linux.cgroupsPath`);
+    }
     const processes = processesBelow(folder);
     if (processes > 0) throw new HuskError("wrong-state", `container's cgroup is not empty: ${processes} process(es) found in ${folder}`);
     const state = version === 2 ? join(folder, "cgroup.freeze") : controllers.includes("freezer") ? join(folder, "freezer.state") : "";

@@ -2,11 +2,11 @@ import { describe, expect, it } from "vitest";
 import { cgroupOf } from "./cgroups-path.ts";
 
 describe("cgroupOf", () => {
-  it("is a path seen from the root, and husk's own without one", () => {
+  it("is a path seen from the root, and the id, as with runc, without one", () => {
     expect(cgroupOf("/a/b", "box", false)).toBe("/a/b");
     expect(cgroupOf("a/../b", "box", false)).toBe("/b");
-    expect(cgroupOf(undefined, "box", false)).toBe("/husk-box");
-    expect(cgroupOf("", "box", undefined)).toBe("/husk-box");
+    expect(cgroupOf(undefined, "box", false)).toBe("/box");
+    expect(cgroupOf("", "box", undefined)).toBe("/box");
     expect(cgroupOf("system.slice:docker:box", "box", false)).toBe("/system.slice:docker:box");
   });
 

@@ -13,12 +13,13 @@ const unitName = /^[A-Za-z0-9:_.\\@-]+$/;
 const maxNameLength = 255;
 
 /**
- * Where a container's cgroup is to be: a path seen from each hierarchy's root, or a scope. `systemd`: whether systemd makes it; undefined: where
- * cgroupsPath has the form for that, which is all that containerd tells a shim of a kubelet's cgroup driver. Throws `invalid-argument`.
+ * Where a container's cgroup is to be: a path seen from each hierarchy's root, which is its id where none is named, as with runc, or a scope. `systemd`: whether
+ * systemd makes it; undefined: where cgroupsPath has the form for that, which is all that containerd tells a shim of a kubelet's cgroup driver. Throws
+ * `invalid-argument`.
  */
 export function cgroupOf(cgroupsPath: string | undefined, id: string, systemd: boolean | undefined): string | ScopeName {
   if (systemd ?? /^[^/:]+\.slice:[^/:]*:[^/:]+$/.test(cgroupsPath ?? "")) return scopeOf(cgroupsPath, id);
-  return resolve("/", cgroupsPath === undefined || cgroupsPath === "" ? `husk-${id}` : cgroupsPath);
+  return resolve("/", cgroupsPath === undefined || cgroupsPath === "" ? id : cgroupsPath);
 }
 
 /**

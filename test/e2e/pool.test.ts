@@ -134,7 +134,7 @@ describe.runIf(isHusk)("a pool", () => {
     const supervisors = [background, created].map((id) => supervisorOf(host, id));
     for (const [index, id] of [background, created].entries()) {
       const qemu = descendants(supervisors[index] ?? 0).find(({ name }) => name.startsWith("qemu-system"));
-      expect(readFileSync(`/proc/${qemu?.pid}/cgroup`, "utf8")).toContain(`/husk-${id}`);
+      expect(readFileSync(`/proc/${qemu?.pid}/cgroup`, "utf8")).toContain(`:/${id}\n`);
       expect(readFileSync(`/proc/${supervisors[index]}/cgroup`, "utf8")).toBe(readFileSync("/proc/self/cgroup", "utf8"));
     }
     for (const id of [background, created]) await host.ok("delete", "--force", id);
