@@ -253,6 +253,7 @@ export class TaskService {
     const exitStatus = process.exit?.status ?? 0;
     const exitedAt = process.exit === undefined ? never : timestamp(process.exit.at);
     if (execId === "") this.#publish("/tasks/delete", packAny(TaskDelete, { containerId: id, pid, exitStatus, exitedAt, id: "" }));
+    this.#endIfUnwanted(); // of a pod whose sandbox went first containerd says so once, while containers are there still
     return { pid, exitStatus, exitedAt };
   }
 
