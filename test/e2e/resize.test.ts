@@ -68,6 +68,8 @@ describe.runIf(isHusk)("the machine", () => {
     expect(await host.launch(["exec", id, "cat", "/file"], { stdout }).ended()).toMatchObject({ status: 0 });
     closeSync(stdout);
     expect(readFileSync(copy).equals(content)).toBe(true);
+    // Once more, since pages that leave as bulk output are no longer the file's in the guest.
+    await host.ok("exec", id, "dd", "if=/file", "of=/dev/null", "bs=1M");
     expect(Number(await host.ok("exec", id, "sed", "-n", "s/^file //p", "/sys/fs/cgroup/memory.stat"))).toBeGreaterThan(
       0.9 * content.length,
     );

@@ -1,6 +1,9 @@
 //! Bytes on their way from a process's pipe to the channel that never are in the agent's memory: the kernel hands their pages on, to the port's device in
 //! the end. Where the processor is emulated, the agent's own copies and what goes with them took most of the time that bulk output took.
 //!
+//! Where those pages are a file's in the guest's cache and nobody has them mapped (what sendfile(2) and splice(2) put into a pipe), the device's driver takes them
+//! out of it: whoever reads the file again has it read again.
+//!
 //! A passage is a pipe of the agent's own, so nobody else can take from it what a frame's header has promised. In the HTTP/2 connection's buffers its bytes
 //! are a slice of an address range at which there is nothing; the stream that is to write that slice finds the passage by it, and splices.
 
