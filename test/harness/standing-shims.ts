@@ -1,5 +1,5 @@
 /** Shims that stand by, where the templates are a test's own. */
-import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
 import type { Engines } from "./engines.ts";
@@ -20,19 +20,25 @@ export function warmEnvironment({ folder }: Engines): Record<string, string> {
 /** A template that is kept warm until the test's end, with a shim that stands by. */
 export class StandingShims implements AsyncDisposable {
   readonly #engines: Engines;
+  readonly #use: () => Promise<unknown>;
 
   /** `use`: starts a task that a shim will stand by for the like of, to its end. */
   static async ready(engines: Engines, use: () => Promise<unknown>): Promise<StandingShims> {
-    const standing = new StandingShims(engines);
-    while (standing.waiting === undefined) {
-      await use();
-      await expect.poll(() => standing.isAtRest(), { timeout: readyMs }).toBe(true);
-    }
+    const standing = new StandingShims(engines, use);
+    await standing.#warm();
     return standing;
   }
 
-  private constructor(engines: Engines) {
+  private constructor(engines: Engines, use: () => Promise<unknown>) {
     this.#engines = engines;
+    this.#use = use;
+  }
+
+  async #warm(): Promise<void> {
+    while (this.waiting === undefined) {
+      await this.#use();
+      await expect.poll(() => this.isAtRest(), { timeout: readyMs }).toBe(true);
+    }
   }
 
   get pools(): string {
@@ -45,9 +51,32 @@ export class StandingShims implements AsyncDisposable {
     return waits ? this.#members()[0] : undefined;
   }
 
+  /**
+   * Waits until one stands by. A keeper that is gone, as it is when its zygote did not work for somebody, comes back with the next task: that is told, with what it
+   * had to say, since it should be rare.
+   */
   async untilOneWaits(): Promise<HostProcess> {
-    await expect.poll(() => this.waiting, { timeout: readyMs }).toBeDefined();
+    try {
+      await expect.poll(() => this.waiting !== undefined || this.#isAbandoned, { timeout: readyMs }).toBe(true);
+    } catch (cause) {
+      throw new Error(`nothing stands by, and its keeper is there. ${this.#logs}`, { cause });
+    }
+    if (this.waiting === undefined) {
+      console.warn(`the keeper is gone, and is used once more. ${this.#logs}`);
+      await this.#warm();
+    }
     return this.waiting ?? expect.fail("it does not wait any more");
+  }
+
+  get #isAbandoned(): boolean {
+    return keepers(this.#engines).length === 0;
+  }
+
+  /** What keepers have said. */
+  get #logs(): string {
+    const templates = join(this.#engines.folder, "templates");
+    const logs = below(templates).map((name) => join(templates, name, "zygote.log"));
+    return logs.flatMap((path) => (existsSync(path) ? [`${path}: ${readFileSync(path, "utf8")}`] : [])).join("\n");
   }
 
   /** Whether nothing more comes of the tasks that there were. */
