@@ -28,7 +28,7 @@ import {
 import { join } from "node:path";
 import { HuskError } from "../errors.ts";
 import { hasCode } from "../host/system-error.ts";
-import { type Manifest, parseManifest } from "./manifest.ts";
+import { type Manifest, parseManifest, type SavedFile } from "./manifest.ts";
 
 const manifestName = "checkpoint.json";
 /** CRIU's name for its own. */
@@ -120,20 +120,15 @@ export interface Image {
 /** Opens a checkpoint. Throws `not-found` where there is none, `invalid-argument` where it is damaged. */
 export function openImage(folder: string): Image {
   const manifest = readManifest(folder);
-  const [memory, state] = [join(folder, manifest.memory.file), join(folder, manifest.state.file)];
-  const shared = manifest.folder === undefined ? undefined : join(folder, manifest.folder.file);
+  const memory = join(folder, manifest.memory.file);
   try {
     demandFile(memory, (bytes) => bytes === manifest.memory.packedBytes);
-    demandFile(state, (bytes) => bytes <= maxStateBytes);
-    demandContent(state, manifest.state.sha256);
-    if (shared !== undefined) {
-      demandFile(shared, (bytes) => bytes <= maxFolderBytes);
-      demandContent(shared, manifest.folder?.sha256);
-    }
+    const state = wholeFile(folder, manifest.state, maxStateBytes);
+    const shared = manifest.folder === undefined ? {} : { folder: wholeFile(folder, manifest.folder, maxFolderBytes) };
+    return { manifest, memory, state, ...shared };
   } catch (cause) {
     throw damaged(folder, cause);
   }
-  return { manifest, memory, state, ...(shared === undefined ? {} : { folder: shared }) };
 }
 
 function readManifest(folder: string): Manifest {
@@ -163,6 +158,10 @@ function demandFile(path: string, isSize: (bytes: number) => boolean): void {
   if (!isSize(stat.size)) throw new Error(`${path} has ${stat.size} bytes, which cannot be`);
 }
 
-function demandContent(path: string, sha256: string | undefined): void {
+/** The path of a file that holds what it held. */
+function wholeFile(folder: string, { file, sha256 }: SavedFile, maxBytes: number): string {
+  const path = join(folder, file);
+  demandFile(path, (bytes) => bytes <= maxBytes);
   if (createHash("sha256").update(readFileSync(path)).digest("hex") !== sha256) throw new Error(`${path} was changed`);
+  return path;
 }

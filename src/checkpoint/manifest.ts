@@ -25,8 +25,8 @@ export interface SavedLink {
   readonly mac: string;
 }
 
-/** What the server of the machine's shared folder knew. */
-export interface SavedFolder {
+/** A file beside the manifest, and what it holds. */
+export interface SavedFile {
   readonly file: string;
   readonly sha256: string;
 }
@@ -64,9 +64,9 @@ export interface Manifest {
   };
   /** `packedBytes`: the length of its file, which holds what is in use alone. */
   readonly memory: { readonly file: string; readonly bytes: number; readonly packedBytes: number; readonly sum: string };
-  readonly state: { readonly file: string; readonly sha256: string };
-  /** The folder that the guest shares with the host, where there is one. */
-  readonly folder?: SavedFolder;
+  readonly state: SavedFile;
+  /** What the server of the folder that the guest shares with the host knew, where there is one. */
+  readonly folder?: SavedFile;
 }
 
 const format = "husk-checkpoint";
@@ -83,6 +83,8 @@ const nonce = checked(string, (text) => (/^[0-9a-f]{32}$/.test(text) ? undefined
 const mac = checked(string, (text) => (/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/.test(text) ? undefined : "expected a MAC address"));
 const identifier = checked(string, (text) => (/^[\w+.-]{1,255}$/.test(text) ? undefined : "expected a container's id"));
 const mebibyte = 1024 * 1024;
+
+const savedFile = object<SavedFile>({ file: plainName, sha256 });
 
 const manifest: Reader<Manifest> = object<Manifest>({
   format: (value, place) => (value === format ? value : wrong(place, JSON.stringify(format), value)),
@@ -116,8 +118,8 @@ const manifest: Reader<Manifest> = object<Manifest>({
     packedBytes: integer(0),
     sum,
   }),
-  state: object<Manifest["state"]>({ file: plainName, sha256 }),
-  folder: optional(object<SavedFolder>({ file: plainName, sha256 })),
+  state: savedFile,
+  folder: optional(savedFile),
 });
 
 /** Reads a manifest. Throws a ShapeError that names the first field that is not as it must be. */

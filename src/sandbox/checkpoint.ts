@@ -8,15 +8,15 @@
  *
  * Whatever fails up to the last step, the machine goes on.
  */
-import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { chownSync, closeSync, openSync, rmSync, writeSync } from "node:fs";
+import { chownSync, closeSync, openSync, rmSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { newNonce } from "../agent/dial.ts";
 import { demandCopyable, type HostDisk, sizeOf, witnessOf } from "../checkpoint/disks.ts";
 import { maxStateBytes, NewImage } from "../checkpoint/image.ts";
 import { type Manifest, newManifest, type Restorer, type SavedDisk } from "../checkpoint/manifest.ts";
 import { residentBytes, type Saved, saveMemory, savePages } from "../checkpoint/pages.ts";
+import { receive } from "../checkpoint/received.ts";
 import { HuskError } from "../errors.ts";
 import { withDeadline } from "../host/deadline.ts";
 import { processorDigest } from "../template/shape.ts";
@@ -174,7 +174,7 @@ async function save(
   if (leaveRunning) await goOn();
 }
 
-/** QEMU's own part: it can write it to a socket and nowhere else. Pauses the machine. Answers the SHA-256. */
+/** QEMU's own part, of the paused machine: it can write it to a socket and nowhere else. Answers the SHA-256. */
 async function saveState(sandbox: Sandbox, vm: QemuVm, image: NewImage): Promise<string> {
   const { bootMs } = sandbox.spec.deadlines;
   const inTree = `/run/${image.name("state")}`;
@@ -182,7 +182,8 @@ async function saveState(sandbox: Sandbox, vm: QemuVm, image: NewImage): Promise
   const file = image.create("state");
   const server = createServer();
   try {
-    const received = once(server, "connection").then(([connection]) => receive(connection as Socket, file));
+    const bound = { bytes: maxStateBytes, exceeded: () => new Error(`it has more than ${maxStateBytes} bytes`) };
+    const received = once(server, "connection").then(([connection]) => receive(connection as Socket, file, bound));
     received.catch(() => {}); // QEMU's own failure is the better story
     server.listen({ path });
     await once(server, "listening");
@@ -196,19 +197,6 @@ async function saveState(sandbox: Sandbox, vm: QemuVm, image: NewImage): Promise
     rmSync(path, { force: true });
     closeSync(file);
   }
-}
-
-/** Writes what comes to the file, up to the end, and answers its SHA-256. */
-async function receive(connection: Socket, file: number): Promise<string> {
-  const hash = createHash("sha256");
-  let bytes = 0;
-  for await (const chunk of connection as AsyncIterable<Buffer>) {
-    bytes += chunk.length;
-    if (bytes > maxStateBytes) throw new Error(`it has more than ${maxStateBytes} bytes`);
-    hash.update(chunk);
-    for (let at = 0; at < chunk.length; ) at += writeSync(file, chunk, at);
-  }
-  return hash.digest("hex");
 }
 
 /** The memory of the paused machine. */

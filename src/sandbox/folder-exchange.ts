@@ -4,12 +4,12 @@
  * on, whose server knows what this one knew: which files the guest means by which numbers (tools/virtiofsd/hand-over.patch). The guest's agent tells the new
  * device what the kernel has told the old one.
  */
-import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { closeSync, readSync, writeSync } from "node:fs";
+import { closeSync, readSync } from "node:fs";
 import { connect } from "node:net";
 import { maxFolderBytes, type NewImage } from "../checkpoint/image.ts";
-import type { SavedFolder } from "../checkpoint/manifest.ts";
+import type { SavedFile } from "../checkpoint/manifest.ts";
+import { receive } from "../checkpoint/received.ts";
 import { explain, HuskError } from "../errors.ts";
 import { withDeadline } from "../host/deadline.ts";
 import { printable } from "../host/printable.ts";
@@ -30,7 +30,7 @@ export class FolderExchange {
   }
 
   /** Takes the folder out of the machine, which is paused, and writes to `image` what its server knows. Throws `unsupported`, `vmm` or `deadline`. */
-  async take(image: NewImage): Promise<SavedFolder> {
+  async take(image: NewImage): Promise<SavedFile> {
     const { vm, spec } = this.#sandbox;
     const { bootMs } = spec.deadlines;
     const path = await this.#sandbox.pathInTree(share.socket);
@@ -38,7 +38,7 @@ export class FolderExchange {
     try {
       this.#isTaken = true;
       await vm.takeFolder(bootMs);
-      const sha256 = await withDeadline(receive(path, file), bootMs, "what the shared folder's server knows");
+      const sha256 = await withDeadline(ask(path, file), bootMs, "what the shared folder's server knows");
       return { file: image.name("folder"), sha256 };
     } finally {
       closeSync(file);
@@ -58,25 +58,22 @@ export class FolderExchange {
   }
 }
 
-/** Writes what a server says to the file, and answers its SHA-256. */
-async function receive(path: string, file: number): Promise<string> {
+/** Writes what a server knows to the file, and answers its SHA-256. */
+async function ask(path: string, file: number): Promise<string> {
   const socket = connect(path);
   await once(socket, "connect");
-  const hash = createHash("sha256");
-  let held: Buffer = Buffer.alloc(0);
-  let bytes = 0;
-  for await (const chunk of socket as AsyncIterable<Buffer>) {
-    bytes += chunk.length;
-    if (bytes > maxFolderBytes)
-      throw new HuskError("unsupported", `the shared folder's server knows more than ${maxFolderBytes} bytes of it`);
-    // The last byte is none of it, and comes when it comes.
-    const known = Buffer.concat([held, chunk.subarray(0, -1)]);
-    hash.update(known);
-    for (let at = 0; at < known.length; ) at += writeSync(file, known, at);
-    held = chunk.subarray(-1);
-  }
-  if (held[0] === verdicts.complete) return hash.digest("hex");
-  if (held[0] !== verdicts.failed) throw new HuskError("vmm", "the shared folder's server has not said all that it knows");
+  let verdict: Buffer = Buffer.alloc(0);
+  const known = async function* (): AsyncGenerator<Buffer> {
+    for await (const chunk of socket as AsyncIterable<Buffer>) {
+      // The last byte is none of it, and comes when it comes.
+      yield Buffer.concat([verdict, chunk.subarray(0, -1)]);
+      verdict = chunk.subarray(-1);
+    }
+  };
+  const exceeded = (): Error => new HuskError("unsupported", `the shared folder's server knows more than ${maxFolderBytes} bytes of it`);
+  const sha256 = await receive(known(), file, { bytes: maxFolderBytes - 1, exceeded });
+  if (verdict[0] === verdicts.complete) return sha256;
+  if (verdict[0] !== verdicts.failed) throw new HuskError("vmm", "the shared folder's server has not said all that it knows");
   throw new HuskError("unsupported", `the container's files cannot be checkpointed: ${printable(beginning(file))}`);
 }
 

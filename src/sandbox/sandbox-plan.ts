@@ -95,8 +95,7 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
   const programs: SandboxProgram[] = [...origin.programs];
   if (spec.channel === "vsock") programs.push(relay(spec.programs.helper, contextId));
   const filesBefore = spec.checkpoint?.folder;
-  const before = filesBefore === undefined ? undefined : { descriptor: folderState };
-  if (spec.shares) programs.push(shareServer(spec.programs, descriptors.shares, before));
+  if (spec.shares) programs.push(shareServer(spec.programs, descriptors.shares, filesBefore === undefined ? undefined : folderState));
   const channelDescriptors = spec.channel === "serial" ? [descriptors.agent] : [];
   const diskDescriptors = machine.disks.map((disk) => disk.descriptor);
   const isCopy = copiesZygote(spec);

@@ -105,6 +105,7 @@ async function boot(shape: TemplateShape, draft: string, ram: string, state: str
     const hypervisor = await QemuVm.open(qmp, shape.networkPorts, deadlineMs);
     await hypervisor.portOpened(agentPortId, deadlineMs);
     await hypervisor.ejectKnown();
+    await hypervisor.pause();
     await hypervisor.save(stateSocket, deadlineMs);
     const { code } = await process.programEnd("receiver");
     if (code !== 0) throw new HuskError("host", "the machine's state could not be written", { cause: process.stderr.lines(2).join(" | ") });

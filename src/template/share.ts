@@ -1,7 +1,7 @@
 /** The one virtio-fs share of a sandbox: a template has its device as its clones will, so that they need not have it plugged in. */
 import type { SandboxProgram } from "../host/sandbox-plan.ts";
 import type { SharedFolder } from "../vmm/machine.ts";
-import { type HandedOver, type VirtiofsdKind, virtiofsdArguments } from "../vmm/virtiofsd.ts";
+import { type VirtiofsdKind, virtiofsdArguments } from "../vmm/virtiofsd.ts";
 
 /** The device's tag, and where QEMU finds the server, in the sandbox's tree. */
 export const share: SharedFolder = { tag: "husk", socket: "/run/shares.sock" };
@@ -15,13 +15,13 @@ export interface SharePrograms {
 /** The name of its server among a sandbox's programs. */
 export const folderServer = "virtiofsd";
 
-/** Its server in a sandbox's plan, which listens at `descriptor`. `before`: what a checkpoint says of the guest's files. */
-export function shareServer({ virtiofsd, virtiofsdKind }: SharePrograms, descriptor: number, before?: HandedOver): SandboxProgram {
+/** Its server in a sandbox's plan, which listens at `descriptor`. `before`: where it reads what a checkpoint says of the guest's files. */
+export function shareServer({ virtiofsd, virtiofsdKind }: SharePrograms, descriptor: number, before?: number): SandboxProgram {
   return {
     name: folderServer,
     argv: [virtiofsd, ...virtiofsdArguments(virtiofsdKind, "/shared", descriptor, before)],
     user: "root",
-    fds: before === undefined ? [] : [before.descriptor],
+    fds: before === undefined ? [] : [before],
     socket: share.socket,
     socketFd: descriptor,
   };

@@ -23,5 +23,5 @@ test("husk's own alone is told to hand over what it knows, and what another one 
   for (const kind of ["c", "rust"] as const) expect(virtiofsdArguments(kind, "/shared", 7).join(" ")).not.toContain("--hand-over");
   expect(virtiofsdArguments("husk", "/shared", 7)).toContain("--hand-over");
   expect(virtiofsdArguments("husk", "/shared", 7).join(" ")).not.toContain("--state-fd");
-  expect(virtiofsdArguments("husk", "/shared", 7, { descriptor: 16 })).toContain("--state-fd=16");
+  expect(virtiofsdArguments("husk", "/shared", 7, 16)).toContain("--state-fd=16");
 });

@@ -28,14 +28,11 @@ export function kindFromVersion(text: string): Exclude<VirtiofsdKind, "husk"> {
   return text.startsWith("virtiofsd version ") ? "c" : "rust";
 }
 
-/** What it knows of a guest's files, as it is handed over to the next one. */
-export interface HandedOver {
-  /** Where it reads that. */
-  readonly descriptor: number;
-}
-
-/** The arguments with which it serves `folder` on the socket that listens at `descriptor`. `before`: of a guest that had its files open before; husk's own alone. */
-export function virtiofsdArguments(kind: VirtiofsdKind, folder: string, descriptor: number, before?: HandedOver): string[] {
+/**
+ * The arguments with which it serves `folder` on the socket that listens at `descriptor`. `before`: where it reads what another one knew of the guest's files; husk's
+ * own alone.
+ */
+export function virtiofsdArguments(kind: VirtiofsdKind, folder: string, descriptor: number, before?: number): string[] {
   const common = [`--fd=${descriptor}`, "--thread-pool-size=0", "--rlimit-nofile=0"];
   if (kind === "c") return ["-f", ...common, "-o", `source=${folder},sandbox=chroot,cache=auto,xattr,announce_submounts,log_level=err`];
   // By handle, a file that the guest remembers costs no open file on the host; a file system without handles falls back to that.
@@ -50,6 +47,6 @@ export function virtiofsdArguments(kind: VirtiofsdKind, folder: string, descript
     ...handles,
     "--log-level=error",
     ...(kind === "husk" ? ["--hand-over"] : []),
-    ...(before === undefined ? [] : [`--state-fd=${before.descriptor}`]),
+    ...(before === undefined ? [] : [`--state-fd=${before}`]),
   ];
 }

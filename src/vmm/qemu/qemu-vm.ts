@@ -95,9 +95,8 @@ export class QemuVm {
     if (!isOpen) await opened;
   }
 
-  /** Pauses the machine and has QEMU write its state, but for the RAM in a file, to the unix socket at `path`. Throws `vmm` or `deadline`. */
+  /** Has QEMU write the state of a machine that is paused, but for the RAM in a file, to the unix socket at `path`. Throws `vmm` or `deadline`. */
   async save(path: string, deadlineMs: number): Promise<void> {
-    await this.#qmp.execute("stop");
     await this.#qmp.execute("migrate-set-capabilities", migrationCapabilities);
     await this.#migrate("migrate", { uri: `unix:${path}` }, deadlineMs);
   }
@@ -131,7 +130,7 @@ export class QemuVm {
 
   /** Gives a machine that is paused its disks, which are in the sets of descriptors from `firstSet` on. Of `devices`, only theirs count. Throws `vmm`. */
   async plugDisks(disks: readonly Disk[], firstSet: number, { known, added }: PluggedDevices): Promise<void> {
-    const isDisk = (device: Device): boolean => "drive" in device;
+    const isDisk = (device: Device): boolean => !isFolder(device);
     await this.#plug(await this.#addDisks(disks, firstSet, { known: known.filter(isDisk), added: added.filter(isDisk) }));
   }
 
@@ -160,7 +159,7 @@ export class QemuVm {
   /** Gives a machine that is paused its shared folder again. Of `devices`, only its is looked at. Throws `vmm`. */
   async giveFolder(folder: SharedFolder, { known }: PluggedDevices): Promise<void> {
     await this.#dialServer(folder);
-    await this.#plug(await this.#addDisks([], firstStandInSet, { known: known.filter(isFolder), added: [] }));
+    await this.#plug(this.#withOwn({ known: known.filter(isFolder), added: [] }));
   }
 
   async #dialServer({ socket }: SharedFolder): Promise<void> {
@@ -169,17 +168,22 @@ export class QemuVm {
   }
 
   /** Answers the devices with the backends that were made for them. */
-  async #addDisks(disks: readonly Disk[], firstSet: number, { known, added }: PluggedDevices): Promise<PluggedDevices> {
+  async #addDisks(disks: readonly Disk[], firstSet: number, devices: PluggedDevices): Promise<PluggedDevices> {
     const nodes = new Map<string, string>();
     for (const [index, disk] of disks.entries()) {
       const node = ownName(`${disk.serial}-${firstSet + index}`);
       nodes.set(disk.serial, node);
       await this.#qmp.execute("blockdev-add", { ...diskNode(disk, node, firstSet + index) });
     }
+    return this.#withOwn(devices, nodes);
+  }
+
+  /** The devices with the machine's own backends: its folder's, and the nodes of disks, by their serials. */
+  #withOwn({ known, added }: PluggedDevices, nodes: ReadonlyMap<string, string> = new Map()): PluggedDevices {
     const withOwn = (device: Device): Device =>
-      "drive" in device
-        ? { ...device, drive: nodes.get(String(device["serial"])) ?? "" }
-        : { ...device, id: this.#folder.device, chardev: this.#folder.chardev };
+      isFolder(device)
+        ? { ...device, id: this.#folder.device, chardev: this.#folder.chardev }
+        : { ...device, drive: nodes.get(String(device["serial"])) ?? "" };
     return { known: known.map(withOwn), added: added.map(withOwn) };
   }
 
@@ -216,7 +220,7 @@ export class QemuVm {
     await this.#qmp.execute("stop");
   }
 
-  /** Lets a machine go on that `pause` or `save` has stopped. Throws `vmm`. */
+  /** Lets a machine go on that `pause` has stopped. Throws `vmm`. */
   async resume(): Promise<void> {
     await this.#qmp.execute("cont");
   }

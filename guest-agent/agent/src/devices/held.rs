@@ -8,9 +8,8 @@ use std::path::PathBuf;
 
 use super::driver_state::{self, CommonRegisters, DriverState};
 use super::interrupts::Interrupts;
-use super::parked::{HEADER, Header, write_header};
 use super::pci::{
-    COMMON, Configuration, NOTIFICATION_MULTIPLIER, NOTIFICATIONS, Structure, Window,
+    COMMON, Configuration, Header, NOTIFICATION_MULTIPLIER, NOTIFICATIONS, Structure, Window,
 };
 use super::{VIRTIOFS, bound_devices, function_of};
 use crate::error::{Failure, Result};
@@ -36,13 +35,11 @@ impl HeldDevice {
         };
         let function = function_of(&device)?;
         let configuration = Configuration::open(&function)?;
-        let mut header = [0; HEADER];
-        configuration.read_all(0, &mut header)?;
         Ok(Some(HeldDevice {
             interrupts: Interrupts::save(&function, &configuration)?,
             driver: DriverState::save(&Registers::open(&Window::open(&configuration)?)?)?,
+            header: configuration.header()?,
             function,
-            header,
         }))
     }
 
@@ -54,7 +51,7 @@ impl HeldDevice {
         if !driver_state::is_unused(&registers)? {
             return Ok(());
         }
-        write_header(&configuration, &self.header)?;
+        configuration.restore_header(&self.header)?;
         self.interrupts.restore(&self.function, &configuration)?;
         self.driver.restore(&registers)?;
         // Nobody else tells it of what is in its queues already.

@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::pci::Configuration;
+use super::pci::{Configuration, Header, KIND};
 use super::{VIRTIOFS, bound_devices, function_of};
 use crate::error::{Context, Failure, Result};
 
@@ -27,15 +27,6 @@ impl Kind {
         }
     }
 }
-
-/// The header of a PCI function's configuration space, and what is where in it (PCI Local Bus Specification 3.0, section 6.1).
-pub const HEADER: usize = 64;
-const COMMAND: usize = 0x04;
-const BASE_ADDRESSES: std::ops::Range<usize> = 0x10..0x28;
-const INTERRUPT_LINE: usize = 0x3c;
-
-/// A function's header.
-pub type Header = [u8; HEADER];
 
 /// What a template's guest has let go of.
 #[derive(Debug, Default)]
@@ -78,13 +69,11 @@ impl ParkedDevice {
         let function = function_of(&device)?;
         fs::write(format!("{}/unbind", kind.driver()), &device)
             .context(|| format!("take the driver off {device}"))?;
-        let mut header = [0; HEADER];
-        Configuration::open(&function)?.read_all(0, &mut header)?;
         Ok(ParkedDevice {
             kind,
+            header: Configuration::open(&function)?.header()?,
             function,
             device,
-            header,
         })
     }
 
@@ -96,30 +85,16 @@ impl ParkedDevice {
                 self.function.display()
             )));
         }
-        write_header(&Configuration::open(&self.function)?, &self.header)?;
+        Configuration::open(&self.function)?.restore_header(&self.header)?;
         fs::write(format!("{}/bind", self.kind.driver()), &self.device)
             .context(|| format!("give {} its driver", self.device))
     }
 
-    /// Whether the same kind of device is there: vendor and device id are the header's first words.
+    /// Whether the same kind of device is there.
     pub fn is_there(&self) -> Result<bool> {
-        let mut kind = [0; COMMAND];
-        Configuration::open(&self.function)?.read_all(0, &mut kind)?;
-        Ok(kind == self.header[..COMMAND])
+        let header = Configuration::open(&self.function)?.header()?;
+        Ok(header[KIND] == self.header[KIND])
     }
-}
-
-/// Makes a function's header, as it is after a reset, what it was.
-pub fn write_header(configuration: &Configuration, header: &Header) -> Result<()> {
-    // The command last: with it, the device answers at its addresses.
-    for part in [
-        BASE_ADDRESSES,
-        INTERRUPT_LINE..INTERRUPT_LINE + 1,
-        COMMAND..COMMAND + 2,
-    ] {
-        configuration.write_all(part.start as u64, &header[part])?;
-    }
-    Ok(())
 }
 
 /// The device that the driver has taken up.

@@ -1,12 +1,20 @@
 //! A PCI function's configuration space, by sysfs, and the way through it to a virtio device's registers.
 
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::error::{Context, Failure, Result};
 
-/// The fields of its header (PCI Local Bus Specification 3.0, section 6.1).
+/// Its header (PCI Local Bus Specification 3.0, section 6.1).
+pub type Header = [u8; 64];
+
+/// What tells in a header which kind of device it is: vendor and device id.
+pub const KIND: Range<usize> = 0x00..0x04;
+const COMMAND: Range<usize> = 0x04..0x06;
+const BASE_ADDRESSES: Range<usize> = 0x10..0x28;
+const INTERRUPT_LINE: Range<usize> = 0x3c..0x3d;
 const STATUS: u64 = 0x06;
 const STATUS_HAS_CAPABILITIES: u32 = 1 << 4;
 const FIRST_CAPABILITY: u64 = 0x34;
@@ -46,17 +54,28 @@ impl Configuration {
         self.write_all(at, &value.to_le_bytes()[..size])
     }
 
+    pub fn header(&self) -> Result<Header> {
+        let mut header = [0; size_of::<Header>()];
+        self.0
+            .read_exact_at(&mut header, 0)
+            .context(|| "read the device's configuration at 0x0")?;
+        Ok(header)
+    }
+
+    /// Makes the header, as it is after a reset, what it was.
+    pub fn restore_header(&self, header: &Header) -> Result<()> {
+        // The command last: with it, the device answers at its addresses.
+        for part in [BASE_ADDRESSES, INTERRUPT_LINE, COMMAND] {
+            self.write_all(part.start as u64, &header[part])?;
+        }
+        Ok(())
+    }
+
     /// Writes what is as long as it may be, in accesses of the kernel's choice.
-    pub fn write_all(&self, at: u64, bytes: &[u8]) -> Result<()> {
+    fn write_all(&self, at: u64, bytes: &[u8]) -> Result<()> {
         self.0
             .write_all_at(bytes, at)
             .context(|| format!("write the device's configuration at {at:#x}"))
-    }
-
-    pub fn read_all(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
-        self.0
-            .read_exact_at(bytes, at)
-            .context(|| format!("read the device's configuration at {at:#x}"))
     }
 
     /// Where its capabilities of that identifier are.
@@ -140,7 +159,7 @@ impl<'a> Window<'a> {
 }
 
 /// The fields of a structure's capability.
-const KIND: u64 = 3;
+const STRUCTURE_KIND: u64 = 3;
 const REGION: u64 = 4;
 const OFFSET: u64 = 8;
 const LENGTH: u64 = 12;
@@ -150,7 +169,7 @@ pub const NOTIFICATION_MULTIPLIER: u64 = 16;
 
 fn structure(configuration: &Configuration, kind: u32) -> Result<Structure> {
     for capability in configuration.capabilities(VENDOR_SPECIFIC)? {
-        if configuration.read(capability + KIND, 1)? == kind {
+        if configuration.read(capability + STRUCTURE_KIND, 1)? == kind {
             return Ok(Structure {
                 region: configuration.read(capability + REGION, 1)?,
                 offset: configuration.read(capability + OFFSET, 4)?,
