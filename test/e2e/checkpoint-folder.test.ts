@@ -7,6 +7,7 @@ import { counter, counting, finish, restore, say } from "../harness/counter.ts";
 import { onDisk } from "../harness/disk.ts";
 import { type Host, test } from "../harness/host.ts";
 import { isHusk } from "../harness/runtime.ts";
+import { findPart } from "../harness/sandbox-processes.ts";
 import { defaultMounts } from "../harness/spec.ts";
 
 /** Says with each line how far it is in a file that it reads, and keeps what it is told in another one; programs of the folder's go on being run. */
@@ -104,6 +105,21 @@ describe.runIf(isHusk)("a checkpoint of a container whose root is a folder", () 
     expect(readdirSync(folder)).toEqual([]);
     expect(await say(foreground, "c")).toBe("3 c\n");
     expect(await finish(foreground)).toContain("3 c\na\nb\nc\n");
+  });
+
+  test("whose folder's server answers too late is none, and everything goes on once it answers", async ({ host }) => {
+    const env = host.configuration('[vm]\nmemory = "128MiB"\n[deadlines]\nboot_s = 15\n');
+    const { id, foreground } = await host.running(host.script(counter), { env, stdin: "pipe" });
+    const { pid } = findPart(host, id, "virtiofsd") ?? expect.fail("it has no server");
+    process.kill(pid, "SIGSTOP");
+    expect(await host.runtime("checkpoint", "--image-path", host.path("image"), id)).toEqual({
+      status: 1,
+      stdout: "",
+      stderr: "husk: the guest did not answer PrepareCheckpoint in time\n",
+    });
+    process.kill(pid, "SIGCONT");
+    expect(await say(foreground, "a")).toBe("1 a\n");
+    expect(await finish(foreground)).toContain("1 a\na\n");
   });
 
   test("is not restored without a file that was in use, nor with other mounts, in whatever order they are", async ({ host }) => {

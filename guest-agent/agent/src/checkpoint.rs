@@ -123,12 +123,17 @@ pub async fn prepare(
     };
     sandbox.checkpoint.begin(dial_line)?;
     let ready = stand_still(sandbox, request.resident_bytes).await;
-    if ready.is_err()
-        && let Err(failure) = finish(sandbox).await
-    {
-        crate::console::log(failure);
+    if ready.is_err() {
+        give_up(sandbox).await;
     }
     ready
+}
+
+/// Lets everything go on since there will be no checkpoint.
+pub async fn give_up(sandbox: &Sandbox) {
+    if let Err(failure) = finish(sandbox).await {
+        crate::console::log(failure);
+    }
 }
 
 /// `resident`: how many bytes of the guest's memory the host holds; 0: unknown.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
@@ -56,7 +57,11 @@ async fn to_the_end<T: Send + 'static>(
 ) -> Result<T> {
     tokio::spawn(work)
         .await
-        .unwrap_or_else(|_| Err(Failure::other("the call was interrupted")))
+        .unwrap_or_else(|_| Err(interrupted()))
+}
+
+fn interrupted() -> Failure {
+    Failure::other("the call was interrupted")
 }
 
 #[async_trait]
@@ -340,7 +345,15 @@ impl AgentService for Agent {
         request: Request<PrepareCheckpointRequest>,
     ) -> Answer<PrepareCheckpointResponse> {
         let (sandbox, request) = (self.sandbox.clone(), request.into_inner());
-        answer(to_the_end(async move { checkpoint::prepare(&sandbox, request).await }).await?)
+        let (tell, told) = oneshot::channel();
+        tokio::spawn(async move {
+            let ready = checkpoint::prepare(&sandbox, request).await;
+            // Whoever waited no longer for it takes no checkpoint, and lets nothing go on.
+            if let Err(Ok(_)) = tell.send(ready) {
+                checkpoint::give_up(&sandbox).await;
+            }
+        });
+        answer(told.await.unwrap_or_else(|_| Err(interrupted()))?)
     }
 
     async fn finish_checkpoint(
