@@ -189,7 +189,7 @@ test("the guest may send large frames", async () => {
   const client = new AgentClient(path, 2000);
   try {
     const call = client.call("createSandbox", {}).catch((error: unknown) => error);
-    expect(await frames.promise).toBe(512 * 1024 + 64);
+    expect(await frames.promise).toBe(2 * 1024 * 1024 + 64);
     for (const socket of sockets) socket.destroy();
     expect(await call).toBeInstanceOf(Error);
   } finally {

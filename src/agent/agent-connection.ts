@@ -11,13 +11,13 @@ import { HuskError } from "../errors.ts";
 import { DialCredentials } from "./dial.ts";
 
 /** How much the guest may send on one stream before it is read. */
-export const streamWindowBytes = 1024 * 1024;
+export const streamWindowBytes = 2 * 1024 * 1024;
 
 /** Many streams' worth, so that stalled ones leave room for every other call. */
-const connectionWindowBytes = 16 * streamWindowBytes;
+const connectionWindowBytes = 8 * streamWindowBytes;
 
 /** The largest HTTP/2 frame that the guest may send. At the protocol's default, 16 KiB, bulk output drowns in frames; this is as much as the agent hands on at once. */
-const maxFrameBytes = 512 * 1024 + 64;
+const maxFrameBytes = 2 * 1024 * 1024 + 64;
 
 /** On a dialled socket: whose it is. A session shows the properties of its socket. */
 const owner = Symbol("husk.agent-connection");

@@ -8,6 +8,7 @@
 import { EventEmitter } from "node:events";
 import { type ClientHttp2Session, type ClientHttp2Stream, constants, type IncomingHttpHeaders } from "node:http2";
 import { GrpcCode } from "../errors.ts";
+import { keepFewBuffers } from "../host/frugal.ts";
 import { BytesMessages, bytesHead, framed, type MessageReader, WholeMessages } from "./bulk-message.ts";
 import { GrpcError, resetStatus, statusOf } from "./bulk-status.ts";
 
@@ -31,6 +32,9 @@ interface CallEvents<Response> {
   readonly error: [error: GrpcError];
 }
 
+/** From so much on it is bulk indeed. */
+const bulkBytes = 4 * 1024 * 1024;
+
 export class BulkCall<Request, Response> extends EventEmitter<CallEvents<Response>> {
   readonly #codec: Codec<Request, Response>;
   readonly #reader: MessageReader;
@@ -39,6 +43,7 @@ export class BulkCall<Request, Response> extends EventEmitter<CallEvents<Respons
   #stream: ClientHttp2Stream | undefined;
   #headers: IncomingHttpHeaders | undefined;
   #ended = false;
+  #received = 0;
 
   /** Begins as soon as there is a session; fails as that does. `deadlineMs`: how long it may take, where that is bounded. */
   constructor(session: Promise<ClientHttp2Session>, codec: Codec<Request, Response>, deadlineMs?: number) {
@@ -142,6 +147,8 @@ export class BulkCall<Request, Response> extends EventEmitter<CallEvents<Respons
 
   #receive(chunk: Buffer): void {
     if (this.#ended) return;
+    this.#received += chunk.length;
+    if (this.#received > bulkBytes) keepFewBuffers();
     try {
       this.#reader.feed(chunk);
     } catch (error) {

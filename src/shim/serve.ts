@@ -93,7 +93,7 @@ export async function openServer(call: ShimCall, { config, problem, waiting, onS
   let wanting: Promise<void> | undefined;
   const want = (): Promise<void> => (wanting ??= orderNext(pod, call, config, log));
   const settle = async (): Promise<void> => {
-    (await import("./frugal.ts")).beFrugal();
+    (await import("../host/frugal.ts")).beFrugal();
     await want();
   };
   const onStart = (): void => {

@@ -13,7 +13,7 @@ use crate::console;
 use crate::error::Result;
 use dial::Scanner;
 pub use dial::line as dial_line;
-pub use passage::Passage;
+pub use passage::{CAPACITY as PASSAGE, Passage};
 pub use passing::Passing;
 pub use stream::DeviceStream;
 

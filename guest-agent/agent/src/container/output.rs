@@ -8,16 +8,21 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use prost::bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::unix::AsyncFd;
 use tonic::Status;
 
-use crate::channel::{Passage, Passing};
+use crate::channel::{PASSAGE, Passage, Passing};
 use crate::patience::Patience;
 
 /// The most that is read at once: with the frame's and the message's headers it fills a write of a virtio-serial port. A pipe that has as much in it
 /// has it passed on unread.
 const CHUNK: usize = 32 * 1024 - 64;
+/// The pipe of bulk output has at most one page in so many of what its container may have: what is in it counts as the container's memory.
+const SHARE_OF_MEMORY: usize = 64;
+/// As much a pipe has by itself (pipe(7)).
+const USUAL_ROOM: usize = 64 * 1024;
 /// What is left of a buffer is used up to here, before a new one is made.
 const SMALLEST_READ: usize = 4 * 1024;
 
@@ -29,6 +34,8 @@ enum Source {
 /// The reading end of an output. Dropping it closes it: whoever writes then gets SIGPIPE.
 pub struct Output {
     source: Source,
+    /// How much its pipe may hold.
+    room: usize,
     buffer: BytesMut,
     /// Made for the first bulk.
     passage: Option<Arc<Passage>>,
@@ -43,19 +50,20 @@ pub enum Piece {
 }
 
 impl Output {
-    /// The output at the reading end of a pipe.
-    pub fn pipe(reader: AsyncFd<OwnedFd>) -> Self {
-        Output::of(Source::Pipe(reader))
+    /// The output at the reading end of a pipe, which is made so large once there is bulk in it.
+    pub fn pipe(reader: AsyncFd<OwnedFd>, room: usize) -> Self {
+        Output::of(Source::Pipe(reader), room)
     }
 
     /// The output at the master of a pty.
     pub fn terminal(master: Arc<AsyncFd<OwnedFd>>) -> Self {
-        Output::of(Source::Terminal(master))
+        Output::of(Source::Terminal(master), 0)
     }
 
-    fn of(source: Source) -> Self {
+    fn of(source: Source, room: usize) -> Self {
         Output {
             source,
+            room,
             buffer: BytesMut::new(),
             passage: None,
             patience: None,
@@ -74,6 +82,7 @@ impl Stream for Output {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Output {
             source,
+            room,
             buffer,
             passage,
             patience,
@@ -91,7 +100,11 @@ impl Stream for Output {
                 let passage = match passage {
                     Some(passage) => passage,
                     None => match Passage::new() {
-                        Ok(new) => passage.insert(new),
+                        Ok(new) => {
+                            // One of the usual size works as well.
+                            let _ = fcntl(fd.get_ref(), FcntlArg::F_SETPIPE_SZ(*room as i32));
+                            passage.insert(new)
+                        }
                         Err(error) => return failed("make a pipe for", error),
                     },
                 };
@@ -117,6 +130,14 @@ impl Stream for Output {
             }
         }
     }
+}
+
+/// How much an output's pipe may hold where its container may have `limit` bytes of memory.
+pub fn room_within(limit: Option<i64>) -> usize {
+    let limit = limit.and_then(|bytes| usize::try_from(bytes).ok());
+    limit.filter(|&bytes| bytes > 0).map_or(PASSAGE, |bytes| {
+        (bytes / SHARE_OF_MEMORY).clamp(USUAL_ROOM, PASSAGE)
+    })
 }
 
 fn failed<T>(what: &str, error: impl std::fmt::Display) -> Poll<Option<Result<T, Status>>> {
@@ -174,5 +195,37 @@ impl Buf for Piece {
             Piece::Read(bytes) => bytes.advance(count),
             Piece::Passing(passing) => passing.advance(count),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_has_a_small_part_of_its_memory_in_its_outputs_pipes() {
+        const MIB: i64 = 1 << 20;
+        let rooms = [
+            None,
+            Some(-1),
+            Some(0),
+            Some(i64::MAX),
+            Some(64 * MIB),
+            Some(6 * MIB),
+            Some(MIB),
+        ]
+        .map(room_within);
+        assert_eq!(
+            rooms,
+            [
+                PASSAGE,
+                PASSAGE,
+                PASSAGE,
+                PASSAGE,
+                1 << 20,
+                6 << 14,
+                64 << 10
+            ]
+        );
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{broadcast, oneshot, watch};
 
 use super::launch::UserMappings;
+use super::output;
 use super::process::{Process, ProcessEnd};
 use super::stdio::{Stdio, Wanted};
 use super::{Container, INIT};
@@ -104,9 +105,11 @@ impl NewProcess<'_> {
             stdout: self.stdio.stdout,
             stderr: self.stdio.stderr,
         };
+        let memory = container.spec.linux.resources.memory.as_ref();
+        let room = output::room_within(memory.and_then(|memory| memory.limit));
         let (ours, theirs) = match terminal {
             Some(_) => (Stdio::default(), Vec::new()),
-            None => Stdio::pipes(wanted)?,
+            None => Stdio::pipes(wanted, room)?,
         };
         let oom_kills = container.cgroup.counter("memory.events", "oom_kill");
         let launched = sandbox

@@ -16,8 +16,8 @@ use crate::child::wire::TerminalSize;
 use crate::error::{Class, Context, Failure, Result};
 use crate::watch::{BOTH, watch};
 
-/// How much a pipe holds. Larger than the default, so that bulk output wakes the agent less often.
-const PIPE_SIZE: i32 = 512 * 1024;
+/// How much standard input's pipe holds. Larger than the default, so that bulk input wakes the agent less often.
+const STDIN_ROOM: i32 = 512 * 1024;
 
 /// Which streams the host wants; the others are /dev/null.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,8 +37,8 @@ pub struct Stdio {
 }
 
 impl Stdio {
-    /// Pipes for what is wanted: the agent's ends, and the process's standard input, output and error.
-    pub fn pipes(wanted: Wanted) -> Result<(Stdio, Vec<OwnedFd>)> {
+    /// Pipes for what is wanted: the agent's ends, and the process's standard input, output and error. `room`: how much an output's may hold.
+    pub fn pipes(wanted: Wanted, room: usize) -> Result<(Stdio, Vec<OwnedFd>)> {
         let null = || {
             open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
                 .context(|| "open /dev/null")
@@ -47,6 +47,8 @@ impl Stdio {
         let mut theirs = Vec::new();
         if wanted.stdin {
             let (reader, writer) = pipe()?;
+            // One of the default size works as well.
+            let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(STDIN_ROOM));
             let writer = watch(nonblocking(writer)?, Interest::WRITABLE | Interest::ERROR)
                 .context(|| "watch a pipe")?;
             stdio.stdin = Mutex::new(Some(Sink::Pipe(writer)));
@@ -62,7 +64,7 @@ impl Stdio {
                 let (reader, writer) = pipe()?;
                 let reader =
                     watch(nonblocking(reader)?, Interest::READABLE).context(|| "watch a pipe")?;
-                *ours = Mutex::new(Some(Output::pipe(reader)));
+                *ours = Mutex::new(Some(Output::pipe(reader, room)));
                 theirs.push(writer);
             } else {
                 theirs.push(null()?);
@@ -143,10 +145,7 @@ impl Stdio {
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context(|| "make a pipe")?;
-    // A pipe of the default size works as well.
-    let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
-    Ok((reader, writer))
+    pipe2(OFlag::O_CLOEXEC).context(|| "make a pipe")
 }
 
 fn nonblocking(fd: OwnedFd) -> Result<OwnedFd> {

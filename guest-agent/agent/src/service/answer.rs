@@ -144,7 +144,7 @@ mod tests {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     use tokio::io::Interest;
 
-    use crate::channel::DeviceStream;
+    use crate::channel::{DeviceStream, PASSAGE};
     use crate::container::output::Output;
     use crate::watch::watch;
 
@@ -212,10 +212,10 @@ mod tests {
     /// Writes all bytes to the pipe at whose other end the output is, in a thread of its own.
     fn output_of(bytes: Vec<u8>) -> Output {
         let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("a pipe");
-        fcntl(&writer, FcntlArg::F_SETPIPE_SZ(256 * 1024)).expect("room");
         fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a flag");
         std::thread::spawn(move || File::from(writer).write_all(&bytes).expect("a reader"));
-        Output::pipe(watch(reader, Interest::READABLE).expect("a watched pipe"))
+        let reader = watch(reader, Interest::READABLE).expect("a watched pipe");
+        Output::pipe(reader, 256 * 1024)
     }
 
     fn sample(salt: usize, length: usize) -> Vec<u8> {
@@ -261,7 +261,7 @@ mod tests {
         });
         tokio::spawn(
             http2::Builder::new(TokioExecutor::new())
-                .max_send_buf_size(512 * 1024)
+                .max_send_buf_size(PASSAGE)
                 .serve_connection(guest, service),
         );
         let (client, connection) = h2::client::Builder::new()

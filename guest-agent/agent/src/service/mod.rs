@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 
 use crate::api::agent_service_server::AgentServiceServer;
-use crate::channel::Connection;
+use crate::channel::{Connection, PASSAGE};
 use crate::console;
 use crate::error::{Failure, Result};
 use crate::sandbox::Sandbox;
@@ -32,7 +32,7 @@ const CONNECTION_WINDOW: u32 = 32 * STREAM_WINDOW;
 /// Bulk output in few frames.
 const FRAME: u32 = 256 * 1024;
 /// What is queued for one stream on its way out.
-const SEND_BUFFER: usize = 512 * 1024;
+const SEND_BUFFER: usize = PASSAGE;
 /// A spec's environment may be large; standard input comes in messages of at most 1 MiB.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 const MAX_STREAMS: u32 = 4096;
