@@ -21,3 +21,16 @@ test("a pod with a pause container: a job's log and end, one that is killed for 
   await expect.poll(() => pod.status(again), { timeout: 30_000 }).toMatchObject({ state: 2, exit_code: 0, reason: "Completed" });
   await pod.remove();
 });
+
+test("a pause container that is killed leaves a pod that can be stopped and removed, with no shim behind it", async ({ cri }) => {
+  const pod = await cri.pod();
+  await pod.run("main", "exec sleep 1000");
+  const { info } = await cri.call<{ info: { info: string } }>("PodSandboxStatus", { pod_sandbox_id: pod.id, verbose: true });
+  const { pid } = JSON.parse(info.info) as { pid: number };
+  expect(pid).toBeGreaterThan(1);
+  process.kill(pid, "SIGKILL");
+  // 1: not ready. containerd has asked the shim to end by then, which has a container yet.
+  const state = async () => (await cri.call<{ status: { state: number } }>("PodSandboxStatus", { pod_sandbox_id: pod.id })).status.state;
+  await expect.poll(state, { timeout: 30_000 }).toBe(1);
+  await pod.remove();
+});
