@@ -5,6 +5,17 @@ import type { ControlMethod, Params } from "../sandbox/control.ts";
 import { ControlClient } from "../sandbox/control-client.ts";
 import { type ContainerRecord, readRecord } from "../sandbox/record.ts";
 
+/** Who carries calls out: a supervisor behind its socket, or this very process. */
+export interface Callee extends Disposable {
+  readonly call: (method: ControlMethod, params: Params, options: { readonly deadlineMs: number }) => Promise<Params>;
+}
+
+/** Gives who carries out the calls of a container. */
+export type Connect = (root: string, id: string) => Promise<Callee>;
+
+/** By the control socket. Throws as `ControlClient.connect`. */
+const distant: Connect = (root, id) => ControlClient.connect(root, id);
+
 /** Hooks and a slow guest have bounds of their own below this one, in milliseconds. */
 const longestCallMs = 10 * 60_000;
 
@@ -18,12 +29,13 @@ export async function callSupervisor(
   operation: Operation,
   method: ControlMethod,
   params: Params = {},
+  connect = distant,
 ): Promise<Params> {
   const record = readRecord(root, id);
   // A start waits for the creation that is under way, where the supervisor hears of it already.
   if (!(operation === "start" && record.status === "creating")) demand(operation, id, record.status);
   try {
-    using client = await ControlClient.connect(root, record.id);
+    using client = await connect(root, record.id);
     return await client.call(method, params, { deadlineMs: longestCallMs });
   } catch (error) {
     throw error instanceof HuskError && (error.code === "wrong-state" || error.code === "internal")

@@ -10,7 +10,8 @@ import { whenAborted } from "../host/aborted.ts";
 import { helperPath } from "../host/installation.ts";
 import { type Bundle, loadBundle } from "../oci/bundle.ts";
 import { poolMember } from "../pool/messages.ts";
-import type { Params } from "../sandbox/control.ts";
+import type { Container } from "../sandbox/container.ts";
+import type { ControlHandlers, Params } from "../sandbox/control.ts";
 import type { ProcessOutcome } from "../sandbox/guest-process.ts";
 import { networkNamespace } from "../sandbox/plan-container.ts";
 import { runFolder } from "../sandbox/run-folder.ts";
@@ -24,6 +25,7 @@ import { failureStatus } from "./failure-status.ts";
 import { type Log, openSessionLog } from "./log.ts";
 import { PidFile } from "./pid-file.ts";
 import { type PlanMachine, type Prepared, type PrepareOptions, prepare, prepareJoining } from "./prepare.ts";
+import type { Served } from "./serve-verb.ts";
 import { type CallerTerminal, Session } from "./session.ts";
 import { type SessionCall, sessionCall } from "./session-options.ts";
 import { openSupervisorLog } from "./supervisor-log.ts";
@@ -159,7 +161,7 @@ function isForeground(call: Call): boolean {
 
 /** Has the container made, and stays with it until it has stopped. */
 async function seeThrough(
-  { call, session, log, trace, teller }: Supervision,
+  { call, session, log, trace, teller, bundle }: Supervision,
   config: Config,
   notes: readonly string[],
   make: (starter: Starter) => Promise<Supervisor>,
@@ -186,14 +188,14 @@ async function seeThrough(
     isStandIn: foreground,
     startsAtOnce: call.verb === "run",
     tellStart: (start) => teller.around("husk start", start),
-    serveSession: (request: Params, front: Socket, served: Supervisor): void => {
-      // Loaded at the first call: most containers see none.
-      const serving =
-        request["session"] === "join"
-          ? import("./join.ts").then(({ serveJoin }) => serveJoin(request, front, (other) => superviseBeside(served, other, config)))
-          : import("./exec.ts").then(({ serveExec }) =>
-              serveExec(request, front, served.container, runFolder(call.globals.root, call.id).socket),
-            );
+    serveSession: (request: Params, front: Socket, served: Supervisor, carryOut: ControlHandlers["call"]): void => {
+      const serving = serveSession(request, front, {
+        container: served.container,
+        call: carryOut,
+        socket: runFolder(call.globals.root, call.id).socket,
+        hasHooksAtStart: hasHooksAtStart(bundle),
+        superviseOther: (other) => superviseBeside(served, other, config),
+      });
       serving.catch(() => front.destroy()); // front, which has heard nothing, begins again with Node
     },
   });
@@ -226,6 +228,27 @@ async function seeThrough(
     await supervisor.remove();
   }
   supervisor.releaseStandIn(outcome, foreground ? lastWords(call.id, outcome) : undefined);
+}
+
+interface OwnSession extends Served {
+  readonly container: Container;
+  readonly superviseOther: (other: Supervision) => Promise<void>;
+}
+
+/** Serves a front, by what is loaded at the first call: most containers see none. */
+async function serveSession(request: Params, front: Socket, { superviseOther, ...own }: OwnSession): Promise<void> {
+  switch (request["session"]) {
+    case "join":
+      return (await import("./join.ts")).serveJoin(request, front, superviseOther);
+    case "verb":
+      return (await import("./serve-verb.ts")).serveVerb(request, front, own);
+    default:
+      return (await import("./exec.ts")).serveExec(request, front, own.container, own.socket);
+  }
+}
+
+function hasHooksAtStart({ spec: { hooks } }: Bundle): boolean {
+  return [hooks?.startContainer, hooks?.poststart].some((list) => list !== undefined && list.length > 0);
 }
 
 /** What the caller in the foreground is told where the container did not end on its own account. */

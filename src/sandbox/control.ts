@@ -3,7 +3,7 @@
  *
  *     {"attach":TOKEN,"stream":"control"|"stdin"|"stdout"|"stderr","pid":N}    a stand-in's; what follows is as
  *                                                                              guest-agent/helper/PROTOCOL.md has it
- *     {"session":"exec","words":["--root","/r","exec","ID","ls"],...}          front's: a session with whoever can read a command line, see
+ *     {"session":"exec"|"verb","words":["--root","/r","exec","ID","ls"],...}   front's: a session with whoever can read a command line, see
  *                                                                              PROTOCOL.md; a supervisor that cannot ends it without a word
  *     {"session":"join","words":["--root","/r","create","ID2"],...}            a session likewise, from the process that front has started: of a
  *                                                                              container that belongs into the sandbox of this one
@@ -37,6 +37,9 @@ export const controlMethods = [
   "checkpoint",
 ] as const;
 export type ControlMethod = (typeof controlMethods)[number];
+
+/** What front, or the process that it has started, may begin. */
+const sessions = ["exec", "verb", "join"] as const;
 
 export const attachStreams = ["control", "stdin", "stdout", "stderr"] as const;
 export type AttachStream = (typeof attachStreams)[number];
@@ -246,7 +249,7 @@ function parseFirst(line: string): FirstLine {
   }
   if (!isParams(value)) return { of: "client" };
   const { attach, stream, pid, session } = value;
-  if (session === "exec" || session === "join") return { of: "front", request: value };
+  if (sessions.some((known) => known === session)) return { of: "front", request: value };
   const known = attachStreams.find((name) => name === stream);
   if (typeof attach !== "string" || known === undefined) return { of: "client" };
   const ownPid = typeof pid === "number" && Number.isSafeInteger(pid) && pid > 0 ? pid : undefined;

@@ -1,6 +1,6 @@
 /** Whom a supervisor works for. */
 import type { Socket } from "node:net";
-import type { Params } from "./control.ts";
+import type { ControlHandlers, Params } from "./control.ts";
 import type { Supervisor } from "./supervisor.ts";
 
 /** Who started the supervisor, and lends or forks the stand-in. */
@@ -15,6 +15,6 @@ export interface Starter {
   readonly startsAtOnce: boolean;
   /** Does what starts the container after its creation, and tells of it whoever wants to know. */
   readonly tellStart: (start: () => Promise<void>) => Promise<void>;
-  /** Serves a session that came by the control socket: `request` is its first line. */
-  readonly serveSession: (request: Params, front: Socket, supervisor: Supervisor) => void;
+  /** Serves a session that came by the control socket: `request` is its first line. `call` carries out what that socket's clients may call. */
+  readonly serveSession: (request: Params, front: Socket, supervisor: Supervisor, call: ControlHandlers["call"]) => void;
 }

@@ -21,7 +21,7 @@ import { type SandboxCgroups, takeCgroups } from "../host/sandbox-cgroups.ts";
 import { demand } from "../oci/state.ts";
 import type { CheckpointOptions } from "./checkpoint.ts";
 import { Container, streamsOf } from "./container.ts";
-import { type ControlServer, serveControl } from "./control.ts";
+import { type ControlHandlers, type ControlServer, serveControl } from "./control.ts";
 import { serveContainer } from "./control-calls.ts";
 import { awaitCreation } from "./creation.ts";
 import { giveBackLedger } from "./give-back.ts";
@@ -252,17 +252,16 @@ export class Supervisor {
     });
     this.#container = container;
     if (this.#lead !== undefined) hosted.limits.begin(id, input.resources);
-    this.#control = await serveControl(folder.socket, {
-      ...serveContainer(container, {
-        start: () => this.#starter.tellStart(() => this.start()),
-        state: () => this.#record,
-        update: (resources) => hosted.limits.change(id, container, resources),
-        kill: (signal, all) => this.kill(signal, all),
-        discard: () => this.discard(),
-        checkpoint: (options) => this.checkpoint(options),
-      }),
-      session: (request, front) => this.#starter.serveSession(request, front, this),
+    const calls = serveContainer(container, {
+      start: () => this.#starter.tellStart(() => this.start()),
+      state: () => this.#record,
+      update: (resources) => hosted.limits.change(id, container, resources),
+      kill: (signal, all) => this.kill(signal, all),
+      discard: () => this.discard(),
+      checkpoint: (options) => this.checkpoint(options),
     });
+    const session: ControlHandlers["session"] = (request, front) => this.#starter.serveSession(request, front, this, calls.call);
+    this.#control = await serveControl(folder.socket, { ...calls, session });
     this.#starter.attach(folder.socket, container.init.standIn.token);
     const answers = hosted.connect().then(({ done }) => this.#trace.mark(`guest's agent answers, having set ${done.join(", ")}`));
     answers.catch(() => {}); // whoever comes to await it gets it

@@ -1,11 +1,12 @@
 //! `husk-helper front`: what every `husk` call begins with. Most verbs are the command line's, and front becomes it. Those that
-//! make a process are sessions: a program of husk does the work aside, and front lends it the caller's standard streams.
+//! make a process are sessions: a program of husk does the work aside, and front lends it the caller's standard streams. What a container's supervisor can do as
+//! well, that is asked to do first.
 
 mod arguments;
-mod exec;
 pub mod peer;
 pub mod pool;
 mod session;
+mod supervisor;
 mod tail;
 
 use std::ffi::OsString;
@@ -29,6 +30,9 @@ pub fn main(words: &[OsString]) -> Result<ExitCode> {
 fn carry_out(call: &Call<'_>) -> Result<ExitCode> {
     if call.is_session() {
         return session::run(call);
+    }
+    if let Some(code) = session::ask(call)? {
+        return Ok(code);
     }
     let Err(error) = call.programs.execute(&[], "husk.js", call.words);
     Err(error)

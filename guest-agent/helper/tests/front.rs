@@ -226,13 +226,17 @@ fn container() -> (Folder, UnixListener) {
     (folder, listener)
 }
 
-/// Starts exec in the container, and answers its first words to the supervisor.
-fn ask(folder: &Folder, listener: &UnixListener) -> (Process, Conversation, serde_json::Value) {
+/// Starts a call for the container, and answers its first words to the supervisor.
+fn ask_for(folder: &Folder, listener: &UnixListener, words: &[&str]) -> (Process, Conversation, serde_json::Value) {
     let root = folder.0.to_str().expect("a path in words").to_owned();
-    let process = Process::start(&mut husk(folder, &["--root", &root, "exec", "-e", "A=b", "box", "ls", "-l"]));
+    let process = Process::start(&mut husk(folder, &[&["--root", &root], words].concat()));
     let mut supervisor = Conversation::new(common::accept(listener));
     let request = supervisor.next().expect("a request");
     (process, supervisor, request)
+}
+
+fn ask(folder: &Folder, listener: &UnixListener) -> (Process, Conversation, serde_json::Value) {
+    ask_for(folder, listener, &["exec", "-e", "A=b", "box", "ls", "-l"])
 }
 
 #[test]
@@ -271,6 +275,42 @@ fn exec_does_not_begin_again_once_something_was_done() {
 fn a_signal_ends_exec_before_there_is_a_stand_in() {
     let (folder, listener) = container();
     let (mut process, mut supervisor, _) = ask(&folder, &listener);
+    nix::sys::signal::kill(process.pid(), Signal::SIGTERM).expect("kill");
+    assert_eq!(process.wait(), -(Signal::SIGTERM as i32));
+    assert_eq!(supervisor.next(), None);
+}
+
+#[test]
+fn verbs_that_need_the_supervisor_alone_are_served_by_it() {
+    let (folder, listener) = container();
+    for words in [&["kill", "--all", "box", "KILL"][..], &["start", "box"], &["pause", "box"], &["resume", "box"]] {
+        let (mut process, mut supervisor, request) = ask_for(&folder, &listener, words);
+        assert_eq!(request["session"], "verb");
+        assert_eq!(request["words"], json!([&["--root", folder.0.to_str().expect("a path in words")], words].concat()));
+        supervisor.send(&json!({"op": "take"}));
+        supervisor.send(&json!({"op": "exit", "status": 0}));
+        assert_eq!(process.wait(), 0);
+    }
+    let (mut process, mut supervisor, _) = ask_for(&folder, &listener, &["kill", "box"]);
+    supervisor.send(&json!({"op": "take"}));
+    drop(supervisor);
+    assert_eq!(process.wait(), 1, "it does not begin again");
+}
+
+#[test]
+fn a_verb_that_the_supervisor_declines_is_the_command_lines_own() {
+    let (folder, listener) = container();
+    // Its signals have their actions, as its caller left them.
+    folder.file("husk.js", "grep -q '^SigBlk:.0*$' /proc/$$/status && exit 7");
+    let (mut process, mut supervisor, _) = ask_for(&folder, &listener, &["kill", "box"]);
+    supervisor.send(&json!({"op": "decline"}));
+    assert_eq!(process.wait(), 7);
+}
+
+#[test]
+fn a_signal_ends_a_verb_that_the_supervisor_serves() {
+    let (folder, listener) = container();
+    let (mut process, mut supervisor, _) = ask_for(&folder, &listener, &["start", "box"]);
     nix::sys::signal::kill(process.pid(), Signal::SIGTERM).expect("kill");
     assert_eq!(process.wait(), -(Signal::SIGTERM as i32));
     assert_eq!(supervisor.next(), None);

@@ -33,11 +33,25 @@ const EXEC_WITH_VALUE: [&str; 18] = [
 ];
 const EXEC_SWITCHES: [&str; 6] = ["tty", "t", "detach", "d", "no-new-privs", "ignore-paused"];
 
+/// What a container's supervisor is asked for first, beside `exec`: verbs that need it and nothing else. Their flags are switches.
+const FOR_SUPERVISOR: [&str; 4] = ["start", "kill", "pause", "resume"];
+const KILL_SWITCHES: [&str; 2] = ["all", "a"];
+
 /// The program that makes a container and stays with it.
 pub const SUPERVISOR: &str = "supervisor.js";
 
 /// Verbs that make a process whose standard streams are the caller's.
 const SESSIONS: [&str; 4] = ["run", "create", "exec", "restore"];
+
+/// The container that a call is for.
+#[derive(Debug, PartialEq)]
+pub struct Target<'a> {
+    /// The value of --root, if it has one.
+    pub root: Option<&'a str>,
+    pub id: &'a str,
+    /// What its supervisor knows the call as (src/sandbox/control.ts).
+    pub session: &'static str,
+}
 
 pub struct Call<'a> {
     pub programs: Programs<'a>,
@@ -72,15 +86,15 @@ impl<'a> Call<'a> {
         self.words.iter().map(|word| word.to_str()).collect()
     }
 
-    /// The value of --root, if it has one, and the container that `exec` is for. None where that is not plain: help is asked for, a flag
-    /// is unknown, a value or the container is missing.
-    pub fn exec_target(&self) -> Option<(Option<&'a str>, &'a str)> {
+    /// What its container's supervisor may be asked for. None where that is nothing, or not plain: help is asked for, a flag is unknown, a value or the container
+    /// is missing.
+    pub fn target(&self) -> Option<Target<'a>> {
         let mut words = self.text()?.into_iter();
         let mut root = None;
-        loop {
+        let verb = loop {
             let word = words.next()?;
             match flag(word) {
-                None if word == "exec" => break,
+                None if word == "exec" || FOR_SUPERVISOR.contains(&word) => break word,
                 Some((name, value)) if FLAGS_WITH_VALUE.contains(&name) => {
                     let value = value.or_else(|| words.next())?;
                     if name == "root" {
@@ -90,13 +104,18 @@ impl<'a> Call<'a> {
                 Some(("debug" | "systemd-cgroup" | "no-pivot", _)) => {}
                 _ => return None,
             }
-        }
+        };
+        let (with_value, switches): (&[&str], &[&str]) = match verb {
+            "exec" => (&EXEC_WITH_VALUE, &EXEC_SWITCHES),
+            "kill" => (&[], &KILL_SWITCHES),
+            _ => (&[], &[]),
+        };
         loop {
             let word = words.next()?;
             match flag(word) {
-                None => return Some((root, word)),
-                Some((name, None)) if EXEC_WITH_VALUE.contains(&name) => _ = words.next()?,
-                Some((name, _)) if EXEC_WITH_VALUE.contains(&name) || EXEC_SWITCHES.contains(&name) => {}
+                None => return Some(Target { root, id: word, session: if verb == "exec" { "exec" } else { "verb" } }),
+                Some((name, None)) if with_value.contains(&name) => _ = words.next()?,
+                Some((name, _)) if with_value.contains(&name) || switches.contains(&name) => {}
                 _ => return None,
             }
         }
@@ -184,16 +203,24 @@ mod tests {
     }
 
     #[test]
-    fn the_container_of_exec_is_found_where_it_is_plain() {
+    fn the_container_of_a_call_for_its_supervisor_is_found_where_it_is_plain() {
         let target = |text: &str| {
             let words = words(text);
             let call = Call::parse(&words).expect("a call");
-            call.exec_target().map(|(root, id)| (root.map(str::to_owned), id.to_owned()))
+            call.target().map(|Target { root, id, session }| (root.map(str::to_owned), id.to_owned(), session))
         };
-        let found = |root: Option<&str>, id: &str| Some((root.map(str::to_owned), id.to_owned()));
-        assert_eq!(target("exec box ls -l"), found(None, "box"));
-        assert_eq!(target("--debug --root /r --log=/l exec -t -u 0:0 --env=A=-b -e B=c -d box sh --help"), found(Some("/r"), "box"));
-        assert_eq!(target("--root= --systemd-cgroup exec -tty=false box"), found(None, "box"));
+        let found = |root: Option<&str>, id: &str, session| Some((root.map(str::to_owned), id.to_owned(), session));
+        assert_eq!(target("exec box ls -l"), found(None, "box", "exec"));
+        assert_eq!(
+            target("--debug --root /r --log=/l exec -t -u 0:0 --env=A=-b -e B=c -d box sh --help"),
+            found(Some("/r"), "box", "exec")
+        );
+        assert_eq!(target("--root= --systemd-cgroup exec -tty=false box"), found(None, "box", "exec"));
+        assert_eq!(target("--root /r kill --all box KILL"), found(Some("/r"), "box", "verb"));
+        assert_eq!(target("kill -a=false box -1"), found(None, "box", "verb"));
+        for verb in ["start", "pause", "resume"] {
+            assert_eq!(target(&format!("--log /l --log-format json {verb} box")), found(None, "box", "verb"));
+        }
         for text in [
             "exec",
             "exec -t",
@@ -204,6 +231,14 @@ mod tests {
             "--version exec box",
             "exec -td box",
             "run box",
+            "kill",
+            "kill -9 box",
+            "kill --help box",
+            "kill -- box",
+            "start --all box",
+            "start",
+            "state box",
+            "delete box",
         ] {
             assert_eq!(target(text), None, "{text}");
         }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arguments::{Call, SUPERVISOR};
 use super::tail::Tail;
-use super::{exec, pool};
+use super::{pool, supervisor};
 use crate::lines::Lines;
 use crate::processes::{self, End};
 use crate::programs::http2_flags;
@@ -96,7 +96,8 @@ enum Output {
 struct Session {
     control: Lines,
     server: Server,
-    signals: SignalFd,
+    /// None: they have their actions.
+    signals: Option<SignalFd>,
     /// Whether an order was carried out: then there is no beginning again.
     begun: bool,
 }
@@ -142,8 +143,7 @@ enum Outcome {
 pub fn run(call: &Call<'_>) -> Result<ExitCode> {
     // What the caller left open is not the supervisor's, nor a stand-in's that outlives the call.
     descriptors::close_all_but(CONTROL, &call.descriptors())?;
-    if call.verb() == Some("exec")
-        && let Some(supervisor) = exec::ask(call)
+    if let Some(supervisor) = supervisor::ask(call)
         && let Outcome::Code(code) = Session::with(supervisor, Server::Supervisor)?.serve()?
     {
         return Ok(code);
@@ -164,6 +164,14 @@ pub fn run(call: &Call<'_>) -> Result<ExitCode> {
     }
 }
 
+/// Has the container's supervisor serve a call that makes no process. None where it does not, and has done nothing: the process is as it was, for whoever is to
+/// serve it then.
+pub fn ask(call: &Call<'_>) -> Result<Option<ExitCode>> {
+    let Some(supervisor) = supervisor::ask(call) else { return Ok(None) };
+    let session = Session { control: supervisor, server: Server::Supervisor, signals: None, begun: false };
+    Ok(if let Outcome::Code(code) = session.serve()? { Some(code) } else { None })
+}
+
 /// What ends front before it is a stand-in is taken; what else a container may want to have waits until there is one.
 fn take_signals() -> Result<SignalFd> {
     signals::block_all()?;
@@ -172,7 +180,7 @@ fn take_signals() -> Result<SignalFd> {
 
 impl Session {
     fn start(call: &Call<'_>) -> Result<Session> {
-        let signals = take_signals()?;
+        let signals = Some(take_signals()?);
         let (control, theirs) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).context("cannot make a socket pair")?;
         let (tail, stderr) = Tail::new()?;
@@ -188,7 +196,7 @@ impl Session {
 
     /// The session with a supervisor that runs.
     fn with(control: Lines, server: Server) -> Result<Session> {
-        Ok(Session { control, server, signals: take_signals()?, begun: false })
+        Ok(Session { control, server, signals: Some(take_signals()?), begun: false })
     }
 
     fn serve(mut self) -> Result<Outcome> {
@@ -214,7 +222,8 @@ impl Session {
 
     fn wait(&self) -> Result<Events> {
         let pipe = self.server.tail().and_then(Tail::descriptor);
-        let [message, signal, end, stderr] = readable([Some(self.control.as_fd()), Some(self.signals.as_fd()), self.server.end(), pipe])?;
+        let [message, signal, end, stderr] =
+            readable([Some(self.control.as_fd()), self.signals.as_ref().map(AsFd::as_fd), self.server.end(), pipe])?;
         Ok(Events { message, signal, end, stderr })
     }
 
@@ -224,7 +233,8 @@ impl Session {
     }
 
     fn pass_on_signal(&self) -> Result<()> {
-        if let Some(signal) = self.signals.read_signal().context("cannot read a signal")? {
+        let Some(signals) = &self.signals else { return Ok(()) };
+        if let Some(signal) = signals.read_signal().context("cannot read a signal")? {
             let signal = Signal::try_from(signal.ssi_signo as i32).context("an unknown signal came")?;
             match &self.server {
                 Server::Child { pid, .. } => kill(*pid, signal).with_context(|| format!("cannot pass on {signal}"))?,

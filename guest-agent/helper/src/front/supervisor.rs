@@ -1,11 +1,11 @@
-//! `exec` without Node: front dials the container's supervisor itself, which reads the command line as Node would, and orders as Node would.
+//! Calls without Node: front dials the container's supervisor itself, which reads the command line as Node would, and orders as Node would.
 
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 use serde::Serialize;
 
-use super::arguments::Call;
+use super::arguments::{Call, Target};
 use super::peer;
 use super::session::Hello;
 use crate::lines::Lines;
@@ -26,7 +26,7 @@ struct Request<'a> {
 /// Asks the supervisor of the container that the command line names. None where there is none to ask, or where another way is the sure one.
 pub fn ask(call: &Call<'_>) -> Option<Lines> {
     let words = call.text()?;
-    let (root, id) = call.exec_target()?;
+    let Target { root, id, session } = call.target()?;
     let root = match root {
         Some(root) => Path::new(root),
         None if geteuid().is_root() => Path::new(ROOT),
@@ -42,6 +42,6 @@ pub fn ask(call: &Call<'_>) -> Option<Lines> {
     // It opens the files of the command line.
     peer::sharing(&socket, &["ns/mnt", "root"])?;
     let supervisor = Lines::new(socket);
-    supervisor.send(&Request { session: "exec", words: &words, cwd: cwd.to_str()?, hello: Hello::of_this_process() }).ok()?;
+    supervisor.send(&Request { session, words: &words, cwd: cwd.to_str()?, hello: Hello::of_this_process() }).ok()?;
     Some(supervisor)
 }

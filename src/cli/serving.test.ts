@@ -1,4 +1,4 @@
-/** `husk exec` as a supervisor serves it: a scripted front on a real control socket, and a container that makes what it is told. */
+/** Calls as a supervisor serves them: a scripted front on a real control socket, and a container that makes and does what it is told. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -9,9 +9,10 @@ import { readJsonLines, writeJsonLine } from "../host/lines.ts";
 import { identify } from "../host/process-identity.ts";
 import type { Container, ExecSpec } from "../sandbox/container.ts";
 import { type ControlServer, serveControl } from "../sandbox/control.ts";
-import { claimContainer } from "../sandbox/record.ts";
+import { claimContainer, readRecord, writeRecord } from "../sandbox/record.ts";
 import type { RunFolder } from "../sandbox/run-folder.ts";
 import { serveExec } from "./exec.ts";
+import { type Served, serveVerb } from "./serve-verb.ts";
 
 type Message = Readonly<Record<string, unknown>>;
 
@@ -21,6 +22,9 @@ let server: ControlServer;
 let made: ExecSpec[];
 let running: () => Promise<number>;
 let callerGone: AbortSignal | undefined;
+let called: unknown[];
+let carryOut: Served["call"];
+let hasHooksAtStart: boolean;
 
 const container = {
   exec: (spec: ExecSpec, gone: AbortSignal) => {
@@ -34,6 +38,12 @@ const container = {
 beforeEach(async () => {
   work = mkdtempSync(join(tmpdir(), "husk-serve-exec-"));
   made = [];
+  called = [];
+  hasHooksAtStart = false;
+  carryOut = async (method, params) => {
+    called.push([method, params]);
+    return {};
+  };
   running = async () => 4711;
   folder = claimContainer(join(work, "root"), {
     version: 1,
@@ -59,7 +69,10 @@ beforeEach(async () => {
       throw new Error("no call was expected");
     },
     attach: (_, socket) => socket.destroy(),
-    session: (request, front) => void serveExec(request, front, container, folder.socket),
+    session: (request, front) => {
+      if (request["session"] === "exec") void serveExec(request, front, container, folder.socket);
+      else void serveVerb(request, front, { socket: folder.socket, hasHooksAtStart, call: (...call) => carryOut(...call) });
+    },
   });
 });
 afterEach(async () => {
@@ -133,4 +146,43 @@ it("tells the container where front is gone", async () => {
     else callerGone?.addEventListener("abort", () => resolve());
   });
   started.reject(new HuskError("host", "gone"));
+});
+
+it.each([
+  ["kill", ["kill", "--all", "box", "USR1"], { signal: 10, all: true }],
+  ["kill", ["kill", "box"], { signal: 15, all: false }],
+  ["start", ["start", "box"], {}],
+  ["pause", ["pause", "box"], {}],
+])("carries out %s", async (method, words, params) => {
+  if (method === "start") writeRecord(folder, { ...readRecord(join(work, "root"), "box"), status: "created" });
+  expect(await ask({ session: "verb", words: ["--root", "root", ...words] })).toEqual([{ op: "take" }, { op: "exit", status: 0 }]);
+  expect(called).toEqual([[method, params]]);
+});
+
+it("says what keeps a verb from being carried out, in the caller's log as well", async () => {
+  carryOut = () => Promise.reject(new HuskError("guest", "nobody answers"));
+  const words = ["--root", "root", "--log", "log", "kill", "box", "KILL"];
+  const message = "error sending signal KILL: nobody answers";
+  expect(await ask({ session: "verb", words })).toEqual([{ op: "take" }, { op: "fail", message, status: 1 }]);
+  expect(readFileSync(join(work, "log"), "utf8")).toContain(`msg="${message}"`);
+});
+
+it("says that the container's state does not allow it, in the words that engines look for", async () => {
+  expect(await ask({ session: "verb", words: ["--root", "root", "resume", "box"] })).toEqual([
+    { op: "take" },
+    { op: "fail", message: expect.stringContaining("not paused"), status: 1 },
+  ]);
+  expect(called).toEqual([]);
+});
+
+it.each([
+  ["another container", ["--root", "root", "kill", "other"]],
+  ["a mistake", ["--root", "root", "kill", "--al", "box"]],
+  ["one who wants to know more", ["--root", "root", "--debug", "kill", "box"]],
+  ["a verb that is not for it", ["--root", "root", "delete", "box"]],
+  ["a start with hooks", ["--root", "root", "start", "box"]],
+])("declines %s", async (_, words) => {
+  hasHooksAtStart = true;
+  expect(await ask({ session: "verb", words })).toEqual([{ op: "decline" }]);
+  expect(called).toEqual([]);
 });
