@@ -33,7 +33,7 @@ async function dispatch(line: CommandLine, log: Log): Promise<number | void> {
     case "version":
       return print(versionText());
     case "state":
-      return (await import("./state.ts")).state(line);
+      return print((await import("./state.ts")).state(line));
     case "list":
       return (await import("./list.ts")).list(line, log);
     case "kill":

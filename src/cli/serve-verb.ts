@@ -1,17 +1,18 @@
 /**
- * Verbs that need the container's supervisor and nothing else, carried out by that for a front that has dialled it: as the command line would, by the same code, but
- * without the start of a Node, which takes longer than all the rest.
+ * Verbs that need nothing that the container's supervisor has not, carried out by that for a front that has dialled it: as the command line would, by the same code,
+ * but without the start of a Node, which takes longer than all the rest.
  */
 import type { Socket } from "node:net";
 import type { ControlHandlers, Params } from "../sandbox/control.ts";
 import { runFolder } from "../sandbox/run-folder.ts";
 import type { Callee } from "./call-supervisor.ts";
-import type { Invocation } from "./command-line.ts";
+import type { CommandLine } from "./command-line.ts";
 import { kill } from "./kill.ts";
 import { openSessionLog } from "./log.ts";
 import { reporting, servedLine } from "./served-call.ts";
 import { Session } from "./session.ts";
 import { simpleCall } from "./simple-calls.ts";
+import { state } from "./state.ts";
 
 /** What the one who serves knows of itself. */
 export interface Served {
@@ -31,13 +32,14 @@ export async function serveVerb(request: Params, front: Socket, served: Served):
     return session.close();
   }
   const log = openSessionLog(line.globals, session);
-  session.take(); // a call that was carried out twice would be told that it has come too late
+  if (line.verb !== "state") session.take(); // a call that was carried out twice would be told that it has come too late
   const connect = async (): Promise<Callee> => ({
     call: async (method, params) => ((await served.call(method, params, { signal: session.signal })) ?? {}) as Params,
     [Symbol.dispose]: () => {},
   });
   await reporting(session, log, line.verb, async () => {
-    if (line.verb === "kill") await kill(line, connect);
+    if (line.verb === "state") session.print(state(line));
+    else if (line.verb === "kill") await kill(line, connect);
     else await simpleCall(line, log, connect);
     session.exit(0);
   });
@@ -47,12 +49,17 @@ function isFor({ verb, globals, operands: [id = ""] }: ServedVerb, { socket, has
   return !globals.debug && runFolder(globals.root, id).socket === socket && !(verb === "start" && hasHooksAtStart);
 }
 
-type ServedVerb = Invocation<"start"> | Invocation<"kill"> | Invocation<"pause"> | Invocation<"resume">;
+const servedVerbs = ["start", "kill", "pause", "resume", "state"] as const;
+type ServedVerb = Extract<CommandLine, { readonly verb: (typeof servedVerbs)[number] }>;
+
+function isServed(line: CommandLine): line is ServedVerb {
+  return servedVerbs.some((verb) => verb === line.verb);
+}
 
 function servedVerb(request: Params): ServedVerb | undefined {
   try {
     const { line } = servedLine(request);
-    return line.verb === "start" || line.verb === "kill" || line.verb === "pause" || line.verb === "resume" ? line : undefined;
+    return isServed(line) ? line : undefined;
   } catch {
     return undefined;
   }

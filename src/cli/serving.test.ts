@@ -159,6 +159,13 @@ it.each([
   expect(called).toEqual([[method, params]]);
 });
 
+it("prints the state", async () => {
+  const [printed, ended] = await ask({ session: "verb", words: ["--root", "root", "state", "box"] });
+  expect(printed).toMatchObject({ op: "print", stream: "stdout" });
+  expect(JSON.parse(String(printed?.["text"]))).toMatchObject({ id: "box", status: "running", bundle: work });
+  expect(ended).toEqual({ op: "exit", status: 0 });
+});
+
 it("says what keeps a verb from being carried out, in the caller's log as well", async () => {
   carryOut = () => Promise.reject(new HuskError("guest", "nobody answers"));
   const words = ["--root", "root", "--log", "log", "kill", "box", "KILL"];

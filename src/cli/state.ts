@@ -1,11 +1,10 @@
 /** `husk state`: from disk, whether or not the supervisor lives. */
-
 import { type ContainerRecord, readRecord } from "../sandbox/record.ts";
 import type { Invocation } from "./command-line.ts";
-import { print } from "./output.ts";
 
-export function state({ globals, operands: [id = ""] }: Invocation<"state">): void {
-  print(`${JSON.stringify(publicState(readRecord(globals.root, id)), undefined, 2)}\n`);
+/** What it prints. Throws as `readRecord`. */
+export function state({ globals, operands: [id = ""] }: Invocation<"state">): string {
+  return `${JSON.stringify(publicState(readRecord(globals.root, id)), undefined, 2)}\n`;
 }
 
 /** A record as runc would print it: the runtime spec's state, what runc adds to it, and how the container ended. */

@@ -1,4 +1,4 @@
-//! Descriptor numbers: which are open, and putting the right ones in the right places before a program is executed.
+//! Descriptors: which are open, putting the right ones in the right places before a program is executed, and waiting for some.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 
 /// One more than the highest descriptor number that a plan may name.
@@ -94,4 +95,19 @@ pub fn close(numbers: impl IntoIterator<Item = RawFd>) {
         // SAFETY: by contract of this function.
         unsafe { libc::close(number) };
     }
+}
+
+/// Waits until something can be read from one of the descriptors, or has come to its end. Answers which; None: in that time there was nothing.
+pub fn readable<const N: usize>(descriptors: [Option<BorrowedFd<'_>>; N], within: PollTimeout) -> Result<Option<[bool; N]>> {
+    let mut watched = descriptors.iter().flatten().map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN)).collect::<Vec<_>>();
+    loop {
+        match poll(&mut watched, within) {
+            Ok(0) => return Ok(None),
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).context("cannot wait for events"),
+        }
+    }
+    let mut watched = watched.iter();
+    Ok(Some(descriptors.map(|descriptor| descriptor.and_then(|_| watched.next()).is_some_and(|one| one.any().unwrap_or(true)))))
 }

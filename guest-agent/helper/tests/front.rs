@@ -283,7 +283,7 @@ fn a_signal_ends_exec_before_there_is_a_stand_in() {
 #[test]
 fn verbs_that_need_the_supervisor_alone_are_served_by_it() {
     let (folder, listener) = container();
-    for words in [&["kill", "--all", "box", "KILL"][..], &["start", "box"], &["pause", "box"], &["resume", "box"]] {
+    for words in [&["kill", "--all", "box", "KILL"][..], &["start", "box"], &["pause", "box"], &["resume", "box"], &["state", "box"]] {
         let (mut process, mut supervisor, request) = ask_for(&folder, &listener, words);
         assert_eq!(request["session"], "verb");
         assert_eq!(request["words"], json!([&["--root", folder.0.to_str().expect("a path in words")], words].concat()));
@@ -314,4 +314,12 @@ fn a_signal_ends_a_verb_that_the_supervisor_serves() {
     nix::sys::signal::kill(process.pid(), Signal::SIGTERM).expect("kill");
     assert_eq!(process.wait(), -(Signal::SIGTERM as i32));
     assert_eq!(supervisor.next(), None);
+}
+
+#[test]
+fn a_state_is_the_command_lines_where_the_supervisor_stands_still() {
+    let (folder, listener) = container();
+    folder.file("husk.js", "exit 7");
+    let (mut process, _supervisor, _) = ask_for(&folder, &listener, &["state", "box"]);
+    assert_eq!(process.wait(), 7);
 }

@@ -33,8 +33,8 @@ const EXEC_WITH_VALUE: [&str; 18] = [
 ];
 const EXEC_SWITCHES: [&str; 6] = ["tty", "t", "detach", "d", "no-new-privs", "ignore-paused"];
 
-/// What a container's supervisor is asked for first, beside `exec`: verbs that need it and nothing else. Their flags are switches.
-const FOR_SUPERVISOR: [&str; 4] = ["start", "kill", "pause", "resume"];
+/// What a container's supervisor is asked for first, beside `exec`: verbs that need nothing that it has not. Their flags are switches.
+const FOR_SUPERVISOR: [&str; 5] = ["start", "kill", "pause", "resume", "state"];
 const KILL_SWITCHES: [&str; 2] = ["all", "a"];
 
 /// The program that makes a container and stays with it.
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(target("--root= --systemd-cgroup exec -tty=false box"), found(None, "box", "exec"));
         assert_eq!(target("--root /r kill --all box KILL"), found(Some("/r"), "box", "verb"));
         assert_eq!(target("kill -a=false box -1"), found(None, "box", "verb"));
-        for verb in ["start", "pause", "resume"] {
+        for verb in ["start", "pause", "resume", "state"] {
             assert_eq!(target(&format!("--log /l --log-format json {verb} box")), found(None, "box", "verb"));
         }
         for text in [
@@ -237,7 +237,6 @@ mod tests {
             "kill -- box",
             "start --all box",
             "start",
-            "state box",
             "delete box",
         ] {
             assert_eq!(target(text), None, "{text}");

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollTimeout;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -24,6 +23,9 @@ use crate::programs::http2_flags;
 use crate::stand_in::{self, HUSK_FAILED, StandIn};
 use crate::window::WindowSize;
 use crate::{descriptors, signals, window, words};
+
+/// How long a supervisor may take to begin to say a container's state, in milliseconds: it is never busy for so long.
+const STATE_PATIENCE: u16 = 500;
 
 /// The descriptor of the conversation in the program that serves the session.
 const CONTROL: i32 = 3;
@@ -98,6 +100,8 @@ struct Session {
     server: Server,
     /// None: they have their actions.
     signals: Option<SignalFd>,
+    /// How long nothing may be said before the first order.
+    patience: PollTimeout,
     /// Whether an order was carried out: then there is no beginning again.
     begun: bool,
 }
@@ -165,10 +169,11 @@ pub fn run(call: &Call<'_>) -> Result<ExitCode> {
 }
 
 /// Has the container's supervisor serve a call that makes no process. None where it does not, and has done nothing: the process is as it was, for whoever is to
-/// serve it then.
+/// serve it then. A state is on disk as well, where the supervisor stands still.
 pub fn ask(call: &Call<'_>) -> Result<Option<ExitCode>> {
     let Some(supervisor) = supervisor::ask(call) else { return Ok(None) };
-    let session = Session { control: supervisor, server: Server::Supervisor, signals: None, begun: false };
+    let patience = if call.verb() == Some("state") { PollTimeout::from(STATE_PATIENCE) } else { PollTimeout::NONE };
+    let session = Session { control: supervisor, server: Server::Supervisor, signals: None, patience, begun: false };
     Ok(if let Outcome::Code(code) = session.serve()? { Some(code) } else { None })
 }
 
@@ -191,17 +196,17 @@ impl Session {
             std::process::exit(HUSK_FAILED)
         };
         let server = Server::Child { pid: child, end: processes::pidfd(child)?, tail };
-        Ok(Session { control: Lines::new(control), server, signals, begun: false })
+        Ok(Session { control: Lines::new(control), server, signals, patience: PollTimeout::NONE, begun: false })
     }
 
     /// The session with a supervisor that runs.
     fn with(control: Lines, server: Server) -> Result<Session> {
-        Ok(Session { control, server, signals: Some(take_signals()?), begun: false })
+        Ok(Session { control, server, signals: Some(take_signals()?), patience: PollTimeout::NONE, begun: false })
     }
 
     fn serve(mut self) -> Result<Outcome> {
         loop {
-            let events = self.wait()?;
+            let Some(events) = self.wait()? else { return Ok(Outcome::Silent) };
             if events.signal {
                 self.pass_on_signal()?;
             }
@@ -220,11 +225,12 @@ impl Session {
         }
     }
 
-    fn wait(&self) -> Result<Events> {
+    /// None: nothing was said for too long.
+    fn wait(&self) -> Result<Option<Events>> {
         let pipe = self.server.tail().and_then(Tail::descriptor);
-        let [message, signal, end, stderr] =
-            readable([Some(self.control.as_fd()), self.signals.as_ref().map(AsFd::as_fd), self.server.end(), pipe])?;
-        Ok(Events { message, signal, end, stderr })
+        let patience = if self.begun { PollTimeout::NONE } else { self.patience };
+        let watched = [Some(self.control.as_fd()), self.signals.as_ref().map(AsFd::as_fd), self.server.end(), pipe];
+        Ok(descriptors::readable(watched, patience)?.map(|[message, signal, end, stderr]| Events { message, signal, end, stderr }))
     }
 
     /// Tells the program that serves the session. One that is gone shows at the end of the conversation, which is read in any case.
@@ -306,7 +312,8 @@ impl Session {
         }
         signals::restore_defaults()?;
         loop {
-            let [ended, _] = readable([self.server.end(), self.server.tail().and_then(Tail::descriptor)])?;
+            let watched = [self.server.end(), self.server.tail().and_then(Tail::descriptor)];
+            let Some([ended, _]) = descriptors::readable(watched, PollTimeout::NONE)? else { continue };
             if let Some(tail) = self.server.tail_mut() {
                 tail.drain()?;
             }
@@ -347,18 +354,6 @@ struct Events {
     signal: bool,
     end: bool,
     stderr: bool,
-}
-
-/// Waits until something can be read from one of the descriptors, or has come to its end. Answers which.
-fn readable<const N: usize>(descriptors: [Option<BorrowedFd<'_>>; N]) -> Result<[bool; N]> {
-    let mut watched = descriptors.iter().flatten().map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN)).collect::<Vec<_>>();
-    while let Err(error) = poll(&mut watched, PollTimeout::NONE) {
-        if error != Errno::EINTR {
-            return Err(error).context("cannot wait for events");
-        }
-    }
-    let mut watched = watched.iter();
-    Ok(descriptors.map(|descriptor| descriptor.and_then(|_| watched.next()).is_some_and(|one| one.any().unwrap_or(true))))
 }
 
 /// In the child: becomes the program that serves the session.
