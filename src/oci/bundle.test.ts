@@ -101,7 +101,8 @@ test("inspectSources tells what each source is", async () => {
   ];
   const sources = await inspectSources({ ...defaultSpec, mounts }, folder);
   server.close();
-  const file = { kind: "file", realPath: inFolder("file") };
+  const mountOptions = expect.any(Array);
+  const file = { kind: "file", realPath: inFolder("file"), mountOptions };
   expect([...sources]).toEqual([
     [1, expect.objectContaining({ kind: "folder", realPath: folder })],
     [2, file],
@@ -111,7 +112,7 @@ test("inspectSources tells what each source is", async () => {
     [6, { kind: "socket", realPath: inFolder("socket") }],
     [7, { kind: "character-device", realPath: "/dev/null", major: 1, minor: 3 }],
     [8, { kind: "missing" }],
-    [9, { kind: "folder", realPath: "/dev/shm", tmpfsBytes: expect.any(Number) }],
+    [9, { kind: "folder", realPath: "/dev/shm", mountOptions, tmpfsBytes: expect.any(Number) }],
     [10, { kind: "unreadable", reason: expect.stringContaining("ENAMETOOLONG") }],
   ]);
 });

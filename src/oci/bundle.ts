@@ -7,7 +7,7 @@ import { open, readFile, realpath, stat, statfs } from "node:fs/promises";
 import path from "node:path";
 import { HuskError } from "../errors.ts";
 import { asksForSharing, bindSource, isBind, leavesWritableBelow } from "./mounts.ts";
-import { hasMountsBelow, isSharedMount } from "./propagation.ts";
+import { hasMountsBelow, isSharedMount, mountOptions } from "./propagation.ts";
 import type { DeviceNumber, Source, Sources } from "./sources.ts";
 import type { Mount, Process, Spec } from "./types.ts";
 import { type Parsed, parseProcess, parseSpec } from "./validate.ts";
@@ -47,23 +47,24 @@ export async function checkRootfs(bundle: Bundle): Promise<void> {
 /** Looks at the sources of the bind mounts. */
 export async function inspectSources(spec: Spec, bundle: string): Promise<Sources> {
   const binds = (spec.mounts ?? []).map((mount, index) => ({ mount, index })).filter(({ mount }) => isBind(mount));
+  const mountinfo = binds.length === 0 ? "" : await readFile("/proc/self/mountinfo", "utf8");
   const found = await Promise.all(
     binds.map(async ({ mount, index }) => {
-      return [index, await withMounts(mount, await inspect(bindSource(mount, bundle)))] as const;
+      return [index, withMounts(mount, await inspect(bindSource(mount, bundle)), mountinfo)] as const;
     }),
   );
   return new Map(found);
 }
 
 /** The source with what is asked of the host's mounts there. */
-async function withMounts(mount: Mount, source: Source): Promise<Source> {
+function withMounts(mount: Mount, source: Source, mountinfo: string): Source {
   if (source.kind !== "folder" && source.kind !== "file") return source;
-  const [sharing, below] = [asksForSharing(mount), source.kind === "folder" && leavesWritableBelow(mount)];
-  if (!sharing && !below) return source;
-  const mountinfo = await readFile("/proc/self/mountinfo", "utf8");
   const { realPath } = source;
+  const options = mountOptions(mountinfo, realPath);
+  const [sharing, below] = [asksForSharing(mount), source.kind === "folder" && (leavesWritableBelow(mount) || options.includes("ro"))];
   return {
     ...source,
+    mountOptions: options,
     ...(sharing && { shared: isSharedMount(mountinfo, realPath) }),
     ...(below && { mountsBelow: hasMountsBelow(mountinfo, realPath) }),
   };

@@ -5,10 +5,11 @@
 import { HuskError } from "../errors.ts";
 import { isSwapFile } from "./guest.ts";
 import type { HookPrograms } from "./hook-programs.ts";
+import { inheritedOptions } from "./inherited-options.ts";
 import { stringifyJson } from "./json.ts";
 import { isOverlayOption, type MountPlan, planMount } from "./mount-plan.ts";
 import { bindSource, destinationOf } from "./mounts.ts";
-import type { Sources } from "./sources.ts";
+import type { Source, Sources } from "./sources.ts";
 import { guestHasDevice, isPrivileged } from "./support/devices.ts";
 import type { GuestNamespace } from "./support/finding.ts";
 import type { Device, Hooks, Linux, Mount, Namespace, Process, Resources, Spec } from "./types.ts";
@@ -90,7 +91,7 @@ export function guestSpec(spec: Spec, options: GuestSpecOptions): GuestSpec {
     const { action: _action, note: _note, ...shared } = plan;
     const share = { index, ...shared };
     shares.push(share);
-    const bindOptions = bindOptionsOf(mount, plan);
+    const bindOptions = bindOptionsOf(mount, plan, inherited(mount, plan, options.sources.get(index), spec.linux));
     return [{ ...mount, type: "bind", source: options.guestPath(share), ...(bindOptions === undefined ? {} : { options: bindOptions }) }];
   });
   const programs = [...(options.hookPrograms ?? [])].flatMap(([index, program]): Share[] =>
@@ -115,11 +116,22 @@ function absolute(destination: string): string {
   return destination.startsWith("/") ? destination : `/${destination}`;
 }
 
-/** The options with which the guest binds what the host shows. */
-function bindOptionsOf({ options }: Mount, plan: Extract<MountPlan, { action: "share" }>): readonly string[] | undefined {
+type SharePlan = Extract<MountPlan, { action: "share" }>;
+
+/** The options with which the guest binds what the host shows. `inherited`: of the host's mount. */
+function bindOptionsOf({ options }: Mount, plan: SharePlan, inherited: readonly string[]): readonly string[] | undefined {
   if (plan.overlay !== undefined) return ["bind", ...(options ?? []).filter((option) => !isOverlayOption(option))];
   // The guest has one mount for all that the host shows, with the mounts below: which of them can be written to, the host decides.
-  return plan.writableBelow === true ? options?.filter((option) => option !== "ro") : options;
+  const own = plan.writableBelow === true ? options?.filter((option) => option !== "ro") : options;
+  return inherited.length === 0 ? own : [...(own ?? []), ...inherited];
+}
+
+/** What the guest's mount has of the host's. */
+function inherited(mount: Mount, plan: SharePlan, source: Source | undefined, linux: Linux | undefined): readonly string[] {
+  if (source === undefined || !("mountOptions" in source) || source.mountOptions === undefined) return [];
+  const hasUsers = linux?.namespaces?.some(({ type }) => type === "user") ?? false;
+  const mountsBelow = source.kind === "folder" && source.mountsBelow === true && plan.recursive !== false;
+  return inheritedOptions(mount, source.mountOptions, hasUsers, mountsBelow || plan.follows === true);
 }
 
 /** Shared memory is for all containers of one IPC namespace: those that have the sandbox's have the guest's own tmpfs. */

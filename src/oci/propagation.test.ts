@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { hasMountsBelow, isSharedMount } from "./propagation.ts";
+import { hasMountsBelow, isSharedMount, mountOptions } from "./propagation.ts";
 
 const mountinfo = `22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 30 22 0:30 / /run rw shared:5 master:2 - tmpfs tmpfs rw
@@ -20,6 +20,18 @@ test.each([
   ["/hidden/x", false],
 ])("whether %s is in a shared mount: %j", (path, shared) => {
   expect(isSharedMount(mountinfo, path)).toBe(shared);
+});
+
+test.each([
+  ["/etc", []],
+  ["/mnt/x", ["ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow"]],
+  ["/mnt/image/file", ["ro"]],
+  ["/mnt/image2", ["ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow"]],
+])("what the mount of %s takes away: %j", (path, options) => {
+  const text = `${mountinfo}40 22 0:40 / /mnt ro,nosuid,nodev,noexec,noatime,nodiratime,nosymfollow shared:9 - tmpfs tmpfs rw,size=4k
+41 40 0:41 / /mnt/image rw,relatime - squashfs /dev/loop0 ro,errors=continue
+`;
+  expect(mountOptions(text, path)).toEqual(options);
 });
 
 test.each([

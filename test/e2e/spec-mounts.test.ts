@@ -43,6 +43,36 @@ test("mounts: the options of a bind mount, and the recursive ones", async ({ hos
   ]);
 });
 
+test("mounts: a bind mount without flags of its own has those of the host's mount; flags replace them", async ({ host }) => {
+  const source = await mountTmpfs(host, "-onosuid,nodev,noexec,noatime");
+  writeFileSync(`${source}/program`, "#!/bin/sh\necho never\n", { mode: 0o755 });
+  const readonly = await mountTmpfs(host, "-oro,nosuid");
+  const bind = (destination: string, from: string, ...options: string[]) => ({ destination, type: "bind", source: from, options });
+  const script = `
+    options() { grep " $1 " /proc/self/mountinfo | head -1 | cut -d" " -f6; }
+    for m in /a /b /c /d; do echo $m=$(options $m); done
+    /a/program 2>/dev/null; echo $?; /b/program; touch /d/x 2>/dev/null; echo $?`;
+  const bundle = host.script(script, {
+    mounts: [
+      ...defaultMounts,
+      bind("/a", source, "rbind", "rprivate"),
+      bind("/b", source, "rbind", "nodev"),
+      bind("/c", `${source}/program`, "bind"),
+      bind("/d", readonly, "bind"),
+    ],
+  });
+  expect((await host.run(bundle)).stdout.split("\n")).toEqual([
+    "/a=rw,nosuid,nodev,noexec,noatime",
+    "/b=rw,nodev,noatime",
+    "/c=rw,nosuid,nodev,noexec,noatime",
+    "/d=ro,nosuid,relatime",
+    "126",
+    "never",
+    "1",
+    "",
+  ]);
+});
+
 test("mounts: a destination without its slash begins at the root all the same", async ({ host }) => {
   const source = host.path("source");
   mkdirSync(source);

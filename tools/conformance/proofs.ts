@@ -66,7 +66,7 @@ export const proofs: readonly Proof[] = [
     file: mounts,
     test: "mounts: the options of a bind mount, and the recursive ones",
     words:
-      "Honoured in the guest, each that runc knows. Refused: idmap and ridmap; shared and rshared on a bind mount whose source is in a shared mount of the host",
+      "Honoured in the guest, each that runc knows; a bind mount without flags has those of the host's mount that its source is in, and what is read-only there stays so. Refused: idmap and ridmap; shared and rshared on a bind mount whose source is in a shared mount of the host",
   },
   {
     field: "mounts[].type",
