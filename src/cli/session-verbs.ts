@@ -61,7 +61,7 @@ export const checkpointVerb = verb({
   count: [1, 1],
   flags: {
     "image-path": imagePath,
-    "leave-running": { kind: "switch", help: "let the container go on; its disk is copied to the checkpoint" },
+    "leave-running": { kind: "switch", help: "let the container go on; its disk, if it has one, is copied to the checkpoint" },
     "parent-path": { kind: "text", value: "DIR", help: "not supported: each checkpoint is whole" },
     "pre-dump": { kind: "switch", help: "not supported: each checkpoint is whole" },
     "lazy-pages": { kind: "switch", help: "not supported: memory is restored as a whole" },
@@ -73,8 +73,8 @@ export const checkpointVerb = verb({
     "tcp-skip-in-flight": { kind: "switch", help: "accepted for runc's sake; what is under way inside the container is always carried" },
   },
   description: `Saved is the whole virtual machine: processes, memory, open files, timers. The container ends as by
-SIGKILL, unless it is left running. Its root must be an image or a block device, without bind mounts:
-what virtio-fs shows cannot be saved. TCP connections to the outside are not carried.`,
+SIGKILL, unless it is left running. Files of the host, in its root and bind mounts, are not copied: those
+that are in use must still be there at the restore. TCP connections to the outside are not carried.`,
   examples: [
     [
       "Save it, and go on another day",
@@ -98,9 +98,10 @@ export const restoreVerb = verb({
     "lsm-mount-context": { kind: "text", value: "CONTEXT", help: "accepted: the virtual machine is the stronger boundary" },
     ...criu,
   },
-  description: `The bundle says where the container is on this host: its disk, its network namespace, its cgroup, its
-hooks. What runs in it is the checkpoint's. The disk must be as it was at the checkpoint: the same file,
-with nothing written to it since, or, where the container was left running, a copy of the checkpoint's.
+  description: `The bundle says where the container is on this host: its root, its bind mounts, its network namespace, its
+cgroup, its hooks. What runs in it is the checkpoint's. A disk must be as it was at the checkpoint: the same
+file, with nothing written to it since, or, where the container was left running, a copy of the checkpoint's.
+A folder may be another one with the same files in it.
 Before anything runs, the guest gets the present time, new random numbers and the namespace's network.
 Husk and QEMU must be those that made the checkpoint. The exit status is as with \`husk run\`.`,
   examples: [
