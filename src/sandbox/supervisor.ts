@@ -224,9 +224,9 @@ export class Supervisor {
     moveBeside(pid, this.#input.cgroups.hierarchies);
   }
 
-  /** Runs the poststop hooks; a warning tells which failed. */
-  async runPoststop(): Promise<void> {
-    await runPoststop(this.#input.hooks.poststop, hookState(this.#record, "stopped"), this.#record.bundle, this.#starter.warn);
+  /** Runs the poststop hooks; `warn` is told which failed. */
+  async runPoststop(warn: (message: string) => void = this.#starter.warn): Promise<void> {
+    await runPoststop(this.#input.hooks.poststop, hookState(this.#record, "stopped"), this.#record.bundle, warn);
   }
 
   /** Has init's stand-in write to its standard error. */

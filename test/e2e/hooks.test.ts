@@ -91,6 +91,14 @@ test("poststop runs after a create that failed, too", async ({ host }) => {
   expect(trace(host).map(({ name }) => name)).toEqual(["createRuntime", "poststop"]);
 });
 
+test("a poststop hook that fails is said on standard error, and changes nothing else", async ({ host }) => {
+  const hooks = { poststop: [hook(host, "poststop", "echo what went wrong >&2; exit 5"), hook(host, "last")] };
+  const { status, stdout, stderr } = await host.run(host.script("echo out; exit 3", { hooks }));
+  expect({ status, stdout }).toEqual({ status: 3, stdout: "out\n" });
+  expect(stderr).toMatch(isHusk ? /^husk: warning: error running poststop hook #0: .*what went wrong\n$/ : /hook #0: .*what went wrong/);
+  expect(await host.ok("list", "-q")).toBe("");
+});
+
 test("poststop runs at delete, and a failure of it keeps nothing", async ({ host }) => {
   const bundle = host.script("true", { hooks: { poststop: [hook(host, "poststop", "exit 1")] } });
   const { id, program } = await host.create(bundle);
