@@ -17,6 +17,7 @@ import type { Hooks, Namespace } from "../oci/types.ts";
 import { guestPath, type ImageDisk, planBind, planRoot, type ShownPath } from "../storage/container-storage.ts";
 import { findRootFilesystem } from "../storage/root-filesystem.ts";
 import type { ContainerSpec } from "./container.ts";
+import { guestIdOf } from "./guest-id.ts";
 import type { WindowSize } from "./stand-in.ts";
 
 export interface ContainerPlanOptions {
@@ -59,7 +60,7 @@ export interface ContainerPlan {
 export async function planContainer(bundle: Bundle, options: ContainerPlanOptions, allow: Config["allow"]): Promise<ContainerPlan> {
   const { spec } = bundle;
   const { guestNamespace } = options;
-  const id = options.guestId ?? options.id;
+  const id = guestIdOf(options.guestId ?? options.id);
   const seccomp = compile(spec); // meanwhile, the rest is read and judged
   const sources = await inspectSources(spec, bundle.path);
   const hookPrograms = inspectHookPrograms(spec.hooks?.createContainer);

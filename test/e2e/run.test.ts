@@ -61,6 +61,11 @@ test("takes the bundle from the working folder, and a path that is relative", as
   expect((await host.launch(["run", "-b", bundle.path.slice(parent.length + 1), "x"], { cwd: parent }).ended()).stdout).toBe("here\n");
 });
 
+test.for([".hidden", "a".repeat(200)])("takes the id %s, as runc does", async (id, { host }) => {
+  const { stdout, stderr } = await host.runtime("run", "--bundle", host.script("echo ran").path, id);
+  expect({ stdout, stderr }).toEqual({ stdout: "ran\n", stderr: "" });
+});
+
 test("shows what a container wrote in its folder on the host, with its owner and mode", async ({ host }) => {
   const bundle = host.script(
     "mkdir -p /data/sub; echo written >/data/sub/file; chmod 640 /data/sub/file; ln -s file /data/sub/link; chown 1000:1000 /data/sub/file",
