@@ -26,6 +26,7 @@ import { type Log, openSessionLog } from "./log.ts";
 import { PidFile } from "./pid-file.ts";
 import { type PlanMachine, type Prepared, type PrepareOptions, prepare, prepareJoining } from "./prepare.ts";
 import type { Served } from "./serve-verb.ts";
+import { missesOfService } from "./service-manager.ts";
 import { type CallerTerminal, Session } from "./session.ts";
 import { type SessionCall, sessionCall } from "./session-options.ts";
 import { openSupervisorLog } from "./supervisor-log.ts";
@@ -129,7 +130,7 @@ export async function carryOut(
 ): Promise<void> {
   const { session, trace } = supervision;
   const make = (starter: Starter): Promise<Supervisor> => Supervisor.create(input, starter, trace, interruption(session.signal));
-  await seeThrough(supervision, config, [...notes, accelerator.reason], make, onStarted);
+  await seeThrough(supervision, config, [...notes, ...missesOfService(process.env), accelerator.reason], make, onStarted);
 }
 
 /** Makes a further container in the sandbox of `neighbour`. */

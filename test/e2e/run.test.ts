@@ -29,6 +29,14 @@ test("--debug says what is being done, on standard error or in the log", async (
   expect(readFileSync(log, "utf8")).toContain("level=debug");
 });
 
+test.runIf(isHusk)("says in the log that a service manager's sockets do not reach the container", async ({ host }) => {
+  const words = [...globalFlags, "--log", host.path("log"), "--root", host.root, "run", "--bundle", host.script("env").path, host.name()];
+  const env = { NOTIFY_SOCKET: "/run/systemd/notify", LISTEN_FDS: "1" };
+  const { status, stdout } = await host.start(program, words, { env }).ended();
+  expect({ status, stdout }).toEqual({ status: 0, stdout: expect.not.stringMatching(/NOTIFY|LISTEN/) });
+  expect(readFileSync(host.path("log"), "utf8")).toMatch(/level=info msg="NOTIFY_SOCKET: .*\n.*level=info msg="LISTEN_FDS: /);
+});
+
 test("delivers signals sent to the foreground", async ({ host }) => {
   const { foreground } = await host.running(
     host.script("trap 'echo got TERM; exit 3' TERM; trap 'echo got HUP' HUP; echo ready; while :; do sleep 1000 & wait; done"),
