@@ -225,12 +225,14 @@ async function seeThrough(
   const outcome = await supervisor.ended();
   supervisorLog.info({ ...outcome.end, reason: outcome.reason }, "the container has stopped");
   if (foreground && !(call.verb === "run" && call.keep)) {
-    await supervisor.runPoststop((message) => {
+    const regret = (message: string): void => {
       warn(message);
       // The session's log prints it with --debug, or has a file for it; the supervisor's goes with the container.
       if (call.globals.log === undefined && !call.globals.debug) session.print(`husk: warning: ${message}\n`, "stderr");
-    });
-    await supervisor.remove();
+    };
+    await supervisor.runPoststop(regret);
+    // What stays is in the ledger, for `husk delete`.
+    await supervisor.remove().catch((error: unknown) => regret(explain(error)));
   }
   supervisor.releaseStandIn(outcome, foreground ? lastWords(call.id, outcome) : undefined);
 }

@@ -103,7 +103,7 @@ export class Supervisor {
     await this.#leave(true);
     await this.#ended?.catch(() => {});
     this.#told.resolve();
-    await this.remove();
+    await this.remove().catch((failure: unknown) => this.#starter.warn(explain(failure)));
     await this.runPoststop();
     const standIn = this.#container?.init.standIn;
     if (this.#starter.isStandIn) standIn?.fail(explain(error), exitStatus(error));
@@ -356,13 +356,12 @@ export class Supervisor {
     await left;
     await this.#control?.close();
     const { end, at, reason } = outcome;
-    this.#update({
-      status: "stopped",
-      pid: 0,
-      pidStart: 0,
-      ...(this.goesOn && { supervisor: null }),
-      exit: { ...end, at: at.toISOString(), ...(reason === undefined ? {} : { reason }) },
-    });
+    const exit = { ...end, at: at.toISOString(), ...(reason !== undefined && { reason }) };
+    try {
+      this.#update({ status: "stopped", pid: 0, pidStart: 0, ...(this.goesOn && { supervisor: null }), exit });
+    } catch (error) {
+      this.#starter.warn(explain(error)); // whoever waits for the end hears of it all the same
+    }
     return outcome;
   }
 

@@ -1,4 +1,5 @@
 /** Every process of a sandbox is killed, in every phase: each end is told at once, with a reason, and everything is given back. */
+import { appendFileSync, existsSync, mkdirSync, rmSync } from "node:fs";
 import { describe, expect } from "vitest";
 import { test } from "../harness/host.ts";
 import { descendants, type HostProcess, readProcess } from "../harness/processes.ts";
@@ -24,6 +25,29 @@ function expectOneLine(stderr: string, pattern: RegExp): void {
 }
 
 const waits = "echo ready; exec sleep 1000";
+
+test.runIf(isHusk)("whoever waits for a container hears of its end where that cannot be written down", async ({ host }) => {
+  const { id, program } = await host.create(host.script("trap 'exit 3' TERM; echo ready; while :; do sleep 1000 & wait; done"));
+  await host.ok("start", id);
+  await program.stdout?.until("ready\n");
+  const { pid } = await host.state(id);
+  mkdirSync(`${host.root}/${id}/state.json.new`); // where the record's next version is written
+  await host.ok("kill", id);
+  await host.until(async () => !existsSync(`/proc/${pid}`) && (await host.state(id)).status === "stopped");
+  await host.ok("delete", id);
+});
+
+test.runIf(isHusk)("a container in the foreground ends with its status where something of it cannot be given back", async ({ host }) => {
+  const { id, foreground } = await host.running(host.script("echo ready; read line; exit 3"), { stdin: "pipe" });
+  const stays = host.path("stays");
+  mkdirSync(stays);
+  appendFileSync(`${host.root}/${id}/ledger.jsonl`, `${JSON.stringify({ kind: "file", path: stays })}\n`); // which is no file
+  foreground.stdin.end("\n");
+  const { status, stderr } = await foreground.ended();
+  expect({ status, stderr }).toEqual({ status: 3, stderr: expect.stringMatching(/^husk: warning: cannot give back the file .*stays/) });
+  rmSync(stays, { recursive: true });
+  await host.ok("delete", id);
+});
 
 describe.runIf(isHusk)("kill -9", () => {
   test.for(sandboxParts)("of %s while a container runs, with an exec in it", async (part, { host }) => {
