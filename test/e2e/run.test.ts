@@ -1,10 +1,12 @@
 /** `run`: what a container's program is given, and what comes back of it. */
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { expect } from "vitest";
 import { makeBundle, writeProgram } from "../harness/bundle.ts";
 import { test } from "../harness/host.ts";
 import { globalFlags, isHusk, program } from "../harness/runtime.ts";
+import { findPart } from "../harness/sandbox-processes.ts";
 
 test.for([0, 42, 255])("ends with the program's exit code: %i", async (code, { host }) => {
   expect(await host.run(host.script(`echo out; echo err >&2; exit ${code}`))).toEqual({ status: code, stdout: "out\n", stderr: "err\n" });
@@ -36,6 +38,25 @@ test.runIf(isHusk)("says in the log that a service manager's sockets do not reac
   expect({ status, stdout }).toEqual({ status: 0, stdout: expect.not.stringMatching(/NOTIFY|LISTEN/) });
   expect(readFileSync(host.path("log"), "utf8")).toMatch(/level=info msg="NOTIFY_SOCKET: .*\n.*level=info msg="LISTEN_FDS: /);
 });
+
+// runc does so since 1.2.
+test.runIf(isHusk && availableParallelism() > 1)(
+  "gives the container all processors, and not those alone that the caller is bound to",
+  async ({ host }) => {
+    const spec = { linux: { resources: { cpu: { period: 100_000, quota: 200_000 } } } };
+    const bundle = host.script("grep Cpus_allowed_list /proc/self/status; echo ready; read line", spec);
+    const id = host.name();
+    const words = ["-c", "0", program, ...globalFlags, "--root", host.root, "run", "--bundle", bundle.path, id];
+    const bound = host.start("taskset", words, { stdin: "pipe" });
+    await bound.stdout?.until("ready\n");
+    expect(bound.stdout?.text()).toBe("Cpus_allowed_list:\t0-1\nready\n");
+    const allowed = (pid: number | undefined): string =>
+      /^Cpus_allowed_list:.*$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[0] ?? "";
+    expect(allowed(findPart(host, id, "qemu")?.pid)).toBe(allowed(process.pid));
+    bound.stdin?.end("\n");
+    expect((await bound.ended()).status).toBe(0);
+  },
+);
 
 test("delivers signals sent to the foreground", async ({ host }) => {
   const { foreground } = await host.running(

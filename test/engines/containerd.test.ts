@@ -1,6 +1,7 @@
 /** containerd 1.6 with husk's shim: what ctr's users do, the Task API's answers, and what must outlive a containerd. */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { GrpcCode } from "../../src/errors.ts";
@@ -8,6 +9,7 @@ import { Status } from "../../src/gen/containerd/types/task.ts";
 import { makeRootfs } from "../harness/bundle.ts";
 import { Containerd } from "../harness/containerd.ts";
 import { test as base } from "../harness/engines.ts";
+import { listProcesses } from "../harness/processes.ts";
 import { Program } from "../harness/program.ts";
 import { either, isHusk } from "../harness/runtime.ts";
 import { Terminal } from "../harness/terminal.ts";
@@ -36,6 +38,26 @@ test("run: the status, the streams and their ends, the environment, mounts", asy
     stderr: "err\n",
   });
 });
+
+test.runIf(isHusk && availableParallelism() > 1)(
+  "a shim has all processors where containerd is bound to some",
+  async ({ containerd, engines }) => {
+    const daemon = listProcesses().find(({ name, command }) => name === "containerd" && command.includes(engines.folder));
+    if (daemon === undefined) throw new Error("there is no containerd");
+    const allowed = (pid: number | undefined): string =>
+      /^Cpus_allowed_list:\t(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? "";
+    const all = allowed(daemon.pid);
+    const bind = (list: string): unknown => execFileSync("taskset", ["--all-tasks", "--cpu-list", "--pid", list, String(daemon.pid)]);
+    bind("0");
+    try {
+      await containerd.detached("unbound", [], ["sleep", "1000"], async () => {
+        expect([allowed(daemon.pid), allowed(containerd.shimProcess("unbound")?.pid)]).toEqual(["0", all]);
+      });
+    } finally {
+      bind(all);
+    }
+  },
+);
 
 test("what cannot run is refused by name", async ({ containerd, engines }) => {
   const missing = await containerd.ran("missing", [], "nosuch");

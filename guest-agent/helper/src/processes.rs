@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -20,6 +21,18 @@ pub fn fork() -> Result<Option<Pid>> {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
     }
+}
+
+/// Lets this process, and all that it starts, run on each processor that its cpuset has, whatever its caller is bound to: a service manager that keeps
+/// engines to a few processors does not mean their containers. As runc has it; and what stays is their cgroup's business.
+pub fn unbind() {
+    let mut all = CpuSet::new();
+    for number in 0..CpuSet::count() {
+        // Within the set's bounds, by its own word.
+        let _ = all.set(number);
+    }
+    // Where that is forbidden, the caller's processors are those that there are.
+    let _ = sched_setaffinity(Pid::from_raw(0), &all);
 }
 
 /// A descriptor that becomes readable when the process ends.

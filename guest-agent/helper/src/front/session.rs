@@ -360,6 +360,7 @@ struct Events {
 fn execute(call: &Call<'_>, control: &OwnedFd, stderr: &OwnedFd) -> Result<Infallible> {
     // A session of its own: what the terminal sends to the caller's process group is front's to pass on.
     setsid().context("cannot make a session")?;
+    processes::unbind();
     descriptors::silence(&[0])?;
     for number in [1, 2] {
         descriptors::place(stderr.as_fd(), number)?;

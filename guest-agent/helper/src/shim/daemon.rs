@@ -84,6 +84,7 @@ fn become_server(
     }
     // Before it takes any memory that would be counted elsewhere.
     cgroup::join(surroundings.cgroups)?;
+    processes::unbind();
     // What containerd sends to its own process group, or its terminal does, is not the server's.
     setsid().context("cannot make a session")?;
     // Out of the way of the numbers below; closed when the program runs.
