@@ -7,6 +7,14 @@ import { defaultMounts } from "../harness/spec.ts";
 
 const MIB = 1024 ** 2;
 
+test.runIf(isHusk)("resources: a file of cgroup v2 that the guest does not have is refused by name", async ({ host }) => {
+  const { status, stdout, stderr } = await host.run(
+    host.script("echo never", { linux: { resources: { unified: { "nosuch.max": "1" } } } }),
+  );
+  expect({ status, stdout }).toEqual({ status: 125, stdout: "" });
+  expect(stderr).toMatch(/^husk: .*cgroup nosuch\.max: the guest's kernel does not have it\n$/);
+});
+
 test.runIf(isHusk)("resources: every limit that acts in the guest, and those that act on the host", async ({ host }) => {
   const resources = {
     memory: { limit: 128 * MIB, reservation: 32 * MIB, swap: 256 * MIB, swappiness: 10, kernel: MIB, kernelTCP: MIB, useHierarchy: true },

@@ -6,8 +6,8 @@ mod device_rules;
 mod events;
 mod resources;
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -126,7 +126,12 @@ impl Cgroup {
     }
 
     fn write(&self, file: &str, value: &str, optional: bool) -> Result<()> {
-        match fs::write(self.folder.join(file), value) {
+        // Not fs::write: it would make the file, and where the kernel has none, that is EACCES.
+        let written = OpenOptions::new()
+            .write(true)
+            .open(self.folder.join(file))
+            .and_then(|mut file| file.write_all(value.as_bytes()));
+        match written {
             // The kernel has no such controller, and the setting asks for what is so anyway.
             Err(error) if optional && error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::unsupported(
