@@ -138,7 +138,10 @@ describe.runIf(isHusk)("a checkpoint of a container whose root is a folder", () 
   });
 
   test("whose folder's server answers too late is none, and everything goes on once it answers", async ({ host }) => {
-    const env = host.configuration('[vm]\nmemory = "128MiB"\n[deadlines]\nboot_s = 15\n');
+    // So soon, a machine would not boot everywhere: its template is there first.
+    const machine = '[vm]\nmemory = "128MiB"\n';
+    expect((await host.run(host.script("true"), { env: host.configuration(machine) })).status).toBe(0);
+    const env = host.configuration(`${machine}[deadlines]\nboot_s = 15\n`);
     const { id, foreground } = await host.running(host.script(counter), { env, stdin: "pipe" });
     const { pid } = findPart(host, id, "virtiofsd") ?? expect.fail("it has no server");
     process.kill(pid, "SIGSTOP");
