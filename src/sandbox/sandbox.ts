@@ -10,7 +10,7 @@ import type { SandboxMount } from "../host/sandbox-plan.ts";
 import type { Greeting } from "../qmp/message.ts";
 import type { ImageDisk } from "../storage/container-storage.ts";
 import { discardTemplate } from "../template/template.ts";
-import { endZygote } from "../template/zygote.ts";
+import { endZygote, zygoteKeeperPid } from "../template/zygote.ts";
 import { agentPortId } from "../vmm/machine.ts";
 import type { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import { Launch } from "./launch.ts";
@@ -352,8 +352,8 @@ export class Sandbox {
       }
       const { template, ...spec } = this.#launch.spec;
       const isCopy = template !== null && copiesZygote(this.#launch.spec);
-      // First: a zygote that stands still has what it was sent, and keeps it open.
-      if (isCopy) endZygote(template);
+      // First: a zygote that stands still has what it was sent, and keeps it open. One that this process is making it ends itself, and says why.
+      if (isCopy && zygoteKeeperPid(template) !== process.pid) endZygote(template);
       await this.#launch.kill();
       this.#refuseWhereClosing();
       rmSync(this.#spec.agentSocket, { force: true }); // it was bound for the clone

@@ -97,11 +97,12 @@ pub fn close(number: c_int) {
     unsafe { kernel!(CLOSE, number) };
 }
 
-/// Waits until `word` is no longer `value`, or until a wake-up without a reason, or `limit`.
-pub fn wait_on(word: &core::sync::atomic::AtomicU32, value: u32, limit: Option<&Time>) {
+/// Waits until `word` is no longer `value`, or until a wake-up without a reason, or `limit`. False where it was the limit.
+pub fn wait_on(word: &core::sync::atomic::AtomicU32, value: u32, limit: Option<&Time>) -> bool {
     const FUTEX_WAIT: usize = 0;
     // SAFETY: the word outlives the call.
-    unsafe { kernel!(FUTEX, word.as_ptr(), FUTEX_WAIT, value, limit.map_or(core::ptr::null(), |time| time as *const Time)) };
+    let result = unsafe { kernel!(FUTEX, word.as_ptr(), FUTEX_WAIT, value, limit.map_or(core::ptr::null(), |time| time as *const Time)) };
+    result != -ETIMEDOUT
 }
 
 /// Wakes whoever waits on `word`.

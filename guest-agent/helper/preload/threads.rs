@@ -15,10 +15,12 @@ struct Slot {
     /// Its thread-local memory, at which its `struct pthread` is as well.
     local: usize,
     tid: c_int,
+    /// As long as ROUND is that, it stands.
+    round: u32,
 }
 
 const MOST: usize = 64;
-static mut SLOTS: [Slot; MOST] = [const { Slot { stack: 0, local: 0, tid: 0 } }; MOST];
+static mut SLOTS: [Slot; MOST] = [const { Slot { stack: 0, local: 0, tid: 0, round: 0 } }; MOST];
 /// How many slots have been given to threads.
 static mut USED: usize = 0;
 /// How many threads stand still.
@@ -64,6 +66,7 @@ global_asm!(
     "call {enter}",
     "test rax, rax",
     "jz 2f",
+    "mov rdi, rax",
     "call {stand}",
     "2:",
     "add rsp, 8",
@@ -169,9 +172,13 @@ unsafe extern "C" fn enter(info: *const c_int, stack: usize, local: usize) -> *m
     }
 }
 
-/// In the handler: until all may go on.
-unsafe extern "C" fn stand() {
-    let round = ROUND.load(Ordering::Acquire);
+/// In the handler: until all may go on, which may be so by now where the thread comes late.
+unsafe extern "C" fn stand(slot: *const Slot) {
+    // SAFETY: the thread's own, as `enter` has found it.
+    let round = unsafe { (*slot).round };
+    if ROUND.load(Ordering::Acquire) != round {
+        return;
+    }
     STANDING.fetch_add(1, Ordering::Release);
     kernel::wake(&STANDING);
     while ROUND.load(Ordering::Acquire) == round {
@@ -193,7 +200,7 @@ unsafe extern "C" fn resume(slot: *mut Slot) {
     }
 }
 
-/// Has all other threads of the process stand still. False where one does not, within a second; then all go on.
+/// Has all other threads of the process stand still. False where a second goes by without one more that does; then all go on.
 pub fn hold() -> bool {
     // SAFETY: slots are written by this thread alone until their threads have been told.
     unsafe {
@@ -215,8 +222,9 @@ pub fn hold() -> bool {
                 if standing as usize == USED {
                     break;
                 }
-                kernel::wait_on(&STANDING, standing, Some(&limit));
-                if STANDING.load(Ordering::Acquire) == standing {
+                // A thread counts itself before it wakes us: its waking may come when we wait for the next one.
+                let woken = kernel::wait_on(&STANDING, standing, Some(&limit));
+                if !woken && STANDING.load(Ordering::Acquire) == standing {
                     release();
                     return false;
                 }
@@ -260,7 +268,7 @@ unsafe fn tell_new_threads() -> bool {
                     complete = false;
                     continue;
                 }
-                SLOTS[USED] = Slot { stack: 0, local: 0, tid };
+                SLOTS[USED] = Slot { stack: 0, local: 0, tid, round: ROUND.load(Ordering::Acquire) };
                 USED += 1;
                 if kernel!(kernel::TGKILL, process, tid, SIGFPE) < 0 {
                     USED -= 1; // it has ended
