@@ -36,16 +36,11 @@ export class Zygotes extends Templates {
     return (JSON.parse(readFileSync(join(this.folder, this.names[0] ?? "", "zygote", "owner.json"), "utf8")) as { pid: number }).pid;
   }
 
-  /**
-   * Uses the template twice, and waits for the zygote that follows from it. Once in some twenty times on a busy host no keeper was there any more and no zygote either,
-   * as if somebody had ended it, and nobody knows why: then it is used again.
-   */
+  /** Uses the template twice, and waits for the zygote that follows from it. */
   async warm(bundle: Bundle): Promise<void> {
     await this.run(bundle);
-    while (!existsSync(this.record)) {
-      await this.run(bundle);
-      await this.#host.until(() => existsSync(this.record) || this.#keepers().length === 0, readyMs);
-    }
+    await this.run(bundle);
+    await this.#host.until(() => existsSync(this.record), readyMs);
   }
 
   /** As the administrator ends them, who waits for nothing; the template's folder is the test's. */
