@@ -35,6 +35,7 @@ pub(crate) use kernel;
 pub const CLOSE: usize = 3;
 pub const MMAP: usize = 9;
 pub const RT_SIGACTION: usize = 13;
+pub const PREAD64: usize = 17;
 pub const MADVISE: usize = 28;
 pub const GETPID: usize = 39;
 pub const SENDTO: usize = 44;
@@ -64,6 +65,8 @@ pub const ACCEPT4: usize = 288;
 pub const EVENTFD2: usize = 290;
 pub const DUP3: usize = 292;
 pub const SETNS: usize = 308;
+pub const SECCOMP: usize = 317;
+pub const MEMFD_CREATE: usize = 319;
 pub const RSEQ: usize = 334;
 pub const PIDFD_OPEN: usize = 434;
 
@@ -72,6 +75,7 @@ pub const EINVAL: isize = -22;
 pub const ETIMEDOUT: isize = -110;
 
 pub const O_CLOEXEC: usize = 0o2000000;
+pub const MFD_CLOEXEC: usize = 1;
 pub const O_DIRECTORY: usize = 0o200000;
 pub const AT_FDCWD: isize = -100;
 

@@ -56,7 +56,7 @@ pub unsafe fn become_own(
         kernel!(kernel::SETPRIORITY, 0, 0, request.nice);
         kernel!(kernel::SCHED_SETAFFINITY, 0, size_of_val(&request.processors), &raw const request.processors);
         become_user(request)?;
-        if !crate::confine() {
+        if !crate::filter::confine() {
             return Err((Step::Confinement, kernel::EINVAL));
         }
         answer(connection, Answer { kind: 2, pid: 0, failed: 0, value: 0 });

@@ -5,6 +5,7 @@
 
 #![no_std]
 
+mod filter;
 mod fork;
 mod kernel;
 mod memory;
@@ -19,11 +20,7 @@ use kernel::kernel;
 
 unsafe extern "C" {
     fn getenv(name: *const c_char) -> *const c_char;
-    fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
 }
-
-/// The next library's.
-const RTLD_NEXT: *mut c_void = -1isize as *mut c_void;
 
 /// struct pollfd.
 #[repr(C)]
@@ -39,8 +36,6 @@ const MOST_POLLED: usize = 2048;
 /// The socket on which copies are asked for; negative: none are made, which is so in a copy.
 static mut LISTENER: c_int = -1;
 static mut MAIN_THREAD: isize = 0;
-/// QEMU's seccomp filter, which its copies load. The zygote cannot have it: it makes processes.
-static mut FILTER: *mut c_void = core::ptr::null_mut();
 
 /// As a constructor: run by the dynamic linker before QEMU's `main`.
 #[used]
@@ -70,38 +65,6 @@ fn stop_serving() {
     // SAFETY: its only thread.
     unsafe { LISTENER = -1 };
 }
-
-/// In the copy: has QEMU's filter in force. Threads that are made from now on have it as well.
-fn confine() -> bool {
-    // SAFETY: libseccomp's function, with what QEMU gave it.
-    unsafe {
-        if FILTER.is_null() {
-            return false;
-        }
-        let function = dlsym(RTLD_NEXT, c"seccomp_load".as_ptr());
-        if function.is_null() {
-            return false;
-        }
-        let load: extern "C" fn(*mut c_void) -> c_int = core::mem::transmute(function);
-        load(FILTER) == 0
-    }
-}
-
-/// # Safety
-/// As seccomp_load(3)'s.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn seccomp_load(filter: *mut c_void) -> c_int {
-    // SAFETY: QEMU's main thread.
-    unsafe { FILTER = filter };
-    0
-}
-
-/// The filter is needed later.
-///
-/// # Safety
-/// As seccomp_release(3)'s.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn seccomp_release(_filter: *mut c_void) {}
 
 /// # Safety
 /// As mmap(2)'s.
