@@ -26,7 +26,7 @@ enum Place {
 
 /// The state of the guest.
 pub struct Sandbox {
-    pub launcher: Launcher,
+    pub launcher: Arc<Launcher>,
     /// The shared folder and the disk of a clone that have not been taken into use yet.
     pub parked: Mutex<Parked>,
     pub events: broadcast::Sender<api::Event>,
@@ -53,7 +53,7 @@ impl Sandbox {
     ) -> Arc<Self> {
         let (events, _) = broadcast::channel(EVENTS);
         Arc::new(Sandbox {
-            launcher,
+            launcher: Arc::new(launcher),
             parked: Mutex::new(parked),
             events,
             began_ns,

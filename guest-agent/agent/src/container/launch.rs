@@ -4,12 +4,13 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::control::Control;
 use crate::child::wire::{Plan, ToAgent, ToChild};
+use crate::console;
 use crate::error::{Context, Failure, Result};
 use crate::init::reaper::{End, Ended, Reaper};
 use crate::spec::IdMapping;
@@ -72,21 +73,28 @@ impl SetUp {
 /// Starts the set-up of processes.
 ///
 /// One set-up process waits from the beginning, for the first plan: a machine that is cloned from a template has it in its memory, and need not
-/// translate what it takes to start a program.
+/// translate what it takes to start a program. Another one waits once a further process was forgotten, for those that follow.
 pub struct Launcher {
     reaper: Reaper,
     waiting: Mutex<Option<SetUp>>,
+    /// Held by who has one wait.
+    replenishing: tokio::sync::Mutex<()>,
 }
 
 impl Launcher {
     /// Answers when the first set-up process waits.
     pub async fn new(reaper: Reaper) -> Result<Self> {
         let waiting = Mutex::new(Some(SetUp::waiting(&reaper).await?));
-        Ok(Launcher { reaper, waiting })
+        Ok(Launcher {
+            reaper,
+            waiting,
+            replenishing: tokio::sync::Mutex::default(),
+        })
     }
 
-    /// Has one wait again, where the first has been used up: for who will be as a template's first container.
+    /// Has one wait again, where the last has been used up: for who will be as a template's first container, and where further processes come and go.
     pub async fn replenish(&self) -> Result<()> {
+        let _alone = self.replenishing.lock().await;
         let left = self.lock().take().and_then(SetUp::alive);
         let next = match left {
             Some(one) => one,
@@ -94,6 +102,17 @@ impl Launcher {
         };
         *self.lock() = Some(next);
         Ok(())
+    }
+
+    /// Has one wait, once there is nothing else to do: where further processes come and go, more are likely to.
+    pub fn expect_more(self: &Arc<Self>) {
+        let launcher = self.clone();
+        tokio::spawn(async move {
+            if let Err(failure) = launcher.replenish().await {
+                // The next one will be started when it is needed, and will say what is wrong.
+                console::log(format_args!("no set-up process waits: {failure}"));
+            }
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<SetUp>> {

@@ -146,6 +146,11 @@ impl Container {
         Ok(())
     }
 
+    /// Whether its first process has not ended.
+    pub fn runs(&self) -> bool {
+        self.process(INIT).is_ok_and(|init| init.end().is_none())
+    }
+
     /// Whether the container's processes are in a PID namespace that its first process made, and with which they end.
     pub fn has_own_pid_namespace(&self) -> bool {
         self.spec

@@ -215,9 +215,11 @@ impl AgentService for Agent {
         request: Request<DeleteProcessRequest>,
     ) -> Answer<DeleteProcessResponse> {
         let request = request.into_inner();
-        self.container(&request.container_id)?
-            .delete_process(&request.process_id)
-            .await?;
+        let container = self.container(&request.container_id)?;
+        container.delete_process(&request.process_id).await?;
+        if container.runs() {
+            self.sandbox.launcher.expect_more();
+        }
         answer(DeleteProcessResponse {})
     }
 
