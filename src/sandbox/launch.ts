@@ -1,4 +1,5 @@
 /** One attempt at a sandbox's VM: its processes on the host, from their start to their end, whether it is booted or cloned from a template. */
+import { close, openSync } from "node:fs";
 import { constants } from "node:os";
 import { demandSameQemu } from "../checkpoint/manifest.ts";
 import type { GuestMemory } from "../checkpoint/pages.ts";
@@ -8,6 +9,7 @@ import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
 import type { SandboxMount } from "../host/sandbox-plan.ts";
 import { type ProgramEnd, SandboxProcess } from "../host/sandbox-process.ts";
+import { hasCode } from "../host/system-error.ts";
 import type { ImageDisk } from "../storage/container-storage.ts";
 import { copier } from "../template/clone.ts";
 import { folderServer, share } from "../template/share.ts";
@@ -31,6 +33,9 @@ function inUse(error: unknown): never {
   if (!(error instanceof HuskError && error.message.includes('Failed to get "write" lock'))) throw error;
   throw new HuskError("invalid-argument", "root.path: another virtual machine writes to the disk", { cause: error });
 }
+
+/** open(2): for the file to be there, and for nothing to be done with it; of a file that it is not, nothing comes. Node has no name for it. */
+const O_PATH = 0o10000000;
 
 export class Launch {
   /** Who QEMU runs as. */
@@ -145,12 +150,11 @@ export class Launch {
 
   /** Makes what waited for nobody the sandbox of `spec`, as far as its processes on the host go. */
   async adopt(spec: SandboxSpec): Promise<void> {
-    const { cgroups, mounts, consoleLog } = spec;
+    const { cgroups, consoleLog } = spec;
     const { template, zygote } = this.#spec;
     this.#spec = { ...spec, template, zygote };
     this.#console.moveTo(consoleLog);
-    const joined = this.#process.pids().then((pids) => joinCgroups(cgroups, pids));
-    await Promise.all([joined, ...mounts.map((mount) => this.#process.mount(mount))]);
+    await joinCgroups(cgroups, await this.#process.pids());
   }
 
   /** Changes the plan's `remains`. */
@@ -176,7 +180,20 @@ export class Launch {
   /** Ends every process of it. */
   async kill(): Promise<void> {
     this.#closing = true;
+    const memory = this.#holdMemory();
     await this.#process.kill();
+    if (memory !== undefined) close(memory, () => {}); // on another thread
+  }
+
+  /** A descriptor of the guest's memory, where it has any: to free it takes the kernel longer than all else, and nobody is to wait for that. */
+  #holdMemory(): number | undefined {
+    const pid = this.#process.programPid("qemu");
+    try {
+      return pid === undefined ? undefined : openSync(`/proc/${pid}/fd/${memoryDescriptor}`, O_PATH);
+    } catch (error) {
+      if (!hasCode(error, "ENOENT", "ESRCH", "EACCES")) throw error;
+      return undefined; // it has ended
+    }
   }
 
   async #restore(mark: (phase: string) => void): Promise<void> {
