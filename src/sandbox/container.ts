@@ -2,11 +2,12 @@
 import { randomBytes } from "node:crypto";
 import { Writable } from "node:stream";
 import { execFailed, explain, HuskError } from "../errors.ts";
-import type { ListProcessesResponse, StatsContainerResponse, Stdio, Storage } from "../gen/agent/v1/agent.ts";
+import type { ListProcessesResponse, StatsContainerResponse, Storage } from "../gen/agent/v1/agent.ts";
 import { encodeForAgent, guestResources } from "../oci/guest-spec.ts";
 import { become, demand } from "../oci/state.ts";
 import type { Resources } from "../oci/types.ts";
 import { GuestProcess, type JoinedProcess, type ProcessOutcome, type ProcessStreams } from "./guest-process.ts";
+import { guestStdio } from "./guest-stdio.ts";
 import { moreMemoryKills } from "./memory-kills.ts";
 import type { ContainerStatus } from "./record.ts";
 import type { Sandbox } from "./sandbox.ts";
@@ -47,6 +48,16 @@ export interface ExecSpec {
   readonly cgroup: string;
 }
 
+/** What goes on while a container is made. */
+export interface CreateOptions {
+  /** As GuestProcess has it. */
+  readonly told?: Promise<void>;
+  /** The host's side of the container: it is not said to be created before. */
+  readonly host?: Promise<unknown>;
+  /** Once it resolves, the guest is told to run the program as soon as the container is made: `start` then waits for that. */
+  readonly startAfter?: Promise<unknown> | undefined;
+}
+
 /** A further process: what it is, and which of its streams somebody has. */
 export interface ProcessSpec {
   /** The spec's process object, as JSON. */
@@ -81,6 +92,8 @@ export class Container {
   readonly #processes = new Map<string, GuestProcess>();
   readonly #execs = new Map<string, Exec>();
   #status: ContainerStatus = "creating";
+  /** The start, where the guest was told of it before it had made the container. */
+  #startedAhead: Promise<void> | undefined;
   #place: StandInPlace = { netns: null, rootfs: null, cgroups: [] };
   /** Of the stand-in's terminal, where it has one. */
   #size: WindowSize | null = null;
@@ -133,18 +146,22 @@ export class Container {
   }
 
   /**
-   * Makes the container in the guest, and joins `streams` to its init, `told` as GuestProcess has it; the container is stopped as soon as that has ended. It is
-   * not said to be created before `host`, the host's side of it, is done as well. Throws the guest's errors, `program-not-found` among them, and as `host`.
+   * Makes the container in the guest, and joins `streams` to its init; the container is stopped as soon as that has ended. Throws the guest's errors,
+   * `program-not-found` among them, and as `host`.
    */
-  async create(streams: ProcessStreams, told?: Promise<void>, host?: Promise<unknown>): Promise<JoinedProcess> {
+  async create(streams: ProcessStreams, { told, host, startAfter }: CreateOptions = {}): Promise<JoinedProcess> {
     const { specJson, rootfs, storages, terminal, plainNewlines, consoleSize } = this.#spec;
-    await this.#sandbox.agent.call("createContainer", {
+    this.#sandbox.occupancy.begins();
+    const made = this.#sandbox.agent.call("createContainer", {
       containerId: this.#guestId,
       specJson: Buffer.from(specJson),
       rootfs,
       storages: [...storages],
       stdio: guestStdio({ terminal, plainNewlines, streams: Object.keys(streams), size: consoleSize }),
     });
+    this.#startedAhead = startAfter?.then(() => this.init.start(true));
+    this.#startedAhead?.catch(() => {}); // `start` gets it, unless the container could not be made
+    await made;
     await host;
     this.#setStatus("created");
     return this.#stopsWith(this.init.join(streams, told));
@@ -153,6 +170,7 @@ export class Container {
   #stopsWith({ ended, flushed }: JoinedProcess): JoinedProcess {
     const stopped = ended.then((outcome) => {
       this.#setStatus("stopped");
+      this.#sandbox.occupancy.hasEnded(outcome.isLast ?? false);
       return outcome;
     });
     return { ended: stopped, flushed };
@@ -168,7 +186,7 @@ export class Container {
   /** Runs the container's program. Throws `wrong-state` unless it is created. */
   async start(): Promise<void> {
     demand("start", this.#spec.id, this.#status);
-    await this.init.start();
+    await (this.#startedAhead ?? this.init.start());
     // A program that ended at once has had its end reported before this answer.
     if (this.#status === "created") this.#setStatus("running");
   }
@@ -178,6 +196,7 @@ export class Container {
    * executed in it besides goes on with it, and nobody hears of it.
    */
   async adopt(streams: ProcessStreams, told?: Promise<void>): Promise<JoinedProcess> {
+    this.#sandbox.occupancy.begins();
     this.#setStatus("created");
     this.#execPrefix = `exec-${randomBytes(4).toString("hex")}-`; // the guest may remember others
     const joined = this.#stopsWith(this.init.join(streams, told));
@@ -375,21 +394,4 @@ export class Container {
     this.#status = become(this.#status, status);
     this.#onStatus(status);
   }
-}
-
-/** What the guest's process is to have as its standard streams. */
-function guestStdio({
-  terminal,
-  plainNewlines,
-  streams,
-  size,
-}: Pick<ProcessSpec, "terminal" | "plainNewlines" | "size"> & { readonly streams: readonly string[] }): Stdio {
-  return {
-    terminal,
-    plainNewlines,
-    stdin: streams.includes("stdin"),
-    stdout: streams.includes("stdout"),
-    stderr: !terminal && streams.includes("stderr"),
-    size: size ?? undefined,
-  };
 }

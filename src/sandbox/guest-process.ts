@@ -12,6 +12,8 @@ export interface ProcessOutcome {
   readonly reason?: string;
   /** Whether it was killed for want of memory. */
   readonly oomKilled?: boolean;
+  /** Whether it was a container's init, and no process of any container is left in the guest. */
+  readonly isLast?: boolean;
 }
 
 /** What a process's streams are joined to, each as soon as it is open; a stream that is not named is /dev/null in the guest. */
@@ -85,9 +87,10 @@ export class GuestProcess {
     const pumps = [...(stdout ? [pump("stdout", stdout)] : []), ...(stderr ? [pump("stderr", stderr)] : [])];
     const flushed = Promise.allSettled(pumps).then(() => {}); // a stream that never opened has nobody to write to
     const outcome = wait.answer.then(
-      ({ end, oomKilled, endedUnixNs }): ProcessOutcome => ({
+      ({ end, oomKilled, endedUnixNs, isLast }): ProcessOutcome => ({
         end: end?.$case === "signal" ? { signal: end.value } : { code: end?.value ?? 255 },
         at: new Date(Number(endedUnixNs / 1_000_000n)),
+        isLast,
         ...(oomKilled ? { reason: "out of memory", oomKilled } : {}),
       }),
       // The call fails when its channel does. The VM's own death says why; it is noticed within moments, or the agent alone is gone.
@@ -100,9 +103,11 @@ export class GuestProcess {
     return { ended, flushed };
   }
 
-  /** Lets the created process execute its program. Throws `program-not-found` and its like where execve fails. */
-  async start(): Promise<void> {
-    await this.#sandbox.agent.call("startProcess", this.target);
+  /**
+   * Lets the created process execute its program. `onceMade`: its container is still being made. Throws `program-not-found` and its like where execve fails.
+   */
+  async start(onceMade = false): Promise<void> {
+    await this.#sandbox.agent.call("startProcess", { ...this.target, onceMade });
     this.#started = true;
   }
 

@@ -14,6 +14,7 @@ import { endZygote, zygoteKeeperPid } from "../template/zygote.ts";
 import { agentPortId } from "../vmm/machine.ts";
 import type { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import { Launch } from "./launch.ts";
+import { Occupancy } from "./occupancy.ts";
 import { Outputs } from "./outputs.ts";
 import { shortPath } from "./run-folder.ts";
 import { copiesZygote, type SandboxSpec, sharedFolders } from "./sandbox-plan.ts";
@@ -46,6 +47,8 @@ export class Sandbox {
   readonly died: Promise<string>;
   /** What comes of its processes. */
   readonly outputs = new Outputs();
+  /** Its containers. */
+  readonly occupancy = new Occupancy();
 
   #spec: SandboxSpec;
   readonly #observer: LaunchObserver;
@@ -83,13 +86,26 @@ export class Sandbox {
   }
 
   /**
-   * Lets a sandbox of a pool go on, which is connected and paused: gives it its disks, and introduces it to its guest anew. Returns at once; `adopt` is to follow, and
+   * Lets a sandbox of a pool go on, which is connected and paused: gives it its disks and folders, and introduces it to its guest anew. Returns at once; `adopt` is to follow, and
    * does this as well where nobody has. Nothing of a container's runs in it before that.
    */
-  awaken(own: Pick<SandboxSpec, "id" | "hostname" | "disks">): void {
-    const resumed = this.#launch.plugDisks(own.disks).then(() => this.vm.resume());
-    this.#awakened = resumed.then(() => this.#introduce(own, []));
-    this.#awakened.catch(() => {}); // whoever awaits it gets it
+  awaken(own: Pick<SandboxSpec, "id" | "hostname" | "disks" | "mounts">): void {
+    const shown = Promise.all(own.mounts.map((mount) => this.#launch.mount(mount)));
+    const awakened = this.#launch.plugDisks(own.disks).then(async () => {
+      // The introduction waits in the channel for the machine.
+      const [identity] = await Promise.all([this.#introduce(own, []), this.vm.resume(), shown]);
+      return identity;
+    });
+    for (const promise of [shown, awakened]) promise.catch(() => {}); // whoever awaits it gets it
+    this.#awakened = awakened;
+  }
+
+  /**
+   * Of one that has waited in a pool: resolves when its guest can be told what to make, though its taker's side on the host may not be done, which `connect` waits for;
+   * nothing of a container's may run before. undefined for all others.
+   */
+  get awakened(): Promise<unknown> | undefined {
+    return this.#awakened;
   }
 
   /**
@@ -249,15 +265,16 @@ export class Sandbox {
   }
 
   /**
-   * Ends the sandbox. Where the guest still answers it is first asked to write back what it holds; it gets `graceMs` for that. Afterwards no process
-   * and no mount of the sandbox is left.
+   * Ends the sandbox. Where the guest still answers, and may hold something, it is first asked to write it back; it gets `graceMs` for that. Afterwards no
+   * process and no mount of the sandbox is left.
    */
   async close(graceMs: number): Promise<void> {
     const alive = !this.#closing && !this.#launch.closing;
     this.#closing = true;
     this.#launch.expectEnd();
     const agent = this.#agent;
-    if (alive && agent !== undefined && graceMs > 0) {
+    const holdsSomething = !this.occupancy.isOver || this.#spec.disks.some(({ readonly }) => !readonly);
+    if (alive && agent !== undefined && graceMs > 0 && holdsSomething) {
       const asked = agent.call("shutdown", {}, graceMs).then(
         () => {},
         () => {}, // a guest that cannot say goodbye is ended all the same

@@ -269,13 +269,15 @@ export class Supervisor {
     if (checkpoint !== undefined) return this.#goOn(hosted, container, checkpoint.manifest, answers);
     const prepared = Promise.all([hosted.startWith(this.#prepareHost(hosted, container)), answers]);
     prepared.catch(() => {}); // whoever comes to await it gets it
-    await (this.#lead !== undefined && createsBeside(input) ? Promise.race([answers, prepared]) : prepared);
+    await (this.#lead !== undefined && createsBeside(input) ? Promise.race([hosted.sandbox.awakened ?? answers, prepared]) : prepared);
     if (this.#lead === undefined) await hosted.limits.admit(id, input.resources);
+    let startAfter: Promise<unknown> | undefined;
     if (this.#starter.startsAtOnce) {
       this.#mirrored = this.#household.shared.mirrorNetwork();
-      this.#mirrored.catch(() => {}); // `start` gets it
+      startAfter = Promise.all([prepared, this.#mirrored]);
+      startAfter.catch(() => {}); // `start` gets it
     }
-    const created = container.create(container.standInStreams, this.#told.promise, prepared);
+    const created = container.create(container.standInStreams, { told: this.#told.promise, host: prepared, startAfter });
     await Promise.allSettled([prepared, created]); // neither goes on where the other has failed and all is given back
     this.#follow(await created);
     this.#trace.mark("container created");
@@ -374,7 +376,7 @@ export class Supervisor {
     const { memory, disks, stopMs, shown, callMs } = this.#input;
     for (const path of memory.keys()) this.#household.memory.delete(path);
     // A disk is left as after a shutdown, and not as after a power cut: without a journal to replay, it can be mounted read-only next time.
-    if (!goesOn && !abruptly && disks.length > 0) await this.#container?.unmount(stopMs);
+    if (!goesOn && !abruptly && disks.some(({ readonly }) => !readonly)) await this.#container?.unmount(stopMs);
     if (!goesOn) return;
     this.#household.home.leave(this.#folder);
     this.#container?.init.standIn.giveUp(); // whoever has asked for the container may be gone

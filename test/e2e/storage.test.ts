@@ -40,6 +40,27 @@ test("a folder does what programs ask of a file system", async ({ host }) => {
   expect(await host.run(host.script(script))).toEqual({ status: 0, stdout: "all of it\n", stderr: "" });
 });
 
+/** Fills a file that it has mapped, as its child has, and ends without another word. */
+const mapper = `
+  #include <fcntl.h>
+  #include <sys/mman.h>
+  #include <unistd.h>
+  int main(void) {
+    int file = open("/mapped", O_RDWR | O_CREAT, 0644);
+    if (ftruncate(file, 8 << 20) != 0) return 1;
+    char *memory = mmap(0, 8 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    for (int at = 0; at < 8 << 20; at++) memory[at] = 'm';
+    if (fork() == 0) for (;;) pause();
+    return 0;
+  }`;
+
+test("what a program has mapped and written is in the host's file once it has ended", async ({ host }) => {
+  const bundle = host.script("exec /mapper");
+  execFileSync("gcc", ["-static", "-x", "c", "-o", `${bundle.rootfs}/mapper`, "-"], { input: mapper });
+  expect(await host.run(bundle)).toEqual({ status: 0, stdout: "", stderr: "" });
+  expect(readFileSync(`${bundle.rootfs}/mapped`).equals(Buffer.alloc(8 << 20, "m"))).toBe(true);
+});
+
 /** How long after its last change a file counts as one that shows its next change, in milliseconds (tools/virtiofsd/keep-unchanged.patch). */
 const settledMs = 3_100;
 

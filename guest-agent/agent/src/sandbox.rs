@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use crate::api;
 use crate::child::wire::{Kind, Plan};
@@ -39,6 +39,8 @@ pub struct Sandbox {
     /// What stands still for a checkpoint.
     pub checkpoint: crate::checkpoint::Standstill,
     containers: Mutex<HashMap<String, Place>>,
+    /// Told when a container is made.
+    made: Notify,
     /// The first process of the PID namespace of containers that have none of their own; made when the first of them is.
     first_process: tokio::sync::OnceCell<Launched>,
 }
@@ -62,6 +64,7 @@ impl Sandbox {
             names: Default::default(),
             checkpoint: Default::default(),
             containers: Mutex::default(),
+            made: Notify::new(),
             first_process: tokio::sync::OnceCell::new(),
         })
     }
@@ -92,6 +95,20 @@ impl Sandbox {
                 Class::ContainerNotFound,
                 format!("no container {id:?}"),
             )),
+        }
+    }
+
+    /// The container of that id, once there is one: whoever asks knows that it is being made, or about to.
+    pub async fn container_to_be(&self, id: &str) -> Arc<Container> {
+        loop {
+            let made = self.made.notified();
+            tokio::pin!(made);
+            // From here on nothing is missed.
+            made.as_mut().enable();
+            if let Ok(container) = self.container(id) {
+                return container;
+            }
+            made.await;
         }
     }
 
@@ -160,6 +177,7 @@ impl Reservation<'_> {
         self.sandbox
             .lock()
             .insert(self.id.clone(), Place::There(container));
+        self.sandbox.made.notify_waiters();
     }
 }
 

@@ -31,6 +31,7 @@ impl From<ProcessEnd> for api::WaitProcessResponse {
             end: Some(outcome),
             oom_killed: end.oom_killed,
             ended_unix_ns: end.ended.unix_ns,
+            is_last: false,
         }
     }
 }

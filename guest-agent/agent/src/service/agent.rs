@@ -173,7 +173,12 @@ impl AgentService for Agent {
         request: Request<StartProcessRequest>,
     ) -> Answer<StartProcessResponse> {
         let request = request.into_inner();
-        let process = self.process(&request.container_id, &request.process_id)?;
+        let container = if request.once_made {
+            self.sandbox.container_to_be(&request.container_id).await
+        } else {
+            self.container(&request.container_id)?
+        };
+        let process = container.process(&request.process_id)?;
         to_the_end(async move { process.start().await }).await?;
         answer(StartProcessResponse {})
     }
@@ -187,7 +192,11 @@ impl AgentService for Agent {
             .process(&request.container_id, &request.process_id)?
             .wait()
             .await;
-        answer(end.into())
+        let is_last = request.process_id == INIT && !self.sandbox.has_processes();
+        answer(WaitProcessResponse {
+            is_last,
+            ..end.into()
+        })
     }
 
     async fn signal_process(
