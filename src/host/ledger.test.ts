@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { explain } from "../errors.ts";
 import { removeCgroup } from "./cgroup-removal.ts";
 import { findHierarchies } from "./cgroups.ts";
-import { giveBack, type LedgerEntry, noteInLedger, readLedger } from "./ledger.ts";
+import { giveBack, type LedgerEntry, noteInLedger, readLedger, type TapEntry } from "./ledger.ts";
 
 let work: string;
 let ledger: string;
@@ -26,7 +26,8 @@ describe("the file", () => {
   it("gives back what was noted, in order", () => {
     const entries: LedgerEntry[] = [
       { kind: "cgroup", path: "/sys/fs/cgroup/husk/a" },
-      { kind: "tap", netns: "/run/netns/x", link: "eth0", tap: "husk0" },
+      { kind: "tap", netns: "/run/netns/x", link: "eth0", tap: "husk0", owner: 1_879_048_193 },
+      { kind: "tap", netns: "/run/netns/x", link: "eth0", tap: "husk1" },
       { kind: "file", path: "/run/a b" },
       { kind: "scope", unit: "husk-a.scope", description: "husk sandbox husk-a 01" },
     ];
@@ -80,7 +81,7 @@ describe("giveBack", () => {
 
   it("begins with what was taken last, goes on after a failure, and names what is left", async () => {
     const asked: string[] = [];
-    const detachTap = (netns: string, link: string, tap: string): Promise<void> => {
+    const detachTap = ({ netns, link, tap }: TapEntry): Promise<void> => {
       asked.push(tap);
       return tap === "husk1" ? Promise.reject(new Error(`no way into ${netns} for ${link}`)) : Promise.resolve();
     };

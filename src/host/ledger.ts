@@ -20,8 +20,16 @@ export type LedgerEntry =
   | { readonly kind: "file"; readonly path: string }
   /** Whatever is mounted at a folder of ours, and below it. */
   | { readonly kind: "mount"; readonly path: string }
-  /** A tap in a network namespace that others own, and its link's traffic control. */
-  | { readonly kind: "tap"; readonly netns: string; readonly link: string; readonly tap: string };
+  | TapEntry;
+
+/** A tap of the user `owner`'s in a network namespace that others own, and its link's traffic control. An older version's ledger does not say whose it is. */
+export interface TapEntry {
+  readonly kind: "tap";
+  readonly netns: string;
+  readonly link: string;
+  readonly tap: string;
+  readonly owner?: number;
+}
 
 /** A sandbox takes a few dozen things at most; a longer file is not ours. */
 const maxLedgerBytes = 1024 * 1024;
@@ -57,7 +65,7 @@ export function readLedger(path: string): LedgerEntry[] {
 
 /** What the helper does, by the folders that stand above this one. */
 export interface GiveBackOptions {
-  readonly detachTap: (netns: string, link: string, tap: string) => Promise<void>;
+  readonly detachTap: (entry: TapEntry) => Promise<void>;
   readonly unmount: (path: string) => Promise<void>;
 }
 
@@ -102,7 +110,7 @@ async function giveBackOne(entry: LedgerEntry, options: GiveBackOptions): Promis
     case "mount":
       return await options.unmount(entry.path);
     case "tap":
-      return await options.detachTap(entry.netns, entry.link, entry.tap);
+      return await options.detachTap(entry);
     default:
       entry satisfies never;
   }
@@ -126,9 +134,10 @@ function parseEntry(line: string): LedgerEntry | undefined {
     return undefined;
   }
   if (typeof value !== "object" || value === null) return undefined;
-  const { kind, path, netns, link, tap, unit, description } = value as Readonly<Record<string, unknown>>;
+  const { kind, path, netns, link, tap, owner, unit, description } = value as Readonly<Record<string, unknown>>;
   if (kind === "tap") {
-    return typeof netns === "string" && typeof link === "string" && typeof tap === "string" ? { kind, netns, link, tap } : undefined;
+    if (typeof netns !== "string" || typeof link !== "string" || typeof tap !== "string") return undefined;
+    return { kind, netns, link, tap, ...(typeof owner === "number" ? { owner } : {}) };
   }
   if (kind === "scope") return typeof unit === "string" && typeof description === "string" ? { kind, unit, description } : undefined;
   // A relative path, or one with "..", is none that we wrote.

@@ -1,7 +1,5 @@
 /** What `husk-helper sandbox` is asked to make; guest-agent/helper/PROTOCOL.md says what each part means. */
 export interface SandboxPlan {
-  /** The network namespace to enter; null: a new one. */
-  readonly netns: string | null;
   /** Cgroup folders that everything in the sandbox joins. */
   readonly cgroups: readonly string[];
   /** Unix sockets bound in the host's mount namespace and inherited, listening, under a descriptor's number. */

@@ -134,6 +134,11 @@ export class SandboxProcess {
     return this.#request({ op: "give", set, path, write });
   }
 
+  /** Makes a tap for QEMU in the sandbox's network namespace. Throws `host`. */
+  makeTap(name: string): Promise<void> {
+    return this.#request({ op: "tap", name });
+  }
+
   /** Changes the plan's `remains`. */
   setRemains(program: readonly string[]): Promise<void> {
     return this.#request({ op: "remains", program });

@@ -19,13 +19,15 @@ export interface MirrorOptions {
   readonly helper: string;
   /** A path of the namespace, as the host sees it. */
   readonly netns: string;
+  /** That of QEMU's, which opens its taps there. */
+  readonly vmNetns: string;
   /** Who QEMU runs as: the taps are its own. */
   readonly owner: number;
   readonly vhost: boolean;
   /** Where the socket for connections to the namespace's localhost may be; null: they stay there. */
   readonly forwardSocket: string | null;
-  /** Told before a tap is made. */
-  readonly beforeTap: (link: string, tap: string) => void;
+  /** Makes a tap in QEMU's namespace, which is to be joined to a link. */
+  readonly makeTap: (tap: string, link: string) => Promise<void>;
   /** Told what goes wrong after the start, and what the guest can do without. */
   readonly warn: (message: string) => void;
 }
@@ -194,14 +196,14 @@ export class NetworkMirror {
   }
 
   async #plug(index: number, link: Link, mac: string): Promise<void> {
-    const { helper, netns, owner, vhost, beforeTap } = this.#options;
+    const { helper, netns, vmNetns, vhost, makeTap } = this.#options;
     const tap = `husk${index}`;
-    beforeTap(link.name, tap);
-    await attachTap(helper, netns, link.name, tap, owner);
     const one = { link, tap };
     this.#mirrored.set(index, one);
     try {
-      await this.#vm.plugNetwork({ index, tap, mac, vhost });
+      await makeTap(tap, link.name);
+      // A tap that QEMU has opened is its own wherever it is moved: QEMU need not be in a namespace that others have made.
+      await this.#vm.plugNetwork({ index, tap, mac, vhost }, () => attachTap(helper, vmNetns, { netns, link: link.name, tap }));
     } catch (error) {
       this.#mirrored.delete(index);
       await this.#detach(one);
@@ -221,8 +223,8 @@ export class NetworkMirror {
   }
 
   #detach({ link, tap }: Mirrored): Promise<void> {
-    const { helper, netns } = this.#options;
-    return detachTap(helper, netns, link.name, tap);
+    const { helper, netns, vmNetns, owner } = this.#options;
+    return detachTap(helper, { netns, link: link.name, tap, owner, from: vmNetns });
   }
 
   /** Without it, everything else works: it is worth a warning. */

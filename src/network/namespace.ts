@@ -39,14 +39,26 @@ export interface NamespaceContents {
 
 const run = promisify(execFile);
 
-/** Makes the tap `tap`, owned by `owner`, and joins it to `link` in both directions. Throws `host`, with nothing left. */
-export async function attachTap(helper: string, netns: string, link: string, tap: string, owner: number): Promise<void> {
-  await networkCommand(helper, ["attach", "--netns", netns, "--link", link, "--tap", tap, "--owner", String(owner), "--vnet-hdr"]);
+/** A tap, and the link that it is joined to, or is to be. */
+export interface JoinedTap {
+  /** The link's namespace. */
+  readonly netns: string;
+  readonly link: string;
+  readonly tap: string;
 }
 
-/** Undoes `attachTap`. What is gone already is no error. */
-export async function detachTap(helper: string, netns: string, link: string, tap: string): Promise<void> {
-  await networkCommand(helper, ["detach", "--netns", netns, "--link", link, "--tap", tap]);
+/** Moves the tap from the namespace `from` to that of the link, where it is not the same, and joins them in both directions. Throws `host`, with nothing left there. */
+export async function attachTap(helper: string, from: string, { netns, link, tap }: JoinedTap): Promise<void> {
+  await networkCommand(helper, ["attach", "--from", from, "--netns", netns, "--link", link, "--tap", tap]);
+}
+
+/** Undoes `attachTap`. What is gone already is no error. `owner`: of the tap, without which it is taken for ours; `from`: where the tap may be instead. */
+export async function detachTap(
+  helper: string,
+  { netns, link, tap, owner, from }: JoinedTap & { readonly owner?: number; readonly from?: string },
+): Promise<void> {
+  const [whose, where] = [owner === undefined ? [] : ["--owner", String(owner)], from === undefined ? [] : ["--from", from]];
+  await networkCommand(helper, ["detach", "--netns", netns, "--link", link, "--tap", tap, ...whose, ...where]);
 }
 
 async function networkCommand(helper: string, args: readonly string[]): Promise<string> {

@@ -5,9 +5,9 @@ import { type GiveBackOptions, giveBack, readLedger } from "../host/ledger.ts";
 /** Loads what it needs when it is needed: most ledgers name cgroups alone. */
 export function throughHelper(helper: string): GiveBackOptions {
   return {
-    detachTap: async (netns, link, tap) => {
+    detachTap: async (tap) => {
       const { detachTap } = await import("../network/namespace.ts");
-      await detachTap(helper, netns, link, tap);
+      await detachTap(helper, tap);
     },
     unmount: async (path) => {
       const { unmountAll } = await import("../host/mounts.ts");

@@ -107,21 +107,24 @@ export class HostedSandbox {
 
   async #mirrorOptions(): Promise<MirrorOptions> {
     const { sandbox, ledger, warn } = this.#spec;
-    const netns = await this.sandbox.netns();
-    const beforeTap = (link: string, tap: string): void => {
+    const [vmNetns, netns] = await Promise.all([this.sandbox.vmNetns(), this.sandbox.netns()]);
+    const owner = this.sandbox.user;
+    const makeTap = async (tap: string, link: string): Promise<void> => {
       // The taps in a namespace of the sandbox's own end with it.
-      if (sandbox.netns !== null) noteInLedger(ledger(), { kind: "tap", netns: sandbox.netns, link, tap });
+      if (sandbox.netns !== null) noteInLedger(ledger(), { kind: "tap", netns: sandbox.netns, link, tap, owner });
+      await this.sandbox.makeTap(tap);
     };
     const { helper } = sandbox.programs;
     // In a namespace of the sandbox's own, nobody dials localhost.
     const forwardSocket = sandbox.netns === null ? null : this.#spec.forwardSocket;
     if (forwardSocket !== null) noteInLedger(ledger(), { kind: "file", path: forwardSocket });
-    return { helper, netns, owner: this.sandbox.user, vhost: sandbox.vhostNet, forwardSocket, beforeTap, warn };
+    return { helper, netns, vmNetns, owner, vhost: sandbox.vhostNet, forwardSocket, makeTap, warn };
   }
 
   /** Ends the sandbox as `Sandbox.close`, and what is in its network namespace for it. What the ledger names stays. */
   async close(graceMs: number): Promise<void> {
     await Promise.all([this.#endMirror(), this.sandbox.close(graceMs)]);
+    this.sandbox.releaseNetwork();
   }
 
   /** One that is still being begun fails with the sandbox, and gives back what it has taken. */

@@ -148,6 +148,11 @@ export class Launch {
     await vm.plugDisks(machine.disks, firstSet, pluggedDevices(machine)).catch(inUse);
   }
 
+  /** Makes a tap for QEMU in its network namespace. Throws `host`. */
+  makeTap(name: string): Promise<void> {
+    return this.#process.makeTap(name);
+  }
+
   /** Makes what waited for nobody the sandbox of `spec`, as far as its processes on the host go. */
   async adopt(spec: SandboxSpec): Promise<void> {
     const { cgroups, consoleLog } = spec;

@@ -44,7 +44,7 @@ export interface SandboxSpec {
   readonly kernelParameters: readonly string[];
   /** Whose templates it may be cloned from. */
   readonly tenant: string;
-  /** The network namespace to enter; null: a new one. */
+  /** The network namespace whose links the guest has; null: the one that QEMU is in, which is made for it. */
   readonly netns: string | null;
   readonly cgroups: readonly string[];
   /** Whether host paths can be shown to the guest, now or later. */
@@ -110,7 +110,6 @@ export function planSandbox(spec: SandboxSpec, helperPid: number): SandboxPlan {
   return {
     ...(becomesZygote ? { zygote: true } : {}),
     dial: isCopy ? [{ fd: zygoteDescriptor, path: spec.zygote.socket }] : [],
-    netns: spec.netns,
     cgroups: spec.cgroups,
     listen: [
       { fd: descriptors.agent, path: spec.agentSocket },

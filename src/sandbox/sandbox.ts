@@ -6,6 +6,7 @@ import type { GuestMemory } from "../checkpoint/pages.ts";
 import { explain, HuskError } from "../errors.ts";
 import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
+import { HeldNetwork } from "../host/namespaces.ts";
 import type { SandboxMount } from "../host/sandbox-plan.ts";
 import type { Greeting } from "../qmp/message.ts";
 import type { ImageDisk } from "../storage/container-storage.ts";
@@ -64,6 +65,8 @@ export class Sandbox {
   #launch: Launch;
   #agent: AgentClient | undefined;
   #vm: QemuVm | undefined;
+  /** That of its containers, where it is not QEMU's. */
+  #network: HeldNetwork | undefined;
   #closing = false;
 
   /** Starts the VM and returns at once; `connect` waits for it. */
@@ -129,18 +132,32 @@ export class Sandbox {
     return [this.helperPid, ...(await this.#launch.pids())];
   }
 
-  /** Who QEMU runs as. Known for good once `netns` or `connect` has resolved. */
+  /** Who QEMU runs as. Known for good once `vmNetns` or `connect` has resolved. */
   get user(): number {
     return this.#launch.user;
   }
 
   /**
-   * The sandbox's network namespace, by a path of the host that holds as long as the sandbox lives: engines may take the one away by which it was named. Rejects
-   * where the sandbox could not be made.
+   * The network namespace of its containers, by a path of the host that holds as long as the sandbox lives: engines may take the one away by which it was named.
+   * Rejects where there is none, or the sandbox could not be made.
    */
   async netns(): Promise<string> {
+    const { netns } = this.#spec;
+    if (netns === null) return this.vmNetns();
+    const held = (this.#network ??= new HeldNetwork(netns));
+    await this.vmNetns();
+    return held.path;
+  }
+
+  /** QEMU's network namespace, likewise. Nobody else is in it, unless it is that of the containers too. */
+  async vmNetns(): Promise<string> {
     if (this.#spec.checkpoint === undefined) await this.#running; // it may be launched a second time
     return `/proc/${await this.#launch.initPid}/ns/net`;
+  }
+
+  /** Makes a tap for QEMU in its network namespace. Throws `host`. */
+  makeTap(name: string): Promise<void> {
+    return this.#launch.makeTap(name);
   }
 
   /** Settles when its processes are in their cgroups: PID 1 joins them before anything else. Rejects where they could not. */
@@ -283,6 +300,12 @@ export class Sandbox {
     }
     agent?.close();
     await this.#launch.kill();
+  }
+
+  /** Lets go of the network namespace of its containers: nobody uses `netns` any more. */
+  releaseNetwork(): void {
+    this.#network?.release();
+    this.#network = undefined;
   }
 
   /** A failure is most often the first sign of the VM's death, whose reason is the better story. */

@@ -174,7 +174,6 @@ class TemplateVm implements AsyncDisposable {
     const user = hypervisorUser(this.#process.pid);
     this.#console = new GuestConsole(this.#process.channels[1] as Readable, join(folder, "console.log"), consoleBytes);
     this.#process.launch({
-      netns: null,
       cgroups: [],
       listen: [{ fd: descriptors.agent, path: join(folder, "agent.sock") }],
       tree: {

@@ -8,6 +8,8 @@ export interface Network {
   readonly path: string;
   /** Runs a command of ip(8) in that namespace. */
   readonly ip: (args: string) => string;
+  /** Likewise, of tc(8). */
+  readonly tc: (args: string) => string;
   /** The holder of that namespace. */
   readonly holder: Program;
   /** The holder of the neighbour's namespace, whose eth0 is 10.93.7.1. */
@@ -31,6 +33,7 @@ export async function makeNetwork(host: Host): Promise<Network> {
   return {
     path: namespacePath(mine),
     ip: (args) => ip(mine, args),
+    tc: (args) => inside(mine, "tc", args),
     holder: mine,
     neighbour,
     close: async () => {
@@ -54,5 +57,9 @@ async function hold(host: Host): Promise<Program> {
 }
 
 function ip(holder: Program, args: string): string {
-  return execFileSync("nsenter", [`--net=${namespacePath(holder)}`, "ip", ...args.split(" ")], { encoding: "utf8" });
+  return inside(holder, "ip", args);
+}
+
+function inside(holder: Program, program: string, args: string): string {
+  return execFileSync("nsenter", [`--net=${namespacePath(holder)}`, program, ...args.split(" ")], { encoding: "utf8" });
 }

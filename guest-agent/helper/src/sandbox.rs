@@ -306,6 +306,7 @@ fn pass_on(id: u64, operation: Operation, link: &Link) -> Result<()> {
             link.send(&Order { id, task }, Some(shared.tree.as_fd()))
         }
         Operation::Unmount { target } => link.send(&Order { id, task: Task::Unmount { target } }, None),
+        Operation::Tap { name } => link.send(&Order { id, task: Task::Tap { name } }, None),
         Operation::Spawn { process } => link.send(&Order { id, task: Task::Spawn(process) }, None),
         Operation::Signal { name, signal } => link.send(&Order { id, task: Task::Signal { name, signal } }, None),
         Operation::Remains { .. } | Operation::Give { .. } => bail!("that is the outer process's business"),

@@ -9,11 +9,15 @@ use common::session::outcome;
 use common::{HELPER, Process, eventually, pipe, wait_readable};
 use serde_json::{Value, json};
 
-/// Two network namespaces: the container's, in which eth0 is one end of a cable, and one with the other end.
+/// Three network namespaces: the container's, in which eth0 is one end of a cable, one with the other end, and that of the virtual machine.
 struct Network {
     container: Process,
     outside: Process,
+    machine: Process,
 }
+
+/// The user whom the taps belong to.
+const OWNER: u32 = 1_879_048_193;
 
 fn namespace() -> Process {
     let (reader, writer) = pipe();
@@ -25,7 +29,7 @@ fn namespace() -> Process {
 
 impl Network {
     fn new() -> Network {
-        let network = Network { container: namespace(), outside: namespace() };
+        let network = Network { container: namespace(), outside: namespace(), machine: namespace() };
         let outside = network.outside.pid().to_string();
         network.ip(&format!("link add eth0 address 02:42:ac:11:00:02 type veth peer name far netns {outside}"));
         network.ip("link set eth0 mtu 1400 up");
@@ -40,13 +44,24 @@ impl Network {
         format!("/proc/{}/ns/net", self.container.pid())
     }
 
+    /// The virtual machine's.
+    fn machine(&self) -> String {
+        format!("/proc/{}/ns/net", self.machine.pid())
+    }
+
+    /// Makes a tap in the virtual machine's namespace, as its PID 1 does.
+    fn make_tap(&self, name: &str, owner: u32) {
+        run_in(&self.machine(), &format!("ip tuntap add dev {name} mode tap user {owner} vnet_hdr"));
+    }
+
+    /// Joins a tap of the virtual machine's to a link of the container's.
+    fn attach(&self, link: &str, tap: &str) -> (i32, String, String) {
+        self.helper(&format!("attach --from {} --link {link} --tap {tap}", self.machine()))
+    }
+
     /// Runs a program in the container's namespace, and answers what it prints.
     fn run(&self, words: &str) -> String {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.netns())).args(words.split(' '));
-        let (status, out, said) = outcome(&mut command);
-        assert_eq!(status, 0, "{words}: {said}");
-        out
+        run_in(&self.netns(), words)
     }
 
     fn ip(&self, words: &str) -> String {
@@ -70,6 +85,12 @@ impl Network {
     fn state(&self) -> String {
         self.ip("-o link") + &self.run("tc qdisc show") + &self.run("tc filter show dev eth0 ingress")
     }
+}
+
+fn run_in(netns: &str, words: &str) -> String {
+    let (status, out, said) = outcome(Command::new("nsenter").arg(format!("--net={netns}")).args(words.split(' ')));
+    assert_eq!(status, 0, "{words}: {said}");
+    out
 }
 
 #[test]
@@ -168,7 +189,11 @@ fn links_are_chosen_by_what_a_guest_can_have() {
 fn a_tap_carries_what_arrives_at_the_link_and_back() {
     let network = Network::new();
     let before = network.state();
-    assert_eq!(network.helper("attach --link eth0 --tap husk0 --owner 1879048193 --vnet-hdr"), (0, String::new(), String::new()));
+    network.make_tap("husk0", OWNER);
+    // As QEMU does: before it is where it will be.
+    let guest = Guest::open(&network.machine(), "husk0");
+    assert_eq!(network.attach("eth0", "husk0"), (0, String::new(), String::new()));
+    assert!(!run_in(&network.machine(), "ip -o link").contains("husk0"));
     let tap = network.ip("-d link show husk0");
     for part in ["mtu 1400", "UP", "tun type tap", "vnet_hdr on", "persist on", "user 1879048193", "addrgenmode none"] {
         assert!(tap.contains(part), "{part}: {tap}");
@@ -181,7 +206,6 @@ fn a_tap_carries_what_arrives_at_the_link_and_back() {
         let filter = network.run(&format!("tc filter show dev {device} ingress"));
         assert!(filter.contains(&format!("Egress Redirect to device {to}")), "{filter}");
     }
-    let guest = Guest::open(&network, "husk0");
     let hello = frame(0x42);
     guest.send(&hello);
     let received = |network: &Network| -> u64 {
@@ -210,9 +234,10 @@ fn a_tap_carries_what_arrives_at_the_link_and_back() {
     guest.expect_arp_for([10, 9, 0, 2]);
     drop(guest);
 
-    assert_eq!(network.helper("detach --link eth0 --tap husk0"), (0, String::new(), String::new()));
+    let detach = format!("detach --link eth0 --tap husk0 --owner {OWNER}");
+    assert_eq!(network.helper(&detach), (0, String::new(), String::new()));
     assert_eq!(network.state(), before);
-    assert_eq!(network.helper("detach --link eth0 --tap husk0"), (0, String::new(), String::new()), "what is gone is no error");
+    assert_eq!(network.helper(&detach), (0, String::new(), String::new()), "what is gone is no error");
     assert_eq!(network.helper("detach --link absent --tap husk0").0, 0);
 
     // Engines take the namespace away before they have the container deleted; what it was mounted on may still be there.
@@ -226,29 +251,61 @@ fn a_tap_carries_what_arrives_at_the_link_and_back() {
 fn an_attachment_that_fails_leaves_nothing() {
     let network = Network::new();
     let before = network.state();
-    let attach = |words: &str| network.helper(&format!("attach {words}"));
+    for tap in ["husk0", "eth0"] {
+        network.make_tap(tap, OWNER);
+    }
     let refused = |message: &str| (1, String::new(), format!("husk: {message}\n"));
-    assert_eq!(attach("--link absent --tap husk0 --owner 1"), refused("there is no link absent"));
+    assert_eq!(network.attach("absent", "husk0"), refused("there is no link absent"));
     assert_eq!(
-        attach("--link eth0 --tap eth0 --owner 1"),
+        network.attach("eth0", "eth0"),
         refused("the network namespace has a link eth0 already: its links are those of another virtual machine, and two cannot share them")
     );
-    assert_eq!(attach("--link lo --tap husk0 --owner 1"), refused("lo is no Ethernet link, which is all that a guest can have"));
-    assert_eq!(attach("--link eth0 --tap a-name-too-long-for-it --owner 1"), refused("a-name-too-long-for-it is no name for a link"));
-    assert_eq!(attach("--link eth0 --tap husk0"), refused("--owner is missing"));
+    assert_eq!(network.attach("lo", "husk0"), refused("lo is no Ethernet link, which is all that a guest can have"));
+    assert_eq!(network.attach("eth0", "husk1"), refused("there is no tap husk1"));
+    assert_eq!(network.helper("attach --link eth0 --tap husk0"), refused("--from is missing"));
     assert_eq!(network.state(), before);
 
     // Somebody else's traffic control stays.
     network.run("tc qdisc add dev eth0 ingress");
     network.run("tc filter add dev eth0 ingress protocol ip prio 3 u32 match u32 0 0 action mirred egress redirect dev lo");
     let others = network.state();
-    assert_eq!(
-        attach("--link eth0 --tap husk0 --owner 1"),
-        refused("link eth0: somebody else handles the packets that arrive there (see tc qdisc)")
-    );
+    assert_eq!(network.attach("eth0", "husk0"), refused("link eth0: somebody else handles the packets that arrive there (see tc qdisc)"));
     assert_eq!(network.state(), others);
     assert_eq!(network.helper("detach --link eth0 --tap husk0").0, 0);
     assert_eq!(network.state(), others);
+
+    // Where it was not moved, it is taken away from where it was made; others' stay.
+    let detach = |owner: u32| format!("detach --from {} --link eth0 --tap eth0 --owner {owner}", network.machine());
+    assert_eq!(network.helper(&detach(1)).0, 0);
+    assert!(run_in(&network.machine(), "ip -o link").contains("eth0"));
+    assert_eq!(network.helper(&detach(OWNER)).0, 0);
+    assert!(!run_in(&network.machine(), "ip -o link").contains("eth0"));
+    assert_eq!(network.state(), others);
+}
+
+#[test]
+fn a_tap_is_joined_where_it_was_made_where_the_link_is_there() {
+    let network = Network::new();
+    let before = network.state();
+    run_in(&network.netns(), &format!("ip tuntap add dev husk0 mode tap user {OWNER} vnet_hdr"));
+    assert_eq!(network.helper(&format!("attach --from {} --link eth0 --tap husk0", network.netns())).0, 0);
+    assert!(network.state().contains("Egress Redirect to device husk0"), "{}", network.state());
+    assert_eq!(network.helper(&format!("detach --from {0} --link eth0 --tap husk0 --owner {OWNER}", network.netns())).0, 0);
+    assert_eq!(network.state(), before);
+}
+
+#[test]
+fn detaching_leaves_what_is_another_virtual_machines() {
+    let network = Network::new();
+    network.make_tap("husk0", OWNER);
+    assert_eq!(network.attach("eth0", "husk0").0, 0);
+    let before = network.state();
+    assert_eq!(network.helper(&format!("detach --link eth0 --tap husk0 --owner {}", OWNER + 1)).0, 0);
+    assert_eq!(network.helper(&format!("detach --link eth0 --tap husk1 --owner {}", OWNER + 1)).0, 0);
+    assert_eq!(network.state(), before);
+    // As ledgers have it that do not say whose it is.
+    assert_eq!(network.helper("detach --link eth0 --tap husk0").0, 0);
+    assert!(!network.state().contains("husk0"), "{}", network.state());
 }
 
 #[test]
@@ -274,15 +331,15 @@ fn a_namespace_that_is_not_there_is_named() {
 struct Guest(fs::File);
 
 impl Guest {
-    fn open(network: &Network, name: &str) -> Guest {
-        let netns = fs::File::open(network.netns()).expect("the namespace");
+    fn open(netns: &str, name: &str) -> Guest {
+        let netns = fs::File::open(netns).expect("the namespace");
         let name = name.to_owned();
         // A thread of its own changes its namespace and its user.
         let device = std::thread::spawn(move || {
             nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).expect("enter the namespace");
             let device = fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun").expect("open");
             // SAFETY: only this thread's user changes; glibc's function would change all threads'.
-            assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 1_879_048_193, 1_879_048_193, 1_879_048_193) }, 0);
+            assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, OWNER, OWNER, OWNER) }, 0);
             // SAFETY: zeroes are a valid ifreq.
             let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
             for (target, source) in request.ifr_name.iter_mut().zip(name.bytes()) {

@@ -185,11 +185,10 @@ fn descriptors_that_several_programs_share_are_closed_when_all_of_them_end() {
 }
 
 #[test]
-fn a_sandbox_joins_the_cgroups_and_the_network_that_it_is_told() {
-    let (netns, _holder) = network_namespace();
+fn a_sandbox_joins_the_cgroups_that_it_is_told() {
     let cgroup = common::Cgroup::new();
     let text = "cat /proc/self/cgroup";
-    let output = output_of(json!({"netns": netns, "cgroups": [cgroup.0]}), "user", text);
+    let output = output_of(json!({"cgroups": [cgroup.0]}), "user", text);
     let name = cgroup.0.file_name().expect("a name").to_str().expect("text");
     assert!(output.lines().any(|line| line.ends_with(name)), "{output}");
 
@@ -198,20 +197,4 @@ fn a_sandbox_joins_the_cgroups_and_the_network_that_it_is_told() {
     let message = "cannot join the cgroup through /sys/fs/cgroup/absent/cgroup.procs";
     let event = sandbox.next();
     assert!(event["message"].as_str().expect("a message").starts_with(message), "{event}");
-
-    let mut sandbox = Sandbox::launch(&plan(json!({"netns": netns})), vec![]);
-    let of = |pid: String| fs::read_link(format!("/proc/{pid}/ns/net")).expect("a namespace");
-    assert_eq!(of(sandbox.init.to_string()), fs::read_link(&netns).expect("a namespace"));
-    assert_eq!(sandbox.request(1, json!({"op": "unmount", "target": "x"}))["id"], 1);
-    sandbox.end();
-}
-
-/// A network namespace that is there as long as the process that holds it.
-fn network_namespace() -> (String, common::Process) {
-    let (reader, writer) = pipe();
-    let mut command = std::process::Command::new("unshare");
-    command.args(["--net", "sh", "-c", "echo ready; exec sleep 1000"]).stdout(writer);
-    let holder = common::Process::start(&mut command);
-    common::wait_readable(std::os::fd::AsRawFd::as_raw_fd(&reader), "the namespace");
-    (format!("/proc/{}/ns/net", holder.pid()), holder)
 }

@@ -3,6 +3,7 @@
 mod common;
 
 use std::os::fd::AsRawFd;
+use std::process::Command;
 
 use common::sandbox::{Sandbox, plan, script};
 use common::{eventually, names, pair, pipe, read_text, status_field, wait_readable};
@@ -19,14 +20,6 @@ fn plans_that_cannot_be_carried_out_end_in_one_message() {
         (
             plan(process(&["/bin/sh", "a\0b"])).to_string(),
             "cannot start p (/bin/sh): an argument has a zero byte: \"a\\0b\": nul byte found in provided data at position: 1",
-        ),
-        (
-            plan(json!({"netns": "/proc/self/ns/pid"})).to_string(),
-            "cannot enter the network namespace /proc/self/ns/pid: EINVAL: Invalid argument",
-        ),
-        (
-            plan(json!({"netns": "/absent"})).to_string(),
-            "cannot open the network namespace /absent: No such file or directory (os error 2)",
         ),
     ] {
         let mut sandbox = Sandbox::new(vec![]);
@@ -90,6 +83,24 @@ fn programs_start_later_and_their_ends_are_told() {
     assert_eq!(sandbox.request(7, signal("sleeper", 99)), json!({"id": 7, "error": "99 is no signal: EINVAL: Invalid argument"}));
     assert_eq!(sandbox.request(8, signal("sleeper", 15)), json!({"id": 8, "ok": true}));
     assert_eq!(sandbox.next(), json!({"event": "exit", "name": "sleeper", "signal": 15}));
+    sandbox.end();
+}
+
+#[test]
+fn taps_are_made_in_the_sandboxes_own_network_namespace_for_its_user() {
+    let mut sandbox = Sandbox::launch(&plan(json!({"tree": {"devices": ["net/tun"]}})), vec![]);
+    let tap = |name: &str| json!({"op": "tap", "name": name});
+    assert_eq!(sandbox.request(1, tap("husk0")), json!({"id": 1, "ok": true}));
+    let namespace = format!("--net=/proc/{}/ns/net", sandbox.init);
+    let (status, shown, said) = common::session::outcome(Command::new("nsenter").args([&namespace, "ip", "-d", "link", "show", "husk0"]));
+    assert_eq!(status, 0, "{said}");
+    for part in ["tun type tap", "vnet_hdr on", "persist on", &format!("user {}", common::sandbox::USER)] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let taken = "the network namespace has a link husk0 already: its links are those of another virtual machine, and two cannot share them";
+    assert_eq!(sandbox.request(2, tap("husk0")), json!({"id": 2, "error": taken}));
+    let error = "a-name-too-long-for-it is no name for a link";
+    assert_eq!(sandbox.request(3, tap("a-name-too-long-for-it")), json!({"id": 3, "error": error}));
     sandbox.end();
 }
 

@@ -233,8 +233,11 @@ export class QemuVm {
     throw new HuskError("vmm", `QEMU's ${command} failed: ${printable(why)}`);
   }
 
-  /** Plugs in a network device; the guest sees it a moment later. Throws `vmm`, with nothing left plugged. */
-  async plugNetwork({ index, tap, mac, vhost }: NetworkDevice): Promise<void> {
+  /**
+   * Plugs in a network device, once QEMU has opened its tap and `join` is done, which may move that; the guest sees it a moment later. Throws `vmm`, and as `join`, with
+   * nothing left plugged.
+   */
+  async plugNetwork({ index, tap, mac, vhost }: NetworkDevice, join: () => Promise<void>): Promise<void> {
     if (index >= this.#networkPorts) {
       throw new HuskError("unsupported", `the network namespace has more than ${this.#networkPorts} links`, {
         hint: "see vm.network_ports",
@@ -243,6 +246,7 @@ export class QemuVm {
     const id = `net${index}`;
     await this.#qmp.execute("netdev_add", { type: "tap", id, ifname: tap, script: "no", downscript: "no", vhost });
     try {
+      await join();
       await this.#qmp.execute("device_add", {
         driver: "virtio-net-pci",
         id: `${id}-device`,

@@ -46,6 +46,7 @@ mod tests {
             up: true,
             loopback: false,
             ours: false,
+            owner: None,
             no_arp: false,
             master: None,
             stacked: false,

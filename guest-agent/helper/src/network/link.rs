@@ -1,5 +1,7 @@
 //! Network interfaces, by netlink.
 
+use std::os::fd::{AsFd, AsRawFd};
+
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 
@@ -12,6 +14,9 @@ const FIXED: usize = 16;
 /// IFLA_INET6_ADDR_GEN_MODE, and its value "none".
 const ADDRESS_GENERATION: u16 = 8;
 const NO_ADDRESSES: u8 = 1;
+
+/// IFLA_TUN_OWNER of IFLA_INFO_DATA, for links of the kind "tun".
+const TUN_OWNER: u16 = 1;
 
 /// Kinds of links that are on top of something: of another link, or of a namespace's own way out. Where that is in another namespace, they say which
 /// (IFLA_LINK_NETNSID).
@@ -33,12 +38,21 @@ pub struct Link {
     pub loopback: bool,
     /// Made by husk.
     pub ours: bool,
+    /// The user whom a tap belongs to.
+    pub owner: Option<u32>,
     /// Packets find their way on it without hardware addresses: nobody answers who has one (IFF_NOARP).
     pub no_arp: bool,
     /// The bridge, bond or VRF whose part it is.
     pub master: Option<u32>,
     /// It is on top of something of its own namespace.
     pub stacked: bool,
+}
+
+impl Link {
+    /// Whether it is a tap of that user's; None: one that husk has made, whoever has it.
+    pub fn is_of(&self, owner: Option<u32>) -> bool {
+        if owner.is_none() { self.ours } else { self.owner == owner }
+    }
 }
 
 /// All links of the namespace.
@@ -51,7 +65,21 @@ pub fn named(netlink: &mut Netlink, name: &str) -> Result<Option<Link>> {
     Ok(all(netlink)?.into_iter().find(|link| link.name == name))
 }
 
-/// Prepares a tap: its size of packets, its mark, no IPv6 addresses of its own; then sets it up.
+/// Marks a tap as husk's.
+pub fn mark(netlink: &mut Netlink, index: u32) -> nix::Result<()> {
+    let mut request = Request::new(libc::RTM_NEWLINK, 0, &header(index, 0, 0));
+    request.text(libc::IFLA_IFALIAS, MARK);
+    netlink.ask(request)
+}
+
+/// Moves a link to another network namespace, down and without addresses. Where it is in that one already, nothing happens.
+pub fn move_to(netlink: &mut Netlink, index: u32, namespace: impl AsFd) -> nix::Result<()> {
+    let mut request = Request::new(libc::RTM_NEWLINK, 0, &header(index, 0, 0));
+    request.number(libc::IFLA_NET_NS_FD, namespace.as_fd().as_raw_fd() as u32);
+    netlink.ask(request)
+}
+
+/// Prepares a tap: its size of packets, no IPv6 addresses of its own; then sets it up.
 pub fn set_up(netlink: &mut Netlink, index: u32, mtu: u32) -> Result<()> {
     // The host must not be heard on the guest's cable. A kernel without IPv6 has nothing to switch off, and refuses the whole request.
     match netlink.ask(without_addresses(index)) {
@@ -60,7 +88,7 @@ pub fn set_up(netlink: &mut Netlink, index: u32, mtu: u32) -> Result<()> {
     }
     let up = libc::IFF_UP as u32;
     let mut request = Request::new(libc::RTM_NEWLINK, 0, &header(index, up, up));
-    request.number(libc::IFLA_MTU, mtu).text(libc::IFLA_IFALIAS, MARK);
+    request.number(libc::IFLA_MTU, mtu);
     netlink.ask(request).context("cannot set the tap up")
 }
 
@@ -99,6 +127,7 @@ fn parse(body: &[u8]) -> Option<Link> {
         up: flags & libc::IFF_UP as u32 != 0,
         loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
         ours: false,
+        owner: None,
         no_arp: flags & libc::IFF_NOARP as u32 != 0,
         master: None,
         stacked: false,
@@ -112,7 +141,11 @@ fn parse(body: &[u8]) -> Option<Link> {
             libc::IFLA_IFALIAS => link.ours = text(value) == MARK,
             libc::IFLA_MASTER => link.master = u32_at(value, 0),
             libc::IFLA_LINK_NETNSID => elsewhere = true,
-            libc::IFLA_LINKINFO => link.kind = attribute(value, 0, libc::IFLA_INFO_KIND).map_or(String::new(), text),
+            libc::IFLA_LINKINFO => {
+                link.kind = attribute(value, 0, libc::IFLA_INFO_KIND).map_or(String::new(), text);
+                let data = attribute(value, 0, libc::IFLA_INFO_DATA).filter(|_| link.kind == "tun");
+                link.owner = data.and_then(|data| attribute(data, 0, TUN_OWNER)).and_then(|owner| u32_at(owner, 0));
+            }
             _ => {}
         }
     }

@@ -18,7 +18,7 @@ use super::open::{Shared, Sources};
 use super::plan::{Plan, Process, User};
 use super::{process, shared, tree};
 use crate::processes::End;
-use crate::{cgroup, descriptors, namespaces, signals};
+use crate::{cgroup, descriptors, namespaces, network, signals};
 
 /// Makes the next child of the calling process PID 1 of a new PID namespace.
 pub fn prepare() -> Result<()> {
@@ -52,7 +52,7 @@ fn run(plan: Plan, sources: Sources, available: BTreeSet<RawFd>, link: &Link) ->
 
     // While the host's cgroups can still be seen.
     cgroup::join(&plan.cgroups)?;
-    enter_namespaces(sources.network)?;
+    enter_namespaces()?;
     link.send_with_pid(&Report::Entered, std::process::id() as i32)?;
     tree::build(sources.tree, &sources.devices, plan.user)?;
     for (target, tree) in &sources.mounts {
@@ -75,16 +75,11 @@ fn is_over(link: &Link) -> Result<bool> {
     Ok(watched[0].any().unwrap_or(true))
 }
 
-fn enter_namespaces(network: Option<(std::fs::File, std::path::PathBuf)>) -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS).context("cannot make the IPC and UTS namespaces")?;
+fn enter_namespaces() -> Result<()> {
+    let surroundings = CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNET;
+    unshare(surroundings).context("cannot make the IPC, UTS and network namespaces")?;
     sethostname("husk").context("cannot name the sandbox")?;
-    match network {
-        Some((namespace, path)) => namespaces::enter_network(&namespace, &path)?,
-        None => {
-            unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
-            namespaces::raise_loopback()?;
-        }
-    }
+    namespaces::raise_loopback()?;
     namespaces::unshare_mounts()
 }
 
@@ -190,6 +185,7 @@ impl Init {
                 self.give_up(&process);
                 Ok(())
             }
+            Task::Tap { name } => network::make_tap(&name, self.user.uid),
             Task::Signal { name, signal } => self.signal(&name, signal),
         }
     }

@@ -38,6 +38,10 @@ pub enum Task {
         target: PathBuf,
     },
     Spawn(Process),
+    /// Make a tap for QEMU.
+    Tap {
+        name: String,
+    },
     Signal {
         name: String,
         signal: i32,

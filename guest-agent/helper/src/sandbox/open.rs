@@ -15,11 +15,10 @@ use super::monitor::Monitor;
 use super::nodes;
 use super::plan::{Memory, Mount, Plan};
 use super::template_memory;
-use crate::{descriptors, mount, namespaces, unix_socket};
+use crate::{descriptors, mount, unix_socket};
 
 /// Everything opened for init, which only has to put it in place.
 pub struct Sources {
-    pub network: Option<(File, PathBuf)>,
     pub tree: Vec<(PathBuf, Part)>,
     /// Names below /dev, and the device numbers.
     pub devices: Vec<(PathBuf, libc::dev_t)>,
@@ -78,7 +77,6 @@ impl Sources {
         Ok(Sources {
             held,
             monitor: monitor.transpose()?,
-            network: plan.netns.as_ref().map(|path| Ok::<_, anyhow::Error>((namespaces::open_network(path)?, path.clone()))).transpose()?,
             tree: plan.tree.readonly.iter().map(|path| Ok((path.clone(), part(path)?))).collect::<Result<_>>()?,
             devices: plan.tree.devices.iter().map(|name| device(name)).collect::<Result<_>>()?,
             mounts: plan.mounts.iter().map(|mount| Ok((mount.target.clone(), shared(mount)?))).collect::<Result<_>>()?,

@@ -12,7 +12,6 @@ use crate::descriptors;
 /// Everything that a sandbox is made of; the first line of the conversation.
 #[derive(Deserialize)]
 pub struct Plan {
-    pub netns: Option<PathBuf>,
     #[serde(default)]
     pub cgroups: Vec<PathBuf>,
     #[serde(default)]
@@ -190,6 +189,10 @@ pub enum Operation {
     Spawn {
         process: Process,
     },
+    /// Makes a tap for QEMU in the sandbox's network namespace.
+    Tap {
+        name: String,
+    },
     /// Changes the plan's `remains`.
     Remains {
         program: Vec<String>,
@@ -294,7 +297,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn check(change: Value) -> String {
-        let mut plan = json!({"netns": null, "tree": {}, "user": {"uid": 1, "gid": 1}, "later": "ignored"});
+        let mut plan = json!({"tree": {}, "user": {"uid": 1, "gid": 1}, "later": "ignored"});
         for (key, value) in change.as_object().expect("an object") {
             plan[key] = value.clone();
         }
