@@ -6,10 +6,11 @@ import type { Socket } from "node:net";
 import { join } from "node:path";
 import { explain, HuskError } from "../errors.ts";
 import { integer, object, oneOf, read } from "../narrow.ts";
-import { loadBundle } from "../oci/bundle.ts";
+import { type Bundle, loadBundle } from "../oci/bundle.ts";
 import { type Member, OtherMachine } from "../pool/member.ts";
 import { inheritedReaders, type TakeRequest } from "../pool/messages.ts";
 import { become, beMember, joinCaller } from "../pool/taking.ts";
+import { networkNamespace } from "../sandbox/plan-container.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { SandboxSpec } from "../sandbox/sandbox-plan.ts";
 import { Trace } from "../sandbox/trace.ts";
@@ -91,13 +92,13 @@ async function judge(member: Member, front: Socket, line: string, work: Work): P
     const call = sessionCall(parseCommandLine(parseBeginning(request.words, request.cwd)), request.cwd);
     if (call.verb !== "run" && call.verb !== "create") throw new HuskError("internal", `"${call.verb}" is not for the pool`);
     const bundle = await loadBundle(call.bundle);
+    await refuseJoining(bundle, call.globals.root);
     const planned = await work.plan(call, bundle, {
       terminal: session.terminal,
       trace,
       planMachine: (spec, config) => member.planMachine(spec, config),
     });
-    const { netns, disks, shares } = planned.prepared.input.sandbox;
-    if (netns !== null) throw new HuskError("unsupported", "the sandbox has a network namespace of its own");
+    const { disks, shares } = planned.prepared.input.sandbox;
     member.demandPlace(shares, disks.length);
     if (session.signal.aborted) throw session.signal.reason as Error;
     const log = openSessionLog(call.globals, session);
@@ -110,6 +111,14 @@ async function judge(member: Member, front: Socket, line: string, work: Work): P
     else await session.close();
     return undefined;
   }
+}
+
+/** Who joins another container's sandbox needs none. */
+async function refuseJoining(bundle: Bundle, root: string): Promise<void> {
+  const netns = networkNamespace(bundle);
+  if (netns === null) return;
+  const { findNeighbour } = await import("../sandbox/neighbour.ts");
+  if (findNeighbour(root, netns) !== undefined) throw new HuskError("unsupported", "it belongs into the sandbox of another container");
 }
 
 async function serve(member: Member, { supervision, planned }: Taking, work: Work, onStarted: () => void): Promise<void> {

@@ -13,7 +13,7 @@ function warm() {
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
   mkdirSync(join(folder, "zygote"));
   const order = join(folder, "zygote", "standby.json");
-  const sandbox = { template: { folder }, zygote: {}, netns: null, shares: true } as unknown as SandboxSpec;
+  const sandbox = { template: { folder }, zygote: {}, shares: true } as unknown as SandboxSpec;
   return { order, imageOrder: join(folder, "zygote", "standby-image.json"), sandbox };
 }
 
@@ -62,7 +62,6 @@ test("others ask for none", async () => {
   const { order, sandbox } = warm();
   const config = await configured();
   await wantStandby(defaultSpec, sandbox, await configured(false));
-  await wantStandby(defaultSpec, { ...sandbox, netns: "/run/netns/some" }, config);
   await wantStandby(defaultSpec, { ...sandbox, zygote: undefined }, config);
   await wantStandby({ ...defaultSpec, vm: { kernel: { path: "/kernel" } } }, sandbox, config);
   process.env["HUSK_POOL"] = "";

@@ -18,17 +18,17 @@ export interface Wanted {
 
 /**
  * Whether a sandbox of that kind could stand by for a container that is like one which has begun: that one's sandbox was copied from a zygote, whose keeper is there to
- * be asked, has a network namespace of its own, and nobody has asked yet.
+ * be asked, and nobody has asked yet.
  */
 export function mayStandBy(
   kind: StandbyKind,
   spec: Spec,
-  { template, zygote, netns }: Pick<SandboxSpec, "template" | "zygote" | "netns">,
+  { template, zygote }: Pick<SandboxSpec, "template" | "zygote">,
   config: Config,
 ): Wanted | undefined {
   const root = poolRoot(process.env);
   if (!config.template.standby || root === undefined || template === null || zygote === undefined) return undefined;
-  if (netns !== null || spec.vm !== undefined || isStandbyOrdered(template, kind)) return undefined;
+  if (spec.vm !== undefined || isStandbyOrdered(template, kind)) return undefined;
   return { kind, root, template };
 }
 

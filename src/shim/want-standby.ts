@@ -11,7 +11,7 @@ import { zygoteKeeperPid } from "../template/zygote.ts";
 /** Asks for it, unless somebody has, where the task's sandbox could have stood by itself. `sandbox`: as it was launched; `namespace`: containerd's. Throws as `describeVm`. */
 export async function wantStandby(
   spec: Spec,
-  sandbox: Pick<SandboxSpec, "template" | "zygote" | "netns" | "disks">,
+  sandbox: Pick<SandboxSpec, "template" | "zygote" | "disks">,
   config: Config,
   namespace: string,
 ): Promise<void> {

@@ -1,14 +1,16 @@
 /** Sandboxes that stand by for the next container, where a template is kept warm. */
 import { execFileSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect } from "vitest";
 import type { Bundle } from "../harness/bundle.ts";
 import { counter, finish, restore, say } from "../harness/counter.ts";
 import { onDisk } from "../harness/disk.ts";
 import { type Host, test } from "../harness/host.ts";
+import { makeNetwork } from "../harness/network.ts";
 import { descendants, readProcess } from "../harness/processes.ts";
 import { isHusk } from "../harness/runtime.ts";
+import { findPart, killPart } from "../harness/sandbox-processes.ts";
 import { readyMs, Zygotes } from "../harness/zygotes.ts";
 
 const taken = "taken from the pool";
@@ -149,6 +151,40 @@ describe.runIf(isHusk)("a sandbox that stands by", () => {
     const restored = restore(host, other, host.path("checkpoint"));
     expect(await say(restored, "b")).toBe("2 b\n");
     expect(await finish(restored)).toBe("2 b\na\nb\n");
+  });
+
+  test("is that of a container in a network namespace of others, which it never enters itself", async ({ host }) => {
+    const standbys = new Standbys(host, 600);
+    const network = await makeNetwork(host);
+    for (const words of ["link set eth0 address 02:00:00:00:00:77 mtu 1400", "link set lo up"]) network.ip(words);
+    const [links, traffic] = [() => network.ip("-o link").match(/^\d+: [^:@]+/gm), () => network.tc("qdisc show")];
+    const before = [links(), traffic()];
+    const script = (text: string): Bundle => {
+      const namespaces = [...["pid", "ipc", "uts", "mount"].map((type) => ({ type })), { type: "network", path: network.path }];
+      return host.script(text, { linux: { namespaces } });
+    };
+    const look = script("ip -o link show eth0; ip -o address show eth0; ping -c 1 -q -W 20 10.93.7.1");
+    await standbys.ready(look);
+    const [stdout, isTaken] = await standbys.run(look);
+    expect(isTaken).toBe(true);
+    for (const part of ["mtu 1400", "02:00:00:00:00:77", "10.93.7.2/24", "1 packets received"]) expect(stdout).toContain(part);
+    expect([links(), traffic()]).toEqual(before);
+    await standbys.untilOneWaits();
+
+    const { id, foreground } = await host.running(script("echo ready; sleep 1000"), { env: standbys.env });
+    expect(readProcess(supervisorOf(host, id).pid)?.parent).toBe(standbys.zygotes.keeper);
+    expect(links()).toContainEqual(expect.stringMatching(/ husk0$/));
+    // What QEMU has is a namespace of its own, and the stand-in that of the container.
+    const [qemu, standIn] = [findPart(host, id, "qemu"), readProcess((await host.state(id)).pid)];
+    expect([qemu?.networkNamespace === standIn?.networkNamespace, standIn?.networkNamespace]).toEqual([false, readlinkSync(network.path)]);
+    // Another one in it joins the first one's machine, and not what stands by.
+    await standbys.untilOneWaits();
+    expect(await standbys.run(script("ip -o link show eth0 | grep -o 02:00:00:00:00:77"))).toEqual(["02:00:00:00:00:77\n", false]);
+    expect(standbys.waiting).toBe(1);
+    await killPart(host, id, "qemu");
+    expect((await foreground.ended()).status).toBe(137);
+    expect([links(), traffic()]).toEqual(before);
+    await network.close();
   });
 
   test("can be checkpointed with its folder, as what was started can", async ({ host }) => {
