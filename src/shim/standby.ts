@@ -27,7 +27,8 @@ import type { VmPlan } from "../sandbox/plan-vm.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { SandboxSpec } from "../sandbox/sandbox-plan.ts";
 import type { SandboxNeeds, WaitingSandbox } from "../task/pod.ts";
-import { isPause } from "../task/pod-annotations.ts";
+import { isPause, podSpec } from "../task/pod-annotations.ts";
+import { isPodBundle } from "../task/pod-bundle.ts";
 import { parseShim, type ShimCall } from "./arguments.ts";
 import { openServer, ownVariables, type ShimServer } from "./serve.ts";
 import { socketPath } from "./shim-folder.ts";
@@ -138,9 +139,12 @@ async function judge(member: Member, program: string, line: string, start: Start
   become({ environment: Object.fromEntries(request.environment), umask: request.umask });
   const call = parseShim(request.words);
   const { config } = await loadConfig({ env: process.env, flags: {} });
-  const { spec } = await loadBundle(call.bundle);
-  if (call.action !== "serve" || isPause(spec.annotations)) throw new HuskError("unsupported", "it is for a container alone");
-  await member.planMachine(spec, config, call.namespace);
+  if (call.action !== "serve") throw new HuskError("unsupported", `it serves, and nothing else: ${call.action}`);
+  // What a pod of the Sandbox API is to be comes with its creation.
+  if (!(await isPodBundle(call.bundle))) {
+    const { spec } = await loadBundle(call.bundle);
+    await member.planMachine(isPause(spec.annotations) ? podSpec(spec) : spec, config, call.namespace);
+  }
   return { request, call, config, start };
 }
 
@@ -164,9 +168,9 @@ class StandingSandbox implements WaitingSandbox {
     });
   }
 
-  async plan({ spec, netns, disks }: SandboxNeeds): Promise<VmPlan | undefined> {
+  async plan({ spec, disks }: SandboxNeeds): Promise<VmPlan | undefined> {
     await this.#joined; // a shim that cannot be where it belongs makes nothing
-    if (this.#state !== "waits" || netns !== null || disks.length > 0) return undefined;
+    if (this.#state !== "waits" || disks.length > 0) return undefined;
     try {
       return await this.#member.planMachine(spec, this.#config, this.#namespace);
     } catch (error) {

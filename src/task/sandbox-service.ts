@@ -2,14 +2,10 @@
  * containerd's Sandbox API: a pod without a pause container, made by itself before its containers (containerd's runtime option sandboxer = "shim").
  * https://github.com/containerd/containerd/blob/main/api/runtime/sandbox/v1/sandbox.proto
  */
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { HuskError } from "../errors.ts";
 import { Metrics } from "../gen/containerd/cgroups/v2/metrics.ts";
 import type { CreateSandboxRequest, SandboxDefinition, SandboxStatusResponse } from "../gen/containerd/sandbox/v1/sandbox.ts";
 import { cgroupOf } from "../oci/cgroups-path.ts";
-import type { Spec } from "../oci/types.ts";
-import { parseSpec } from "../oci/validate.ts";
 import { guestHostname } from "../sandbox/plan-vm.ts";
 import { packAny } from "../ttrpc/any.ts";
 import type { Handlers } from "../ttrpc/service.ts";
@@ -17,6 +13,7 @@ import { metricsOf } from "./metrics.ts";
 import { PauseProcess } from "./pause-process.ts";
 import type { Pod } from "./pod.ts";
 import { podSpec } from "./pod-annotations.ts";
+import { readPodSpec } from "./pod-bundle.ts";
 import { podConfig, podDns } from "./pod-config.ts";
 import { writePodFiles } from "./pod-files.ts";
 import { type PodSpec, packPodSpec, podInfo, toldSpec } from "./pod-info.ts";
@@ -144,25 +141,4 @@ export class SandboxService {
     if (sandbox === undefined) throw new HuskError("not-found", `sandbox "${id}" does not exist`);
     return sandbox;
   }
-}
-
-/** The pod's own config.json, where there is one: it need not have a program, nor a root file system. */
-async function readPodSpec(
-  bundle: string,
-  config: ReturnType<typeof podConfig>,
-  annotations: Readonly<Record<string, string>>,
-): Promise<Spec> {
-  const path = join(bundle, "config.json");
-  const text = await readFile(path, "utf8").catch(() => "{}"); // containerd 1.7 writes none
-  const found = JSON.parse(text) as Record<string, unknown>;
-  const program = { cwd: "/", args: ["pause"], user: { uid: 0, gid: 0 } };
-  const whole = { ociVersion: "1.1.0", ...found, process: found["process"] ?? program, root: found["root"] ?? { path: "rootfs" } };
-  const { value } = parseSpec(JSON.stringify(whole), path);
-  const sandbox = { "io.kubernetes.cri.container-type": "sandbox" };
-  return {
-    ...value,
-    ...config,
-    linux: { ...value.linux, ...config.linux },
-    annotations: { ...config.annotations, ...value.annotations, ...annotations, ...sandbox },
-  };
 }

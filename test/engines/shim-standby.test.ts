@@ -81,9 +81,32 @@ test.runIf(isHusk)("a task that needs another machine has one of its own, and th
   await using standing = await ready(engines, containerd);
   const { pid } = await standing.untilOneWaits();
   expect(await served(containerd, "large", undefined, ["--memory-limit", String(200 * 1024 * 1024)])).not.toBe(pid);
-  expect(await served(containerd, "labelled", undefined, ["--annotation", "io.kubernetes.cri.container-type=sandbox"])).not.toBe(pid);
   expect((await standing.untilOneWaits()).pid).toBe(pid);
   expect(await served(containerd, "plain")).toBe(pid);
+});
+
+test.runIf(isHusk)("a task's network namespace may be one of others, whose links it has", async ({ engines, containerd }) => {
+  await using standing = await ready(engines, containerd);
+  const { pid } = await standing.untilOneWaits();
+  const ip = (args: string): Promise<string> => engines.inside("ip", ...args.split(" "));
+  await ip("netns add given");
+  await ip("link add far type veth peer name eth0 netns given");
+  for (const args of ["address add 10.94.8.1/24 dev far", "link set far up"]) await ip(args);
+  for (const args of ["address add 10.94.8.2/24 dev eth0", "link set eth0 mtu 1400 up"]) await ip(`-n given ${args}`);
+  const links = async (): Promise<unknown> => (await ip("-n given -o link")).match(/^\d+: [^:@]+/gm);
+  const before = await links();
+  const use = async (): Promise<void> => {
+    const look = "ip -o address show eth0; ip link show eth0; ping -c 1 -q -W 20 10.94.8.1";
+    const inside = await containerd.ctr.ok("task", "exec", "--exec-id", "e", "given", "sh", "-c", look);
+    for (const part of ["10.94.8.2/24", "mtu 1400", "1 packets received"]) expect(inside).toContain(part);
+    expect(await links()).toContainEqual(expect.stringMatching(/ husk0$/));
+    // Another one in that namespace joins it.
+    expect(await served(containerd, "beside", undefined, ["--with-ns", "network:/run/netns/given"])).toBe(0);
+  };
+  expect(await served(containerd, "given", use, ["--with-ns", "network:/run/netns/given"])).toBe(pid);
+  expect(await links()).toEqual(before);
+  await ip("link delete far");
+  await ip("netns delete given");
 });
 
 test.runIf(isHusk)("killed while it waits, and silent, it costs the next task nothing but its start", async ({ engines, containerd }) => {

@@ -5,6 +5,7 @@ import { type Client, credentials, loadPackageDefinition } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { test as base, type Engines, type Generation } from "../engines.ts";
 import { isHusk } from "../runtime.ts";
+import { warmEnvironment } from "../standing-shims.ts";
 
 /** How long any call may take: a pod's machine starts in it. */
 const callMs = 90_000;
@@ -170,8 +171,8 @@ export class Pod {
   }
 }
 
-/** Starts containerd with its CRI plugin, the runtime under test and a bridge. */
-async function open(engines: Engines, generation: Generation): Promise<Cri> {
+/** Starts containerd with its CRI plugin, the runtime under test and a bridge. `more`: further variables of its environment. */
+async function open(engines: Engines, generation: Generation, more: Readonly<Record<string, string>>): Promise<Cri> {
   const network = join(engines.folder, "cni");
   mkdirSync(network);
   const bridge = {
@@ -182,16 +183,18 @@ async function open(engines: Engines, generation: Generation): Promise<Cri> {
   };
   writeFileSync(join(network, "10-bridge.conflist"), JSON.stringify({ cniVersion: "0.4.0", name: "bridge", plugins: [bridge] }));
   // What containerd 1.7 wants to have the Sandbox API, and husk to promise containerd 2 the newer Task API.
-  const env = { ENABLE_CRI_SANDBOXES: "1", ...(generation === "newest" && { HUSK_SHIM_API: "3" }) };
+  const env = { ...more, ENABLE_CRI_SANDBOXES: "1", ...(generation === "newest" && { HUSK_SHIM_API: "3" }) };
   const socket = await engines.containerd(resolve(import.meta.dirname, "../../../bin"), network, env);
   for (const archive of engines.archives())
     await engines.inside("ctr", "--address", socket, "--namespace", "k8s.io", "image", "import", archive);
   return new Cri(engines.outside(socket), join(engines.folder, "logs"));
 }
 
-/** The engines' test, with CRI besides. */
-export const test = base.extend("cri", { scope: "file" }, async ({ engines, generation }, { onCleanup }) => {
-  const cri = await open(engines, generation);
-  onCleanup(() => cri.close());
-  return cri;
-});
+/** The engines' test, with CRI besides. With templates that are kept warm, and the test's own: `test.override("warm", true)`. */
+export const test = base
+  .extend("warm", { scope: "file" }, (): boolean => false)
+  .extend("cri", { scope: "file" }, async ({ engines, generation, warm }, { onCleanup }) => {
+    const cri = await open(engines, generation, warm ? warmEnvironment(engines) : {});
+    onCleanup(() => cri.close());
+    return cri;
+  });

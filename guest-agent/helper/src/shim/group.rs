@@ -29,6 +29,9 @@ const LONGEST_ADDRESS: u64 = 4096;
 pub struct Config {
     annotations: Option<Annotations>,
     linux: Option<Linux>,
+    /// There is no such file.
+    #[serde(skip)]
+    is_missing: bool,
 }
 
 /// Those that name a group, in the order in which they count. They are values, not texts, so that one that is none can be named.
@@ -65,7 +68,7 @@ impl Config {
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("config.json");
         // A pod by the Sandbox API of containerd 1.7 has none; that a container lacks it, its creation says.
         if file.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-            return Ok(Config::default());
+            return Ok(Config { is_missing: true, ..Config::default() });
         }
         let file = file.context("cannot open the bundle's config.json")?;
         let metadata = file.metadata().context("cannot look at config.json")?;
@@ -89,10 +92,12 @@ impl Config {
         Ok(Some(text))
     }
 
-    /// Whether the container is to have a network namespace that nobody has yet.
-    pub fn has_new_network(&self) -> bool {
+    /// Whether the container, or the pod, is to have a network namespace that is not the host's, as everything in a sandbox has.
+    pub fn has_own_network(&self) -> bool {
         let mut namespaces = self.linux.iter().flat_map(|linux| &linux.namespaces).filter(|namespace| namespace.r#type == "network");
-        namespaces.next().is_some_and(|namespace| namespace.path.as_deref().is_none_or(|path| path.as_os_str().is_empty()))
+        // What the Sandbox API says of a pod comes later.
+        self.is_missing
+            || namespaces.next().is_some_and(|namespace| namespace.path.as_deref().is_none_or(|path| identity(path) != host_network()))
     }
 
     /// The address of the living shim whose network namespace the container joins.
@@ -105,7 +110,7 @@ impl Config {
         // One that cannot be looked at is an error of the container's creation, which names it.
         let Some(joined) = identity(path) else { return Ok(None) };
         // The host's own is no sandbox's.
-        if Some(joined) == identity(Path::new("/proc/self/ns/net")) {
+        if Some(joined) == host_network() {
             return Ok(None);
         }
         let entry = Path::new(NETWORKS).join(format!("{}-{}", joined.0, joined.1));
@@ -115,6 +120,10 @@ impl Config {
         let living = socket_of(&address).is_some_and(|path| unix_socket::is_served(path).unwrap_or(false));
         Ok(living.then_some(address))
     }
+}
+
+fn host_network() -> Option<(u64, u64)> {
+    identity(Path::new("/proc/self/ns/net"))
 }
 
 /// A file's device and inode; for a namespace's, that is the namespace's identity.
@@ -182,17 +191,19 @@ mod tests {
     }
 
     #[test]
-    fn a_network_namespace_is_new_where_it_has_no_path() {
+    fn a_network_namespace_is_its_own_where_it_is_not_the_hosts() {
         for (text, expected) in [
             ("{}", false),
             (r#"{"linux":{"namespaces":[{"type":"pid"}]}}"#, false),
             (r#"{"linux":{"namespaces":[{"type":"pid"},{"type":"network"}]}}"#, true),
             (r#"{"linux":{"namespaces":[{"type":"network","path":""}]}}"#, true),
-            (r#"{"linux":{"namespaces":[{"type":"network","path":"/run/netns/x"}]}}"#, false),
+            (r#"{"linux":{"namespaces":[{"type":"network","path":"/run/netns/x"}]}}"#, true),
+            (r#"{"linux":{"namespaces":[{"type":"network","path":"/proc/self/ns/net"}]}}"#, false),
         ] {
             let config: Config = serde_json::from_str(text).expect(text);
-            assert_eq!(config.has_new_network(), expected, "{text}");
+            assert_eq!(config.has_own_network(), expected, "{text}");
         }
+        assert!(Config { is_missing: true, ..Config::default() }.has_own_network());
     }
 
     #[test]

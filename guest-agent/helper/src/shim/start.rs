@@ -83,8 +83,9 @@ pub fn run(programs: Programs<'_>, mut arguments: Arguments) -> Result<()> {
     }
     let surroundings = Surroundings { variables: &variables, cgroups: &cgroups };
     let words = [vec!["serve".into(), "-group".into(), OsString::from(&group)], arguments.words()].concat();
-    // Nobody who starts a shim has to wait for what it says: the folder is not held yet.
-    let standby = if config.has_new_network() { Standby::find(&script, &words, &surroundings) } else { None };
+    // A pod's further containers find its shim. Nobody who starts a shim has to wait for what it says: the folder is not held yet.
+    let may_stand_by = group == arguments.id && config.has_own_network();
+    let standby = if may_stand_by { Standby::find(&script, &words, &surroundings) } else { None };
     let _lock = lock_folder_of(&socket)?;
     if unix_socket::is_served(&socket)? {
         let written = write_address(&address)?;
