@@ -15,6 +15,8 @@ export interface PodOptions {
   readonly sharedProcesses?: boolean;
   readonly hostNetwork?: boolean;
   readonly sysctls?: Readonly<Record<string, string>>;
+  /** What its containers may have together, as a kubelet tells it. */
+  readonly memoryBytes?: number;
   /** The runtime's name in containerd's configuration; the one under test. */
   readonly handler?: string;
 }
@@ -69,6 +71,7 @@ export class Cri {
     sharedProcesses = false,
     hostNetwork = false,
     sysctls = {},
+    memoryBytes = 0,
     handler = isHusk ? "husk" : "runc",
   }: PodOptions = {}): Promise<Pod> {
     const name = `pod${this.#pods++}`;
@@ -82,6 +85,7 @@ export class Cri {
         cgroup_parent: "/kubepods",
         security_context: { namespace_options: { pid, network: hostNetwork ? "NODE" : "POD" } },
         sysctls,
+        ...(memoryBytes > 0 && { resources: { memory_limit_in_bytes: memoryBytes } }),
       },
     };
     const { pod_sandbox_id: id } = await this.call<{ pod_sandbox_id: string }>("RunPodSandbox", {
