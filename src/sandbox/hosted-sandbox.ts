@@ -3,8 +3,9 @@ import { noteInLedger } from "../host/ledger.ts";
 import type { SandboxCgroups } from "../host/sandbox-cgroups.ts";
 import { type GuestLink, type MirrorOptions, NetworkMirror } from "../network/mirror.ts";
 import type { SizeDefaults } from "../oci/resources.ts";
+import type { GuestIdentity } from "./introduction.ts";
 import { SandboxLimits } from "./limits.ts";
-import { type GuestIdentity, type LaunchObserver, Sandbox } from "./sandbox.ts";
+import { type LaunchObserver, Sandbox } from "./sandbox.ts";
 import type { SandboxSpec } from "./sandbox-plan.ts";
 
 /** Gives the sandbox of `spec`, on its way at least. */

@@ -1,5 +1,4 @@
 /** One sandbox: a VM on this host, the agent in it, and the one fate they share. */
-import { randomBytes } from "node:crypto";
 import { rmSync } from "node:fs";
 import type { AgentClient } from "../agent/agent-client.ts";
 import type { GuestMemory } from "../checkpoint/pages.ts";
@@ -14,20 +13,13 @@ import { discardTemplate } from "../template/template.ts";
 import { endZygote, zygoteKeeperPid } from "../template/zygote.ts";
 import { agentPortId } from "../vmm/machine.ts";
 import type { QemuVm } from "../vmm/qemu/qemu-vm.ts";
+import { type GuestIdentity, introduce } from "./introduction.ts";
 import { Launch } from "./launch.ts";
 import { Occupancy } from "./occupancy.ts";
 import { Outputs } from "./outputs.ts";
 import { shortPath } from "./run-folder.ts";
 import { copiesZygote, type SandboxSpec, sharedFolders } from "./sandbox-plan.ts";
 import { startZygote } from "./start-zygote.ts";
-
-/** What the guest said of itself. */
-export interface GuestIdentity {
-  readonly agentVersion: string;
-  readonly kernelRelease: string;
-  /** What the agent did to make this guest itself and no other: see `identity`. */
-  readonly done: readonly string[];
-}
 
 /** Who is told of a launch's progress. */
 export interface LaunchObserver {
@@ -36,9 +28,6 @@ export interface LaunchObserver {
   /** What the VM was to come from could not be used; a sentence says why, and what is tried instead. */
   readonly fellBack: (message: string) => void;
 }
-
-/** What makes a guest itself, and not its siblings of the same template. */
-const identity = ["clock", "random", "hostname", "machine-id"];
 
 /** With less, a kernel that says nothing may have stopped for want of memory: Debian's, with its initramfs, needs more than 128 MiB. */
 const scarceMebibytes = 160;
@@ -96,7 +85,7 @@ export class Sandbox {
     const shown = Promise.all(own.mounts.map((mount) => this.#launch.mount(mount)));
     const awakened = this.#launch.plugDisks(own.disks).then(async () => {
       // The introduction waits in the channel for the machine.
-      const [identity] = await Promise.all([this.#introduce(own, []), this.vm.resume(), shown]);
+      const [identity] = await Promise.all([introduce(this.agent, own, [], this.#spec.deadlines.bootMs), this.vm.resume(), shown]);
       return identity;
     });
     for (const promise of [shown, awakened]) promise.catch(() => {}); // whoever awaits it gets it
@@ -333,29 +322,8 @@ export class Sandbox {
     }
     await this.#dial();
     // The guest of a checkpoint has mounted it.
-    return this.#introduce(this.#spec, this.#spec.checkpoint === undefined ? sharedFolders(this.#spec) : []);
-  }
-
-  /** Makes the guest that of the sandbox `own`, and no other's. `shares`: what it is to mount of the host's; one that waited in a pool has it. */
-  async #introduce(
-    { id, hostname }: Pick<SandboxSpec, "id" | "hostname">,
-    shares: ReturnType<typeof sharedFolders>,
-  ): Promise<GuestIdentity> {
-    const answer = await this.agent.call(
-      "createSandbox",
-      {
-        sandboxId: id,
-        hostname,
-        clockUnixNs: BigInt(Date.now()) * 1_000_000n,
-        randomSeed: randomBytes(64),
-        machineId: randomBytes(16).toString("hex"),
-        shares,
-      },
-      this.#spec.deadlines.bootMs,
-    );
-    const undone = identity.filter((part) => !answer.done.includes(part));
-    if (undone.length > 0) throw new HuskError("guest", `the guest did not set its ${undone.join(", ")}`);
-    return { agentVersion: answer.agentVersion, kernelRelease: answer.kernelRelease, done: answer.done };
+    const shares = this.#spec.checkpoint === undefined ? sharedFolders(this.#spec) : [];
+    return introduce(this.agent, this.#spec, shares, this.#spec.deadlines.bootMs);
   }
 
   async #dial(): Promise<void> {
