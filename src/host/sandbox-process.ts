@@ -78,7 +78,8 @@ export class SandboxProcess {
       "the sandbox's helper",
       (message) => this.#onMessage(message),
       (error) => {
-        if (error !== undefined) this.#fail(error);
+        // That the stream has failed is a sign of the helper's end, which tells how: one that is killed with words of ours unread resets it.
+        if (error instanceof HuskError) this.#fail(error);
       },
     );
     for (const channel of this.channels) channel.on("error", () => {}); // its reader learns of the end by `close`
