@@ -116,11 +116,12 @@ test("events: statistics in runc's form, each kill for want of memory as it happ
 });
 
 test.runIf(isHusk)("events: end without a word where the container is deleted", async ({ host }) => {
-  const { id } = await host.running(host.script("echo ready; exec sleep 1000"));
+  const { id, foreground } = await host.running(host.script("echo ready; exec sleep 1000"));
   const watch = host.launch(["events", "--interval", "10ms", id]);
   await watch.stdout?.until('"type":"stats"');
   await host.ok("delete", "--force", id);
   expect(await watch.ended()).toMatchObject({ status: 0, stderr: "" });
+  expect((await foreground.ended()).status).toBe(137);
 });
 
 test.runIf(isHusk)("events: an interval that is none", async ({ host }) => {
