@@ -6,16 +6,16 @@ import type { Socket } from "node:net";
 import { join } from "node:path";
 import { explain, HuskError } from "../errors.ts";
 import { integer, object, oneOf, read } from "../narrow.ts";
-import { type Bundle, loadBundle } from "../oci/bundle.ts";
+import { loadBundle } from "../oci/bundle.ts";
 import { type Member, OtherMachine } from "../pool/member.ts";
 import { inheritedReaders, type TakeRequest } from "../pool/messages.ts";
 import { become, beMember, joinCaller } from "../pool/taking.ts";
-import { networkNamespace } from "../sandbox/plan-container.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { SandboxSpec } from "../sandbox/sandbox-plan.ts";
 import { Trace } from "../sandbox/trace.ts";
 import { parseBeginning, parseCommandLine } from "./command-line.ts";
 import { failureStatus } from "./failure-status.ts";
+import { neighbourOf } from "./find-neighbour.ts";
 import { openSessionLog } from "./log.ts";
 import { complain } from "./output.ts";
 import { Session } from "./session.ts";
@@ -92,7 +92,10 @@ async function judge(member: Member, front: Socket, line: string, work: Work): P
     const call = sessionCall(parseCommandLine(parseBeginning(request.words, request.cwd)), request.cwd);
     if (call.verb !== "run" && call.verb !== "create") throw new HuskError("internal", `"${call.verb}" is not for the pool`);
     const bundle = await loadBundle(call.bundle);
-    await refuseJoining(bundle, call.globals.root);
+    // Who joins another container's sandbox needs none.
+    if ((await neighbourOf(bundle, call.globals.root)) !== undefined) {
+      throw new HuskError("unsupported", "it belongs into the sandbox of another container");
+    }
     const planned = await work.plan(call, bundle, {
       terminal: session.terminal,
       trace,
@@ -111,14 +114,6 @@ async function judge(member: Member, front: Socket, line: string, work: Work): P
     else await session.close();
     return undefined;
   }
-}
-
-/** Who joins another container's sandbox needs none. */
-async function refuseJoining(bundle: Bundle, root: string): Promise<void> {
-  const netns = networkNamespace(bundle);
-  if (netns === null) return;
-  const { findNeighbour } = await import("../sandbox/neighbour.ts");
-  if (findNeighbour(root, netns) !== undefined) throw new HuskError("unsupported", "it belongs into the sandbox of another container");
 }
 
 async function serve(member: Member, { supervision, planned }: Taking, work: Work, onStarted: () => void): Promise<void> {

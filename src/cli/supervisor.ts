@@ -13,7 +13,6 @@ import { poolMember } from "../pool/messages.ts";
 import type { Container } from "../sandbox/container.ts";
 import type { ControlHandlers, Params } from "../sandbox/control.ts";
 import type { ProcessOutcome } from "../sandbox/guest-process.ts";
-import { networkNamespace } from "../sandbox/plan-container.ts";
 import { runFolder } from "../sandbox/run-folder.ts";
 import { zygoteKeeper } from "../sandbox/start-zygote.ts";
 import type { Starter } from "../sandbox/starter.ts";
@@ -22,6 +21,7 @@ import type { Teller } from "../sandbox/telling.ts";
 import { Trace } from "../sandbox/trace.ts";
 import { parseBeginning, parseCommandLine } from "./command-line.ts";
 import { failureStatus } from "./failure-status.ts";
+import { neighbourOf } from "./find-neighbour.ts";
 import { type Log, openSessionLog } from "./log.ts";
 import { PidFile } from "./pid-file.ts";
 import { type PlanMachine, type Prepared, type PrepareOptions, prepare, prepareJoining } from "./prepare.ts";
@@ -60,8 +60,7 @@ async function main(): Promise<void> {
     teller = tellerOf(call.id, trace, log);
     operation = `husk ${call.verb}`;
     const bundle = await loadBundle(call.bundle);
-    const netns = networkNamespace(bundle);
-    const neighbour = netns === null ? undefined : (await import("../sandbox/neighbour.ts")).findNeighbour(call.globals.root, netns);
+    const neighbour = await neighbourOf(bundle, call.globals.root);
     if (neighbour !== undefined && call.verb === "restore") {
       throw new HuskError("unsupported", "a checkpoint is a whole sandbox's: it cannot be restored into that of another container");
     }

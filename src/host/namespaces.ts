@@ -2,8 +2,8 @@
 import { closeSync, constants, openSync, readlinkSync, statfsSync, statSync } from "node:fs";
 import { HuskError } from "../errors.ts";
 
-/** The file system of namespaces (the kernel's include/uapi/linux/magic.h). */
-const nsfsMagic = 0x6e73_6673;
+/** The file system of namespaces (NSFS_MAGIC of the kernel's include/uapi/linux/magic.h). */
+export const nsfsMagic = 0x6e73_6673;
 
 const namespaces = ["mnt", "pid", "net", "ipc", "uts", "user", "cgroup"] as const;
 

@@ -15,7 +15,7 @@ import { FolderWatch } from "../host/folder-watch.ts";
 import { identify } from "../host/process-identity.ts";
 import { guestHostname } from "../sandbox/plan-vm.ts";
 import { Sandbox } from "../sandbox/sandbox.ts";
-import { copiesZygote, memoryDescriptor, type SandboxSpec } from "../sandbox/sandbox-plan.ts";
+import { copiesZygote, memoryPath, type SandboxSpec } from "../sandbox/sandbox-plan.ts";
 import { keeperLog, type ZygoteOrder } from "../sandbox/start-zygote.ts";
 import type { ImageDisk } from "../storage/container-storage.ts";
 import { sum } from "../template/making.ts";
@@ -113,7 +113,7 @@ async function make(sandbox: Sandbox, spec: SandboxSpec, template: Template, pla
   await seal(helper, socket);
   const process = identify(pid);
   if (process === undefined) throw new HuskError("vmm", "QEMU has ended");
-  const memory = `/proc/${pid}/fd/${memoryDescriptor}`;
+  const memory = memoryPath(pid);
   const zygote = { process, socket, memory, sum: await sum(helper, memory), ...known };
   await prove(spec, zygote, own);
   publishZygote(template, zygote);

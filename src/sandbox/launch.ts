@@ -21,7 +21,7 @@ import {
   channelCount,
   copiesZygote,
   mapsTemplate,
-  memoryDescriptor,
+  memoryPath,
   planMachine,
   planSandbox,
   type SandboxSpec,
@@ -125,7 +125,7 @@ export class Launch {
   /** Where the guest's memory is. Throws `host` where QEMU does not run. */
   get memory(): GuestMemory {
     const pid = this.qemuPid;
-    return { path: `/proc/${pid}/fd/${memoryDescriptor}`, mappedBy: mapsTemplate(this.spec) ? pid : null };
+    return { path: memoryPath(pid), mappedBy: mapsTemplate(this.spec) ? pid : null };
   }
 
   /** Shows a further host path to the guest, below the shared folder. */
@@ -194,7 +194,7 @@ export class Launch {
   #holdMemory(): number | undefined {
     const pid = this.#process.programPid("qemu");
     try {
-      return pid === undefined ? undefined : openSync(`/proc/${pid}/fd/${memoryDescriptor}`, O_PATH);
+      return pid === undefined ? undefined : openSync(memoryPath(pid), O_PATH);
     } catch (error) {
       if (!hasCode(error, "ENOENT", "ESRCH", "EACCES")) throw error;
       return undefined; // it has ended

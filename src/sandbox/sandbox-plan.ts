@@ -198,7 +198,12 @@ function savedMachine({ template, checkpoint }: SandboxSpec): CloneSource | null
 export const stateDescriptor = cloneDescriptors.state;
 
 /** Where QEMU has the guest's memory. */
-export const memoryDescriptor = cloneDescriptors.memory;
+const memoryDescriptor = cloneDescriptors.memory;
+
+/** The same, as the host sees it: `qemu` is QEMU's PID. */
+export function memoryPath(qemu: number): string {
+  return `/proc/${qemu}/fd/${memoryDescriptor}`;
+}
 
 /** The machine, with the descriptors that `planSandbox` gives it. */
 export function planMachine(spec: SandboxSpec, contextId: number): Machine {

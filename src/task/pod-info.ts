@@ -1,6 +1,7 @@
 /** What is told of a pod that the Sandbox API made: to `crictl inspectp`, and to NRI's plugins. A pod with a pause container has that container's instead. */
 import { statfs } from "node:fs/promises";
 import type { Any } from "../gen/google/protobuf/any.ts";
+import { nsfsMagic } from "../host/namespaces.ts";
 import { stringifyJson } from "../oci/json.ts";
 import type { Spec } from "../oci/types.ts";
 import type { TaskProcess } from "./task-process.ts";
@@ -11,8 +12,8 @@ export type PodSpec = Pick<Spec, "ociVersion" | "hostname" | "annotations" | "li
 /** As containerd names the type. */
 const specType = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 
-/** The file systems of a namespace that is bound to a path, and of one that a process's folder shows: NSFS_MAGIC and PROC_SUPER_MAGIC of linux/magic.h. */
-const namespaceFilesystems: ReadonlySet<number> = new Set([0x6e736673, 0x9fa0]);
+/** The file systems of a namespace that is bound to a path, and of one that a process's folder shows: the latter is PROC_SUPER_MAGIC of linux/magic.h. */
+const namespaceFilesystems: ReadonlySet<number> = new Set([nsfsMagic, 0x9fa0]);
 
 /** A pod's specification as its shim has read it, with the network namespace that it was given beside it ("": none). */
 export function toldSpec({ ociVersion, hostname, annotations, linux }: Spec, netns: string): PodSpec {
