@@ -104,9 +104,16 @@ export class AgentClient {
     return this.#closed;
   }
 
-  /** One call, one answer. Throws the agent's error in husk's words; `deadline` where no answer came in time. */
-  call<M extends PromptMethod>(method: M, request: PartialRequest<M>, deadlineMs = this.#deadlineMs): Promise<Response<M>> {
-    return this.#unary(method, request, Date.now() + deadlineMs).answer;
+  /** One call, one answer. Throws the agent's error in husk's words; `deadline` where no answer came in time. `needless`: gives the call up, for the agent as well. */
+  call<M extends PromptMethod>(
+    method: M,
+    request: PartialRequest<M>,
+    deadlineMs = this.#deadlineMs,
+    needless?: AbortSignal,
+  ): Promise<Response<M>> {
+    const { answer, cancel } = this.#unary(method, request, Date.now() + deadlineMs);
+    needless?.addEventListener("abort", cancel);
+    return answer;
   }
 
   /** Waits for the end of a process, however long it takes; `cancel` gives up. */

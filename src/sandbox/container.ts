@@ -159,7 +159,9 @@ export class Container {
       storages: [...storages],
       stdio: guestStdio({ terminal, plainNewlines, streams: Object.keys(streams), size: consoleSize }),
     });
-    this.#startedAhead = startAfter?.then(() => this.init.start(true));
+    const notMade = new AbortController();
+    made.catch((error: unknown) => notMade.abort(error));
+    this.#startedAhead = startAfter?.then(() => this.init.start(notMade.signal));
     this.#startedAhead?.catch(() => {}); // `start` gets it, unless the container could not be made
     await made;
     await host;

@@ -104,10 +104,12 @@ export class GuestProcess {
   }
 
   /**
-   * Lets the created process execute its program. `onceMade`: its container is still being made. Throws `program-not-found` and its like where execve fails.
+   * Lets the created process execute its program. Throws `program-not-found` and its like where execve fails. `notMade`: its container is still being made, and will not
+   * be where that aborts: then nobody else's is started in its place.
    */
-  async start(onceMade = false): Promise<void> {
-    await this.#sandbox.agent.call("startProcess", { ...this.target, onceMade });
+  async start(notMade?: AbortSignal): Promise<void> {
+    notMade?.throwIfAborted();
+    await this.#sandbox.agent.call("startProcess", { ...this.target, onceMade: notMade !== undefined }, undefined, notMade);
     this.#started = true;
   }
 

@@ -26,7 +26,7 @@ enum Place {
 
 /// The state of the guest.
 pub struct Sandbox {
-    pub launcher: Arc<Launcher>,
+    pub launcher: Launcher,
     /// The shared folder and the disk of a clone that have not been taken into use yet.
     pub parked: Mutex<Parked>,
     pub events: broadcast::Sender<api::Event>,
@@ -55,7 +55,7 @@ impl Sandbox {
     ) -> Arc<Self> {
         let (events, _) = broadcast::channel(EVENTS);
         Arc::new(Sandbox {
-            launcher: Arc::new(launcher),
+            launcher,
             parked: Mutex::new(parked),
             events,
             began_ns,
@@ -110,6 +110,22 @@ impl Sandbox {
             }
             made.await;
         }
+    }
+
+    /// Forgets a further process. Where those come and go, more are likely to: the set-up of one waits then, once there is nothing else to do.
+    pub async fn forget_process(self: &Arc<Self>, container_id: &str, id: &str) -> Result<()> {
+        let container = self.container(container_id)?;
+        container.delete_process(id).await?;
+        if container.runs() {
+            let sandbox = self.clone();
+            tokio::spawn(async move {
+                if let Err(failure) = sandbox.launcher.replenish().await {
+                    // The next one will be started when it is needed, and will say what is wrong.
+                    crate::console::log(format_args!("no set-up process waits: {failure}"));
+                }
+            });
+        }
+        Ok(())
     }
 
     /// Whether processes of containers live.

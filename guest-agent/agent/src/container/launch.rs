@@ -4,13 +4,12 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::control::Control;
 use crate::child::wire::{Plan, ToAgent, ToChild};
-use crate::console;
 use crate::error::{Context, Failure, Result};
 use crate::init::reaper::{End, Ended, Reaper};
 use crate::spec::IdMapping;
@@ -102,17 +101,6 @@ impl Launcher {
         };
         *self.lock() = Some(next);
         Ok(())
-    }
-
-    /// Has one wait, once there is nothing else to do: where further processes come and go, more are likely to.
-    pub fn expect_more(self: &Arc<Self>) {
-        let launcher = self.clone();
-        tokio::spawn(async move {
-            if let Err(failure) = launcher.replenish().await {
-                // The next one will be started when it is needed, and will say what is wrong.
-                console::log(format_args!("no set-up process waits: {failure}"));
-            }
-        });
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<SetUp>> {

@@ -192,11 +192,9 @@ impl AgentService for Agent {
             .process(&request.container_id, &request.process_id)?
             .wait()
             .await;
-        let is_last = request.process_id == INIT && !self.sandbox.has_processes();
-        answer(WaitProcessResponse {
-            is_last,
-            ..end.into()
-        })
+        let mut response = WaitProcessResponse::from(end);
+        response.is_last = request.process_id == INIT && !self.sandbox.has_processes();
+        answer(response)
     }
 
     async fn signal_process(
@@ -224,11 +222,9 @@ impl AgentService for Agent {
         request: Request<DeleteProcessRequest>,
     ) -> Answer<DeleteProcessResponse> {
         let request = request.into_inner();
-        let container = self.container(&request.container_id)?;
-        container.delete_process(&request.process_id).await?;
-        if container.runs() {
-            self.sandbox.launcher.expect_more();
-        }
+        self.sandbox
+            .forget_process(&request.container_id, &request.process_id)
+            .await?;
         answer(DeleteProcessResponse {})
     }
 
