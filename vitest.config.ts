@@ -53,8 +53,6 @@ export default defineConfig({
           include: ["test/kvm/**/*.test.ts"],
           environment: "node",
           fileParallelism: false,
-          // KVM in an emulated host: a guest there stands still now and then where the machine beneath has other work (seen once in some ten runs).
-          retry: 1,
           testTimeout: 600_000,
           hookTimeout: 600_000,
         },
