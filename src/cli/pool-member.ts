@@ -123,11 +123,10 @@ async function serve(member: Member, { supervision, planned }: Taking, work: Wor
   // While everything else is made ready.
   member.sandbox.awaken(input.sandbox);
   try {
-    const joined = joinCaller(session.hello.pid, member.sandbox, input.cgroups.hierarchies);
-    joined.catch(() => {}); // whoever awaits it gets it
     const launch = (spec: SandboxSpec): Sandbox => {
       isAdopted = true;
-      return member.adopt(spec, joined);
+      // Not before: who makes a cgroup, as has been done by now, waits while the kernel moves a process.
+      return member.adopt(spec, joinCaller(session.hello.pid, member.sandbox, input.cgroups.hierarchies));
     };
     // Before there is anything that could remain.
     await member.sandbox.setRemains(input.sandbox.remains);

@@ -19,6 +19,9 @@ use crate::{sys, uevent};
 /// A device that was plugged in is there within this.
 const DEVICE_LIMIT: Duration = Duration::from_secs(30);
 
+/// What is read at once, in KiB, as the kernel is told.
+const READ_AHEAD_KIB: &str = "512";
+
 /// A mount to be undone.
 #[derive(Debug)]
 pub struct Mounted {
@@ -123,7 +126,23 @@ fn attach(storage: &api::Storage, device: Option<&Path>, options: &MountOptions)
         nix::sys::stat::Mode::empty(),
     )
     .class(failed, || "open the mount point")?;
-    sys::attach(&tree, &target).class(failed, || "attach")
+    sys::attach(&tree, &target).class(failed, || "attach")?;
+    match device {
+        Some(_) => read_further_ahead(&storage.mount_point),
+        None => Ok(()),
+    }
+}
+
+/// Has the kernel read more at once from the file system at `mount_point`, which the host has: most of what a request costs is that it is one.
+/// https://www.kernel.org/doc/html/latest/admin-guide/abi-testing.html (/sys/class/bdi/<bdi>/read_ahead_kb)
+fn read_further_ahead(mount_point: &str) -> Result<()> {
+    let about = nix::sys::stat::stat(mount_point).context(|| format!("look at {mount_point}"))?;
+    let (major, minor) = (
+        nix::sys::stat::major(about.st_dev),
+        nix::sys::stat::minor(about.st_dev),
+    );
+    let file = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    fs::write(&file, READ_AHEAD_KIB).context(|| format!("write {file}"))
 }
 
 /// Covers a mount with a writable layer in memory.

@@ -114,7 +114,7 @@ fn inherit(process: &mut Process, first: Option<&Process>) {
         .or_else(|| first.io_priority.clone());
 }
 
-/// Forks, and lets the child go on as the second stage once the agent knows of it. The second stage returns only its failure.
+/// Forks, and lets the child go on as the second stage once the agent has been told of it. The second stage returns only its failure.
 pub fn hand_over(
     control: &mut Control,
     second_stage: impl FnOnce(&mut Control, i32) -> Failure,
@@ -127,7 +127,6 @@ pub fn hand_over(
             control.send(&ToAgent::Forked {
                 pid: child.as_raw(),
             })?;
-            control.expect(ToChild::Go)?;
             File::from(writer)
                 .write_all(&child.as_raw().to_le_bytes())
                 .context(|| "release the container's process")
@@ -137,7 +136,7 @@ pub fn hand_over(
             let mut pid = [0; 4];
             File::from(reader)
                 .read_exact(&mut pid)
-                .context(|| "wait for the agent")?;
+                .context(|| "wait for the first stage")?;
             Err(second_stage(control, i32::from_le_bytes(pid)))
         }
     }

@@ -9,7 +9,7 @@
 //!   Go ->
 //!                                  makes and joins namespaces, forks
 //!                             <- Forked
-//!   Go ->                          ends
+//!                                  ends
 //!                                                               mounts, pivots, limits, identity
 //!                             <--------------------------------- Terminal, with the pty  (only with a terminal)
 //!                             <--------------------------------- Ready

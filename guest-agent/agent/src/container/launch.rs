@@ -11,7 +11,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 use super::control::Control;
 use crate::child::wire::{Plan, ToAgent, ToChild};
 use crate::error::{Context, Failure, Result};
-use crate::init::reaper::{End, Ended, Reaper};
+use crate::init::reaper::{End, Ended, Expectation, Reaper};
 use crate::spec::IdMapping;
 
 /// A process that is set up and waits for its start.
@@ -127,8 +127,9 @@ impl Launcher {
             mut control,
             end: first_end,
         } = self.take()?;
+        let expectation = self.reaper.expect();
         control.send_plan(plan, stdio).await?;
-        let (pid, end) = match first_stage(&self.reaper, &mut control, first_pid, mappings).await? {
+        let (pid, end) = match first_stage(&expectation, &mut control, first_pid, mappings).await? {
             Some(forked) => forked,
             None => return Err(ended_early(first_end).await),
         };
@@ -148,7 +149,7 @@ type Forked = (i32, oneshot::Receiver<Ended>);
 
 /// Until the process in its namespaces exists: its PID. None: the child went away without a word.
 async fn first_stage(
-    reaper: &Reaper,
+    expectation: &Expectation<'_>,
     control: &mut Control,
     first_pid: u32,
     mappings: &UserMappings,
@@ -160,12 +161,7 @@ async fn first_stage(
                 write_mappings(first_pid, mappings)?;
                 control.send(&ToChild::Go).await?;
             }
-            ToAgent::Forked { pid } => {
-                // Its parent waits for our answer, so the reaper cannot see it yet.
-                let end = reaper.watch(pid);
-                control.send(&ToChild::Go).await?;
-                return Ok(Some((pid, end)));
-            }
+            ToAgent::Forked { pid } => return Ok(Some((pid, expectation.watch(pid)))),
             ToAgent::Failed(failure) => return Err(failure),
             other => return Err(unexpected(&other)),
         }

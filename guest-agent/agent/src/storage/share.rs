@@ -6,7 +6,7 @@ use std::sync::{MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount as mount_call, umount2};
 
-use super::{DEVICE_LIMIT, blocking, check_mount_point};
+use super::{DEVICE_LIMIT, blocking, check_mount_point, read_further_ahead};
 use crate::api;
 use crate::devices::parked::Parked;
 use crate::error::{Class, Context, Failure, Result};
@@ -76,7 +76,10 @@ fn mount_virtiofs(tag: &str, mount_point: &str) -> Result<Attempt> {
         MsFlags::empty(),
         none,
     ) {
-        Ok(()) => Ok(Attempt::Mounted),
+        Ok(()) => {
+            read_further_ahead(mount_point)?;
+            Ok(Attempt::Mounted)
+        }
         Err(Errno::EINVAL) => Ok(Attempt::NoDevice),
         Err(errno) => Err(Failure::other(errno.to_string())),
     }
