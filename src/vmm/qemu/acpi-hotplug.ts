@@ -5,7 +5,7 @@
  */
 import { HuskError } from "../../errors.ts";
 import { integer, read } from "../../narrow.ts";
-import type { QmpClient } from "../../qmp/qmp.ts";
+import type { QmpArguments, QmpClient } from "../../qmp/qmp.ts";
 
 /** Of 32 bits each; what has been inserted is forgotten when it is read. */
 const registers = { inserted: 0x0cc0, eject: 0x0cc8, select: 0x0cd0 };
@@ -14,41 +14,69 @@ const events = { status: 0x0620, somethingChanged: 1 << 1 };
 /** A port's bus has one slot. */
 const onlySlot = 1;
 
-/** Takes away what is in the port `id`, without the guest being asked. Throws `vmm`. */
-export async function eject(qmp: QmpClient, id: string): Promise<void> {
-  await selectBus(qmp, id);
-  await output(qmp, "w", registers.eject, onlySlot);
-}
+export class AcpiHotplug {
+  readonly #qmp: QmpClient;
+  /** By the ports' ids, what the registers call their buses: that stays as long as the machine does. */
+  readonly #buses = new Map<string, number>();
 
-/** Likewise, where the guest has been asked to let it go and is not to learn of that. It stands still. Throws `vmm`. */
-export async function ejectUnasked(qmp: QmpClient, id: string): Promise<void> {
-  await eject(qmp, id);
-  await output(qmp, "b", events.status, events.somethingChanged);
-}
+  constructor(qmp: QmpClient) {
+    this.#qmp = qmp;
+  }
 
-/** Takes back the event that something was plugged into the port `id` of a machine that stands still. Throws `vmm`, also where there was none. */
-export async function forgetInsertion(qmp: QmpClient, id: string): Promise<void> {
-  await selectBus(qmp, id);
-  const answer = await monitor(qmp, `i/w ${registers.inserted}`);
-  const [, inserted] = /^port\w\[0x\w+\] = 0x([0-9a-f]+)\s*$/.exec(answer) ?? [];
-  if (inserted === undefined || Number.parseInt(inserted, 16) !== onlySlot) throw unexpected("a device in the only slot", answer);
-  await output(qmp, "b", events.status, events.somethingChanged);
-}
+  /** Takes away what is in the port `id`, without the guest being asked. Throws `vmm`. */
+  async eject(id: string): Promise<void> {
+    const bus = await this.#bus(id);
+    await Promise.all([this.#select(bus), this.#output("w", registers.eject, onlySlot)]);
+  }
 
-/** Makes the registers those of the bus of the port `id`. */
-async function selectBus(qmp: QmpClient, id: string): Promise<void> {
-  const number = await qmp.execute("qom-get", { path: `/machine/peripheral/${id}/${id}`, property: "acpi-pcihp-bsel" });
-  await output(qmp, "w", registers.select, read(integer(0, 255), number));
-}
+  /** Likewise, where the guest has been asked to let it go and is not to learn of that. It stands still. Throws `vmm`. */
+  async ejectUnasked(id: string): Promise<void> {
+    await this.eject(id);
+    await this.#forgetEvent();
+  }
 
-async function output(qmp: QmpClient, size: "b" | "w", register: number, value: number): Promise<void> {
-  const answer = await monitor(qmp, `o/${size} ${register} ${value}`);
-  if (answer !== "") throw unexpected("nothing", answer);
-}
+  /**
+   * Plugs `device` into the port `id` of a machine that stands still, and takes back the event that something was. Throws `vmm`, also where nothing was inserted.
+   */
+  async plugUnnoticed(device: QmpArguments<"device_add">, id: string): Promise<void> {
+    const bus = await this.#bus(id);
+    // All at once: QEMU carries commands out in the order in which they came, and each answer would have to be waited for.
+    await Promise.all([this.#qmp.execute("device_add", device), this.#select(bus), this.#takeInserted(), this.#forgetEvent()]);
+  }
 
-/** A command of QEMU's monitor for people, whose errors are words like all others. */
-function monitor(qmp: QmpClient, line: string): Promise<string> {
-  return qmp.execute("human-monitor-command", { "command-line": line });
+  async #bus(id: string): Promise<number> {
+    const known = this.#buses.get(id);
+    if (known !== undefined) return known;
+    const answer = await this.#qmp.execute("qom-get", { path: `/machine/peripheral/${id}/${id}`, property: "acpi-pcihp-bsel" });
+    const number = read(integer(0, 255), answer);
+    this.#buses.set(id, number);
+    return number;
+  }
+
+  /** Makes the registers those of a bus. */
+  #select(bus: number): Promise<void> {
+    return this.#output("w", registers.select, bus);
+  }
+
+  async #takeInserted(): Promise<void> {
+    const answer = await this.#monitor(`i/w ${registers.inserted}`);
+    const [, inserted] = /^port\w\[0x\w+\] = 0x([0-9a-f]+)\s*$/.exec(answer) ?? [];
+    if (inserted === undefined || Number.parseInt(inserted, 16) !== onlySlot) throw unexpected("a device in the only slot", answer);
+  }
+
+  #forgetEvent(): Promise<void> {
+    return this.#output("b", events.status, events.somethingChanged);
+  }
+
+  async #output(size: "b" | "w", register: number, value: number): Promise<void> {
+    const answer = await this.#monitor(`o/${size} ${register} ${value}`);
+    if (answer !== "") throw unexpected("nothing", answer);
+  }
+
+  /** A command of QEMU's monitor for people, whose errors are words like all others. */
+  #monitor(line: string): Promise<string> {
+    return this.#qmp.execute("human-monitor-command", { "command-line": line });
+  }
 }
 
 function unexpected(expected: string, answer: string): HuskError {

@@ -5,7 +5,7 @@ import { printable } from "../../host/printable.ts";
 import type { Greeting } from "../../qmp/message.ts";
 import { QmpClient } from "../../qmp/qmp.ts";
 import type { Disk, SharedFolder } from "../machine.ts";
-import { eject, ejectUnasked, forgetInsertion } from "./acpi-hotplug.ts";
+import { AcpiHotplug } from "./acpi-hotplug.ts";
 import {
   type Device,
   devicePort,
@@ -57,12 +57,14 @@ function ownName(name: string): string {
 
 export class QemuVm {
   readonly #qmp: QmpClient;
+  readonly #hotplug: AcpiHotplug;
   readonly #networkPorts: number;
   /** What the shared folder's device and the way to its server are called. */
   #folder = { device: folderDevice(0), chardev: folderChardev(0) };
 
   private constructor(qmp: QmpClient, networkPorts: number) {
     this.#qmp = qmp;
+    this.#hotplug = new AcpiHotplug(qmp);
     this.#networkPorts = networkPorts;
   }
 
@@ -139,7 +141,7 @@ export class QemuVm {
    * some time later, and tells nobody.
    */
   async ejectDisk(): Promise<void> {
-    await eject(this.#qmp, devicePort(firstDiskPort));
+    await this.#hotplug.eject(devicePort(firstDiskPort));
   }
 
   /**
@@ -151,7 +153,7 @@ export class QemuVm {
     const deleted = this.#qmp.waitFor("DEVICE_DELETED", ({ device }) => device === id, { deadlineMs });
     deleted.catch(() => {}); // what comes before it may fail
     await this.#qmp.execute("device_del", { id });
-    await ejectUnasked(this.#qmp, devicePort(folderPort));
+    await this.#hotplug.ejectUnasked(devicePort(folderPort));
     await deleted;
     await this.#qmp.execute("chardev-remove", { id: chardev });
   }
@@ -188,16 +190,13 @@ export class QemuVm {
   }
 
   async #plug({ known, added }: PluggedDevices): Promise<void> {
-    for (const device of known) {
-      await this.#qmp.execute("device_add", device);
-      await forgetInsertion(this.#qmp, String(device["bus"]));
-    }
+    for (const device of known) await this.#hotplug.plugUnnoticed(device, String(device["bus"]));
     for (const device of added) await this.#qmp.execute("device_add", device);
   }
 
   /** Takes away the devices that the guest of a template is to know, without its knowledge: see `PluggedDevices.known`. Throws `vmm`. */
   async ejectKnown(): Promise<void> {
-    for (const port of knownPorts) await eject(this.#qmp, devicePort(port));
+    for (const port of knownPorts) await this.#hotplug.eject(devicePort(port));
   }
 
   /**
