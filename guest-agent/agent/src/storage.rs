@@ -79,12 +79,15 @@ async fn mount_one(
         }
     };
     let mount_point = storage.mount_point.clone();
-    let with_overlay = storage.overlay;
+    let (with_overlay, of_device) = (storage.overlay, device.is_some());
     blocking(move || attach(&storage, device.as_deref(), &options)).await?;
     mounts.push(Mounted {
         mount_point: mount_point.clone().into(),
         remove: true,
     });
+    if of_device {
+        read_further_ahead(&mount_point)?;
+    }
     if with_overlay {
         mounts.extend(blocking(move || put_overlay(&mount_point, &overlay)).await?);
     }
@@ -126,11 +129,7 @@ fn attach(storage: &api::Storage, device: Option<&Path>, options: &MountOptions)
         nix::sys::stat::Mode::empty(),
     )
     .class(failed, || "open the mount point")?;
-    sys::attach(&tree, &target).class(failed, || "attach")?;
-    match device {
-        Some(_) => read_further_ahead(&storage.mount_point),
-        None => Ok(()),
-    }
+    sys::attach(&tree, &target).class(failed, || "attach")
 }
 
 /// Has the kernel read more at once from the file system at `mount_point`, which the host has: most of what a request costs is that it is one.

@@ -76,10 +76,14 @@ fn mount_virtiofs(tag: &str, mount_point: &str) -> Result<Attempt> {
         MsFlags::empty(),
         none,
     ) {
-        Ok(()) => {
-            read_further_ahead(mount_point)?;
-            Ok(Attempt::Mounted)
-        }
+        Ok(()) => match read_further_ahead(mount_point) {
+            Ok(()) => Ok(Attempt::Mounted),
+            Err(failure) => {
+                umount2(mount_point, MntFlags::MNT_DETACH)
+                    .context(|| format!("unmount {mount_point} after: {failure}"))?;
+                Err(failure)
+            }
+        },
         Err(Errno::EINVAL) => Ok(Attempt::NoDevice),
         Err(errno) => Err(Failure::other(errno.to_string())),
     }
