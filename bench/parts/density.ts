@@ -1,4 +1,6 @@
 /** Many sandboxes: started at once, and what each takes of the host's memory. */
+import { setTimeout } from "node:timers/promises";
+import { settleMs } from "../../src/host/frugal.ts";
 import type { BenchHost, Way } from "../bench-host.ts";
 import type { Collected, Figure, Part, Settings } from "../figure.ts";
 
@@ -56,6 +58,7 @@ export async function memory(host: BenchHost, { crowds }: Settings): Promise<Par
 async function measure(host: BenchHost, way: Way, bundle: string, count: number): Promise<ReadonlyMap<string, readonly number[]>> {
   const alive: { remove: () => Promise<void> }[] = [];
   for (let member = 0; member < count; member += 1) alive.push(await host.detach(way, bundle));
+  await setTimeout(2 * settleMs); // until then they have yet to become idle
   const { output } = await host.husk(way, ["stats", "--host", "--format", "json"]);
   for (const { remove } of alive) await remove();
   return byRole(JSON.parse(output) as SandboxMemory[]);

@@ -7,6 +7,7 @@ import type { Logger } from "pino";
 import { type Config, loadConfig } from "../config/config.ts";
 import { explain, HuskError } from "../errors.ts";
 import { whenAborted } from "../host/aborted.ts";
+import { beFrugal, settleMs } from "../host/frugal.ts";
 import { helperPath } from "../host/installation.ts";
 import { type Bundle, loadBundle } from "../oci/bundle.ts";
 import { poolMember } from "../pool/messages.ts";
@@ -219,9 +220,12 @@ async function seeThrough(
     await session.close();
   }
   onStarted?.();
+  // A container that ends at once is not held up by it.
+  const settling = setTimeout(beFrugal, settleMs).unref();
   supervisorLog.info(call.verb === "create" ? "the container is created" : "the container runs");
 
   const outcome = await supervisor.ended();
+  clearTimeout(settling);
   supervisorLog.info({ ...outcome.end, reason: outcome.reason }, "the container has stopped");
   if (foreground && !(call.verb === "run" && call.keep)) {
     const regret = (message: string): void => {

@@ -13,3 +13,10 @@ test("V8's flags are changed once for bulk, with the code that was kept under th
   keepFewBuffers();
   expect(changes).toBe(2);
 });
+
+test("what nobody needs any more is given back", async () => {
+  const left = new WeakRef({ some: "garbage" });
+  await new Promise((resolve) => setImmediate(resolve)); // until then V8 keeps what a WeakRef has been made of
+  beFrugal();
+  expect(left.deref()).toBeUndefined();
+});

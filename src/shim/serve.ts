@@ -7,6 +7,7 @@ import { SandboxDefinition } from "../gen/containerd/sandbox/v1/sandbox.ts";
 import { TaskDefinition as TaskV2 } from "../gen/containerd/task/v2/task.ts";
 import { TaskDefinition as TaskV3 } from "../gen/containerd/task/v3/task.ts";
 import { findHierarchies } from "../host/cgroups.ts";
+import { beFrugal, settleMs } from "../host/frugal.ts";
 import { helperPath } from "../host/installation.ts";
 import { EventPublisher } from "../task/events.ts";
 import type { Logger } from "../task/logger.ts";
@@ -23,9 +24,6 @@ const socketDescriptor = 3;
 
 /** How long calls in flight, and then the clients to hang up, may take at the end, in milliseconds. */
 const graceMs = 1_000;
-
-/** How long after the first start of a process the server begins to be frugal with memory, in milliseconds: nothing is left to be loaded then. */
-const settleMs = 1_000;
 
 /** What the front has told this process's C library (guest-agent/helper/src/shim/daemon.rs), and nobody else's: QEMU and log drivers inherit the environment. */
 export const ownVariables = ["MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_"];
@@ -93,8 +91,8 @@ export async function openServer(call: ShimCall, { config, problem, waiting, onS
   let wanting: Promise<void> | undefined;
   const want = (): Promise<void> => (wanting ??= orderNext(pod, call, config, log));
   const settle = async (): Promise<void> => {
-    (await import("../host/frugal.ts")).beFrugal();
     await want();
+    beFrugal();
   };
   const onStart = (): void => {
     onStarted?.();
