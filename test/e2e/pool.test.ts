@@ -254,7 +254,7 @@ describe.runIf(isHusk)("kill -9", () => {
   test("of a supervisor at any moment of its taking leaves a container that runs, or nothing", async ({ host }) => {
     const pools = new Pools(host);
     const pool = await pools.start("--size", "1");
-    const bundle = host.script("echo hello");
+    const bundle = host.script("echo hello; sleep 1"); // its end is another matter
     for (const delayMs of [0, 10, 30, 60, 150]) {
       await pools.untilWaiting(1);
       const [member] = members(pool);
