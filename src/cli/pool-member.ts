@@ -138,7 +138,10 @@ async function serve(member: Member, { supervision, planned }: Taking, work: Wor
     supervision.teller.tell(`husk ${supervision.call.verb}`, supervision.trace.startMs, error);
   } finally {
     // From its adoption on it ends with the last container in it, which need not be this one.
-    if (!isAdopted) await member.sandbox.close(0);
+    if (!isAdopted) {
+      await member.sandbox.close(0);
+      member.sandbox.nothingRemains();
+    }
     await session.close();
   }
 }

@@ -13,8 +13,11 @@ import { type Bundle, loadBundle } from "../oci/bundle.ts";
 import { poolMember } from "../pool/messages.ts";
 import type { Container } from "../sandbox/container.ts";
 import type { ControlHandlers, Params } from "../sandbox/control.ts";
+import { EarlyHelper } from "../sandbox/early-helper.ts";
 import type { ProcessOutcome } from "../sandbox/guest-process.ts";
+import type { LaunchSandbox } from "../sandbox/hosted-sandbox.ts";
 import { runFolder } from "../sandbox/run-folder.ts";
+import { Sandbox } from "../sandbox/sandbox.ts";
 import { zygoteKeeper } from "../sandbox/start-zygote.ts";
 import type { Starter } from "../sandbox/starter.ts";
 import { Supervisor } from "../sandbox/supervisor.ts";
@@ -129,7 +132,13 @@ export async function carryOut(
   onStarted?: () => void,
 ): Promise<void> {
   const { session, trace } = supervision;
-  const make = (starter: Starter): Promise<Supervisor> => Supervisor.create(input, starter, trace, interruption(session.signal));
+  const make = async (starter: Starter): Promise<Supervisor> => {
+    const gone = interruption(session.signal);
+    if (input.launch !== undefined) return Supervisor.create(input, starter, trace, gone);
+    await using helper = new EarlyHelper(input.sandbox);
+    const launch: LaunchSandbox = (spec, observer) => Sandbox.launch(spec, observer, helper.take());
+    return await Supervisor.create({ ...input, launch }, starter, trace, gone);
+  };
   await seeThrough(supervision, config, [...notes, ...missesOfService(process.env), accelerator.reason], make, onStarted);
 }
 
@@ -200,7 +209,7 @@ async function seeThrough(
       serving.catch(() => front.destroy()); // front, which has heard nothing, begins again with Node
     },
   });
-  if (foreground) session.printBy((text) => supervisor.say(text));
+  if (foreground) session.printBy((text) => supervisor.container.init.standIn.say(text));
   supervisorLog = await openSupervisorLog(runFolder(call.globals.root, call.id).supervisorLog, config.log.level, call.id);
   for (const note of notes) supervisorLog.info(note);
   const { pid } = supervisor.record;

@@ -19,7 +19,7 @@ export interface SandboxPlan {
   readonly processes: readonly SandboxProgram[];
   /** Whether it is a zygote's: it stays in the host's PID namespace, in which its copies are made. */
   readonly zygote?: true;
-  /** A program that gives back what the kernel does not, run on the host once everything is dead, where the supervisor was killed; []: none. */
+  /** A program that gives back what the kernel does not, run on the host once everything is dead, where the supervisor dies before it has said that nothing remains; []: none. */
   readonly remains: readonly string[];
 }
 

@@ -6,6 +6,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
 import type { Duplex, Readable } from "node:stream";
 import { HuskError } from "../errors.ts";
+import { withDeadline } from "./deadline.ts";
 import { type Deferred, deferred } from "./deferred.ts";
 import { readJsonLines, writeJsonLine } from "./lines.ts";
 import type { SandboxMount, SandboxPlan, SandboxProgram } from "./sandbox-plan.ts";
@@ -21,6 +22,9 @@ export interface ProgramEnd {
 /** Descriptors from this number on are the caller's; below: standard streams and the control socket. */
 export const firstExtraDescriptor = 4;
 
+/** How long a helper may take to end its sandbox, in milliseconds, before it is killed with it. */
+const obedienceMs = 5000;
+
 export class SandboxProcess {
   /** The helper's PID on the host; unique among live sandboxes, so identities (user, vsock CID) are derived from it. */
   readonly pid: number;
@@ -28,7 +32,7 @@ export class SandboxProcess {
   readonly channels: readonly Duplex[];
   /** What the programs wrote on their standard error. */
   readonly stderr = new Tail(16 * 1024);
-  /** Settles when every process of the sandbox is gone; never rejects. */
+  /** Settles when every process of the sandbox is gone, but for a helper that sees to what remains; never rejects. */
   readonly ended: Promise<void>;
 
   readonly #child: ChildProcess;
@@ -40,6 +44,10 @@ export class SandboxProcess {
   /** The host's PIDs of the programs that run, by their names. */
   readonly #programPids = new Map<string, number>();
   readonly #requests = new Map<number, Deferred<void>>();
+  /** Resolves to PID 1's status where the helper outlives it. */
+  readonly #outlived = deferred<number>();
+  /** Whether the helper would do something after our death. */
+  #hasRemains = false;
   #nextRequest = 1;
 
   /**
@@ -67,7 +75,8 @@ export class SandboxProcess {
       });
       const exited = new Promise<string>((done) => child.once("exit", (code, signal) => done(describeEnd(code, signal))));
       const silent = new Promise((done) => stderr.once("close", done));
-      void Promise.all([exited, silent]).then(([how]) => {
+      const over = Promise.race([exited, this.#outlived.promise.then((status) => describeEnd(status, null))]);
+      void Promise.all([over, silent]).then(([how]) => {
         this.#fail(new HuskError("vmm", this.#withStderr(how)));
         resolve();
       });
@@ -91,6 +100,7 @@ export class SandboxProcess {
       this.#programEnds.set(name, this.#settling());
       this.#programStarts.set(name, this.#settling());
     }
+    this.#hasRemains = plan.remains.length > 0;
     writeJsonLine(this.#control, plan);
   }
 
@@ -142,6 +152,7 @@ export class SandboxProcess {
 
   /** Changes the plan's `remains`. */
   setRemains(program: readonly string[]): Promise<void> {
+    this.#hasRemains = program.length > 0;
     return this.#request({ op: "remains", program });
   }
 
@@ -161,8 +172,22 @@ export class SandboxProcess {
     return this.#request({ op: "signal", name, signal });
   }
 
-  /** Ends everything in the sandbox, now: the end of the control socket is what PID 1 obeys whatever state its children are in. */
+  /** Nothing remains any more, and a helper that outlives the sandbox ends. Not waited for: where it cannot hear this, it ends with us. */
+  nothingRemains(): void {
+    if (this.#hasRemains) this.setRemains([]).catch(() => {});
+  }
+
+  /** Ends everything in the sandbox, now. The helper stays while something remains, for that this process may die before it has seen to it. */
   async kill(): Promise<void> {
+    if (this.#hasRemains) {
+      this.#child.kill("SIGCONT"); // one that somebody has stopped does not hear
+      this.#request({ op: "end" }).catch(() => {}); // its end is as good
+      const isOver = await withDeadline(this.ended, obedienceMs, "the sandbox's helper").then(
+        () => true,
+        () => false,
+      );
+      if (isOver) return;
+    }
     // In this order: the helper takes the end of the control socket for the supervisor's death.
     this.#child.kill("SIGKILL");
     this.#control.destroy();
@@ -206,6 +231,8 @@ export class SandboxProcess {
         ...(typeof code === "number" ? { code } : {}),
         ...(typeof signal === "number" ? { signal } : {}),
       });
+    } else if (event === "ended" && typeof message["status"] === "number") {
+      this.#outlived.resolve(message["status"]);
     } else if (event === "fatal") {
       this.#fail(new HuskError("host", String(message["message"])));
     }

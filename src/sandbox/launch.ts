@@ -58,10 +58,10 @@ export class Launch {
   #closing = false;
   #wasKilled = false;
 
-  constructor(spec: SandboxSpec, mark: (phase: string) => void) {
+  constructor(spec: SandboxSpec, mark: (phase: string) => void, process = SandboxProcess.start(spec.programs.helper, channelCount)) {
     this.#spec = spec;
     this.#nextSet = copiesZygote(spec) ? firstCopysGivenSet : firstGivenSet;
-    this.#process = SandboxProcess.start(spec.programs.helper, channelCount);
+    this.#process = process;
     this.user = hypervisorUser(this.#process.pid);
     this.died = this.#died.promise;
     const [control, consoleStream] = this.#process.channels;
@@ -165,6 +165,11 @@ export class Launch {
   /** Changes the plan's `remains`. */
   setRemains(program: readonly string[]): Promise<void> {
     return this.#process.setRemains(program);
+  }
+
+  /** What `remains` is for is done. */
+  nothingRemains(): void {
+    this.#process.nothingRemains();
   }
 
   /** Those of everything that is in the sandbox. */

@@ -7,6 +7,7 @@ import { withDeadline } from "../host/deadline.ts";
 import { deferred } from "../host/deferred.ts";
 import { HeldNetwork } from "../host/namespaces.ts";
 import type { SandboxMount } from "../host/sandbox-plan.ts";
+import type { SandboxProcess } from "../host/sandbox-process.ts";
 import type { Greeting } from "../qmp/message.ts";
 import type { ImageDisk } from "../storage/container-storage.ts";
 import { discardTemplate } from "../template/template.ts";
@@ -58,16 +59,16 @@ export class Sandbox {
   #network: HeldNetwork | undefined;
   #closing = false;
 
-  /** Starts the VM and returns at once; `connect` waits for it. */
-  static launch(spec: SandboxSpec, observer: LaunchObserver): Sandbox {
-    return new Sandbox(spec, observer);
+  /** Starts the VM, with a helper that runs already where there is one, and returns at once; `connect` waits for it. */
+  static launch(spec: SandboxSpec, observer: LaunchObserver, helper?: SandboxProcess): Sandbox {
+    return new Sandbox(spec, observer, helper);
   }
 
-  private constructor(spec: SandboxSpec, observer: LaunchObserver) {
+  private constructor(spec: SandboxSpec, observer: LaunchObserver, helper: SandboxProcess | undefined) {
     this.#spec = spec;
     this.#observer = observer;
     this.died = this.#died.promise;
-    this.#launch = new Launch(spec, observer.mark);
+    this.#launch = new Launch(spec, observer.mark, helper);
     this.#running = spec.template === null || spec.checkpoint !== undefined ? this.#run() : this.#runClone();
     this.#running.catch(() => {}); // whoever awaits it gets it
   }
@@ -75,6 +76,11 @@ export class Sandbox {
   /** What is run once the sandbox is dead with its supervisor, from now on. */
   setRemains(program: readonly string[]): Promise<void> {
     return this.#launch.setRemains(program);
+  }
+
+  /** What `remains` is for is done. */
+  nothingRemains(): void {
+    this.#launch.nothingRemains();
   }
 
   /**
@@ -367,14 +373,21 @@ export class Sandbox {
       rmSync(this.#spec.agentSocket, { force: true }); // it was bound for the clone
       if (isCopy) {
         this.#observer.fellBack(`the template's zygote failed, so the VM is cloned: ${explain(error)}`);
-        this.#launch = new Launch({ ...spec, template, zygote: undefined }, this.#observer.mark);
+        this.#relaunch({ ...spec, template, zygote: undefined });
         return await this.#runClone();
       }
       this.#observer.fellBack(`the template failed, so the VM boots: ${explain(error)}`);
       if (template !== null) discardTemplate(template);
-      this.#launch = new Launch({ ...spec, template: null }, this.#observer.mark);
+      this.#relaunch({ ...spec, template: null });
       await this.#run();
     }
+  }
+
+  /** In place of a launch that has ended. What remains is from now on the new one's helper's business. */
+  #relaunch(spec: SandboxSpec): void {
+    const failed = this.#launch;
+    this.#launch = new Launch(spec, this.#observer.mark);
+    failed.nothingRemains();
   }
 
   #refuseWhereClosing(): void {

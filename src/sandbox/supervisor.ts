@@ -133,8 +133,10 @@ export class Supervisor {
     return this.#record;
   }
 
+  /** Throws before it is made. */
   get container(): Container {
-    return this.#liveContainer();
+    if (this.#container === undefined) throw new HuskError("internal", "the container was never made");
+    return this.#container;
   }
 
   /** What a container that is to join the sandbox may share with those in it: see `ContainerPlan.memory`. */
@@ -155,7 +157,7 @@ export class Supervisor {
 
   /** Mirrors the network and runs the program. Throws `wrong-state` unless the container is created, and `hook`: it was killed, and is to be destroyed. */
   async start(): Promise<void> {
-    const container = this.#liveContainer();
+    const container = this.container;
     if (container.status === "creating") await awaitCreation(this.#creating);
     demand("start", this.#record.id, this.#starting ? "running" : container.status);
     this.#starting = true;
@@ -177,7 +179,7 @@ export class Supervisor {
 
   /** Takes a checkpoint, and ends the container unless it is to go on; answers what is worth a line. Throws, with the container as it was. */
   async checkpoint(options: CheckpointOptions): Promise<readonly string[]> {
-    const container = this.#liveContainer();
+    const container = this.container;
     demand("checkpoint", this.#record.id, container.status);
     const { takeCheckpoint } = await import("./checkpoint.ts");
     const what = { sandbox: this.#household.shared, container: this.#input.container, paused: container.status === "paused" };
@@ -189,8 +191,8 @@ export class Supervisor {
 
   /** Forwards a signal to the container's init, or to all of its processes. */
   async kill(signal: number, all = false): Promise<void> {
-    if (signal === SIGKILL) await this.#liveContainer().killForSure(all, this.#input.stopMs);
-    else await this.#liveContainer().kill(signal, all);
+    if (signal === SIGKILL) await this.container.killForSure(all, this.#input.stopMs);
+    else await this.container.kill(signal, all);
   }
 
   /** Kills the container, and waits for nobody to take its output any more: it is to be deleted, and others live on. */
@@ -203,8 +205,12 @@ export class Supervisor {
   async remove(): Promise<void> {
     await this.#control?.close();
     await this.#freeStandIn();
-    for (const path of [this.#folder.ownLedger, this.#folder.ledger]) await giveBackLedger(path, this.#input.helper);
-    removeRunFolder(this.#folder);
+    try {
+      for (const path of [this.#folder.ownLedger, this.#folder.ledger]) await giveBackLedger(path, this.#input.helper);
+      removeRunFolder(this.#folder);
+    } finally {
+      if (this.#lead !== undefined) this.#hosted?.sandbox.nothingRemains(); // of what stays the caller hears
+    }
   }
 
   /**
@@ -229,14 +235,9 @@ export class Supervisor {
     await runPoststop(this.#input.hooks.poststop, hookState(this.#record, "stopped"), this.#record.bundle, warn);
   }
 
-  /** Has init's stand-in write to its standard error. */
-  say(text: string): void {
-    this.#liveContainer().init.standIn.say(text);
-  }
-
   /** Lets init's stand-in end as the container did; `message` is printed where it is in somebody's foreground. */
   releaseStandIn(outcome: ProcessOutcome, message: string | undefined): void {
-    const standIn = this.#liveContainer().init.standIn;
+    const standIn = this.container.init.standIn;
     const stays = this.goesOn;
     if (message === undefined) standIn.exit(outcome.end, stays);
     else standIn.fail(message, "code" in outcome.end ? outcome.end.code : 128 + outcome.end.signal, stays);
@@ -309,7 +310,7 @@ export class Supervisor {
   }
 
   #launch(input: SupervisorInput): HostedSandbox {
-    const { folder, starter, cgroups } = { folder: this.#folder, starter: this.#starter, cgroups: this.#cgroups };
+    const [folder, starter, cgroups] = [this.#folder, this.#starter, this.#cgroups];
     try {
       if (cgroups === undefined) throw new HuskError("internal", "the sandbox has no cgroups");
       const hosted = HostedSandbox.launch({
@@ -351,7 +352,7 @@ export class Supervisor {
   /** After init's end: the VM is closed, unless others need it, and the record says how it went. */
   async #afterEnd(ended: Promise<ProcessOutcome>): Promise<ProcessOutcome> {
     const outcome = await ended;
-    this.#liveContainer().abandonExecs();
+    this.container.abandonExecs();
     const left = this.#leave(outcome.reason !== undefined && outcome.reason !== "out of memory");
     // It takes the kernel a while, in which the guest says goodbye.
     if (this.#record.foreground) setImmediate(() => void this.#freeStandIn().catch(() => {})); // `remove` gets it
@@ -391,10 +392,5 @@ export class Supervisor {
     if (change.status === "stopped" && change.exit === undefined) return;
     this.#record = { ...this.#record, ...change };
     writeRecord(this.#folder, this.#record);
-  }
-
-  #liveContainer(): Container {
-    if (this.#container === undefined) throw new HuskError("internal", "the container was never made");
-    return this.#container;
   }
 }

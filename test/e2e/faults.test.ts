@@ -1,5 +1,6 @@
 /** Every process of a sandbox is killed, in every phase: each end is told at once, with a reason, and everything is given back. */
 import { appendFileSync, existsSync, mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect } from "vitest";
 import { test } from "../harness/host.ts";
 import { descendants, type HostProcess, readProcess } from "../harness/processes.ts";
@@ -144,6 +145,30 @@ describe.runIf(isHusk)("kill -9", () => {
       await starting.ended();
       await host.until(() => readProcess(pid) === undefined, 30_000);
       expect(await host.ok("list", "-q")).toBe("");
+    }
+  });
+
+  test("of a supervisor whose sandbox has ended, before it has given back the rest", async ({ host }) => {
+    const struck = host.path("struck");
+    // What sees to the rest runs it once more.
+    const strike = `[ -e ${struck} ] || { : >${struck}; kill -9 $PPID; }`;
+    const bundle = host.script("exit 3", { hooks: { poststop: [{ path: "/bin/sh", args: ["sh", "-c", strike] }] } });
+    const { stderr } = await host.launch(["run", "--bundle", bundle.path, "s"]).ended();
+    expectOneLine(stderr, reasons.supervisor);
+    expect(existsSync(struck)).toBe(true);
+    await host.until(async () => (await host.ok("list", "-q")) === "");
+  });
+
+  test("of a supervisor that has taken its id, and is about to launch its sandbox", async ({ host }) => {
+    const bundle = host.script(waits);
+    for (const id of ["a", "b", "c"]) {
+      const folder = join(host.root, id);
+      const claimed = host.until(() => existsSync(folder), 30_000);
+      const starting = host.launch(["run", "--bundle", bundle.path, id]);
+      await claimed;
+      await killPart(host, id, "supervisor");
+      expectOneLine((await starting.ended()).stderr, /^husk: \S.*\n$/);
+      await host.until(() => !existsSync(folder));
     }
   });
 

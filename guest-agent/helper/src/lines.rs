@@ -66,19 +66,6 @@ impl Lines {
         self.searched = 0;
         Some(line)
     }
-
-    /// Waits for the next line; `None` at the end of the conversation.
-    pub fn wait(&mut self) -> Result<Option<Vec<u8>>> {
-        loop {
-            if let Some(line) = self.take() {
-                return Ok(Some(line));
-            }
-            wait_for(self.socket.as_fd(), PollFlags::POLLIN).context("cannot wait for a message")?;
-            if !self.receive()? {
-                return Ok(self.take());
-            }
-        }
-    }
 }
 
 impl AsFd for Lines {
@@ -94,18 +81,14 @@ pub fn send_all(socket: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(length) => bytes = &bytes[length..],
             Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => wait_for(socket, PollFlags::POLLOUT)?,
+            Err(Errno::EAGAIN) => match poll(&mut [PollFd::new(socket, PollFlags::POLLOUT)], PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            },
             Err(error) => return Err(error.into()),
         }
     }
     Ok(())
-}
-
-fn wait_for(descriptor: BorrowedFd<'_>, events: PollFlags) -> io::Result<()> {
-    match poll(&mut [PollFd::new(descriptor, events)], PollTimeout::NONE) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 #[cfg(test)]
@@ -119,6 +102,19 @@ mod tests {
         (ours, Lines::new(theirs.into()))
     }
 
+    /// Waits for the next line; `None` at the end of the conversation.
+    fn wait(lines: &mut Lines) -> Result<Option<Vec<u8>>> {
+        loop {
+            if let Some(line) = lines.take() {
+                return Ok(Some(line));
+            }
+            poll(&mut [PollFd::new(lines.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+            if !lines.receive()? {
+                return Ok(lines.take());
+            }
+        }
+    }
+
     #[test]
     fn lines_split_over_packets_arrive_whole_and_in_order() {
         let (mut peer, mut lines) = pair();
@@ -127,10 +123,10 @@ mod tests {
         assert_eq!(lines.take(), None);
         peer.write_all(b"1}\n\nlast").expect("write");
         drop(peer);
-        assert_eq!(lines.wait().expect("wait"), Some(b"{\"a\":1}".to_vec()));
-        assert_eq!(lines.wait().expect("wait"), Some(Vec::new()));
+        assert_eq!(wait(&mut lines).expect("wait"), Some(b"{\"a\":1}".to_vec()));
+        assert_eq!(wait(&mut lines).expect("wait"), Some(Vec::new()));
         // What has no line end is no message.
-        assert_eq!(lines.wait().expect("wait"), None);
+        assert_eq!(wait(&mut lines).expect("wait"), None);
     }
 
     #[test]
@@ -140,7 +136,7 @@ mod tests {
             let block = vec![b'x'; 64 << 10];
             while peer.write_all(&block).is_ok() {}
         });
-        let error = lines.wait().expect_err("the message has no end");
+        let error = wait(&mut lines).expect_err("the message has no end");
         assert_eq!(error.to_string(), "a message is longer than 1048576 bytes");
         drop(lines);
         writer.join().expect("the writer ends when nobody reads");

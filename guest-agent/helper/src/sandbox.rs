@@ -8,7 +8,8 @@
 //! - `init` makes the namespaces and the tree, starts the processes, reaps.
 //! - Whoever dies, all die: init by PR_SET_PDEATHSIG; everything else because PID 1 of its namespace did. Outer learns of the
 //!   supervisor's death by the end of their conversation and by a signal, kills init, and becomes what the plan calls `remains`:
-//!   a program that gives back what the kernel does not.
+//!   a program that gives back what the kernel does not. While there is one, outer outlives init: the supervisor may yet die before
+//!   it has given all of that back itself.
 
 mod copy;
 mod init;
@@ -65,6 +66,10 @@ enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         signal: Option<i32>,
     },
+    /// Nothing of the sandbox is left, but `remains` is.
+    Ended {
+        status: u8,
+    },
     Fatal {
         message: String,
     },
@@ -80,46 +85,69 @@ enum Event {
     },
 }
 
-/// The sign of the supervisor's death as soon as there is something to be done after it. A process that has been stopped is woken by it.
+/// The sign of the supervisor's death. A process that has been stopped is woken by it.
 const SUPERVISOR_DIED: Signal = Signal::SIGCONT;
 
 /// Runs the outer process until the sandbox has ended, or the supervisor has.
 pub fn main() -> Result<ExitCode> {
     let supervisor = getppid();
-    die_with_parent()?;
+    signals::block(&SigSet::from_iter([SUPERVISOR_DIED]))?;
+    prctl::set_pdeathsig(SUPERVISOR_DIED).context("cannot outlive the supervisor")?;
     let inherited = descriptors::open_numbers(CONTROL + 1);
     // SAFETY: the number is this program's by contract, and nothing else here uses it.
     let mut control = Lines::new(unsafe { OwnedFd::from_raw_fd(CONTROL) });
     descriptors::close_at_exec_from(CONTROL)?;
-    // The end of the conversation before the plan: the supervisor died, maybe before die_with_parent.
-    let Some(line) = control.wait().context("cannot read the plan from descriptor 3")? else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    let plan: Plan = match serde_json::from_slice(&line) {
-        Ok(plan) => plan,
-        Err(error) => return refuse(&control, &format!("the plan cannot be understood: {error}")),
-    };
-    let remains = plan.remains.clone();
-    let copies = plan.processes.iter().filter(|process| process.copy.is_some()).map(|process| process.name.clone()).collect();
-    match launch(plan, inherited) {
-        Ok(Launched { init, link, held, monitor }) => {
-            let signals = signals::open(&SigSet::from_iter([SUPERVISOR_DIED]))?;
-            let outcome = Outer { supervisor, control, signals, init, link, monitor, remains, copies }.serve();
-            drop(held);
-            outcome
+    let mut remains = Vec::new();
+    let plan = loop {
+        // Closed again before the plan, whose numbers it may have.
+        let lives = listen(&mut control, &signals::open(&SigSet::from_iter([SUPERVISOR_DIED]))?, supervisor)
+            .context("cannot read the plan from descriptor 3")?;
+        match take_plan(&mut control, &mut remains) {
+            Some(plan) => break plan,
+            None if lives => {}
+            None => return become_program(&remains),
         }
-        Err(error) => refuse(&control, &format!("{error:#}")),
+    };
+    if let Ok(plan) = &plan {
+        remains.clone_from(&plan.remains);
     }
+    let launched = plan.and_then(|plan| launch(plan, inherited));
+    let signals = signals::open(&SigSet::from_iter([SUPERVISOR_DIED]))?;
+    match launched {
+        Ok(launched) => Outer { supervisor, control, signals, launched, remains }.serve(),
+        Err(error) => {
+            let _ = control.send(&Event::Fatal { message: format!("{error:#}") });
+            Heir { supervisor, control, signals, remains }.serve(1)
+        }
+    }
+}
+
+/// Waits until the supervisor says something, or dies. Answers false where it is dead: what it said last may be there to be taken.
+fn listen(control: &mut Lines, signals: &SignalFd, supervisor: Pid) -> Result<bool> {
+    let mut watched = [control.as_fd(), signals.as_fd()].map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+    match poll(&mut watched, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(error) => return Err(error).context("cannot wait for the supervisor"),
+    }
+    signals.read_signal().context("cannot read a signal")?;
+    Ok(control.receive()? && getppid() == supervisor)
+}
+
+/// Takes the plan, where it has come, and before it what `remains` even without one.
+fn take_plan(control: &mut Lines, remains: &mut Vec<String>) -> Option<Result<Plan>> {
+    while let Some(line) = control.take() {
+        let Ok(Request { id, operation: Operation::Remains { program } }) = serde_json::from_slice(&line) else {
+            return Some(serde_json::from_slice(&line).context("the plan cannot be understood"));
+        };
+        *remains = program;
+        let _ = control.send(&Event::Done { id, ok: true }); // one that takes nothing any more is gone: the next round sees it
+    }
+    None
 }
 
 /// Tells the zygote that listens at `path` that its machine stands still for good.
 pub fn seal_zygote(path: &Path) -> Result<()> {
     copy::seal(&unix_socket::dial_for_packets(path)?)
-}
-
-fn refuse(control: &Lines, message: &str) -> Result<ExitCode> {
-    control.send(&Event::Fatal { message: message.to_owned() })?;
-    Ok(ExitCode::FAILURE)
 }
 
 /// Asks the kernel to kill the calling process as soon as its parent ends. A parent that has ended already shows as the end of
@@ -132,9 +160,11 @@ fn die_with_parent() -> Result<()> {
 struct Launched {
     init: Pid,
     link: Link,
-    /// Sources.held
-    held: Vec<OwnedFd>,
+    /// `Sources.held`, as long as there is a sandbox.
+    _held: Vec<OwnedFd>,
     monitor: Option<Monitor>,
+    /// The processes that are copied: they come from other cgroups than init's.
+    copies: BTreeSet<String>,
 }
 
 /// Carries out the part of the plan that needs the host's namespaces, and forks init.
@@ -144,10 +174,8 @@ fn launch(plan: Plan, inherited: BTreeSet<RawFd>) -> Result<Launched> {
     let mut sources = open::Sources::open(&plan)?;
     let held = std::mem::take(&mut sources.held);
     let monitor = sources.monitor.take();
+    let copies = plan.processes.iter().filter(|process| process.copy.is_some()).map(|process| process.name.clone()).collect();
     let (ours, theirs) = Link::pair()?;
-    // From here on there is something to do after the supervisor's death.
-    signals::block(&SigSet::from_iter([SUPERVISOR_DIED]))?;
-    prctl::set_pdeathsig(SUPERVISOR_DIED).context("cannot outlive the supervisor")?;
     if !plan.zygote {
         init::prepare()?;
     }
@@ -161,8 +189,11 @@ fn launch(plan: Plan, inherited: BTreeSet<RawFd>) -> Result<Launched> {
         Some(init) => {
             // What the processes have must end with them.
             descriptors::close(available);
-            namespaces::keep_children_here()?;
-            Ok(Launched { init, link: ours, held, monitor })
+            if let Err(error) = namespaces::keep_children_here() {
+                end(init)?;
+                return Err(error);
+            }
+            Ok(Launched { init, link: ours, _held: held, monitor, copies })
         }
     }
 }
@@ -172,20 +203,16 @@ struct Outer {
     supervisor: Pid,
     control: Lines,
     signals: SignalFd,
-    init: Pid,
-    link: Link,
-    monitor: Option<Monitor>,
+    launched: Launched,
     remains: Vec<String>,
-    /// The processes that are copied: they come from other cgroups than init's.
-    copies: BTreeSet<String>,
 }
 
 impl Outer {
     /// Carries messages both ways until the sandbox has ended, or the supervisor has.
     fn serve(mut self) -> Result<ExitCode> {
         loop {
-            let own = [self.control.as_fd(), self.link.as_fd(), self.signals.as_fd()].into_iter();
-            let all = own.chain(self.monitor.as_ref().map(Monitor::as_fd));
+            let own = [self.control.as_fd(), self.launched.link.as_fd(), self.signals.as_fd()].into_iter();
+            let all = own.chain(self.launched.monitor.as_ref().map(Monitor::as_fd));
             let mut watched: Vec<_> = all.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
             match poll(&mut watched, PollTimeout::NONE) {
                 Ok(_) => {}
@@ -194,8 +221,8 @@ impl Outer {
             }
             let happened: Vec<bool> = watched.iter().map(|descriptor| descriptor.any().unwrap_or(true)).collect();
             let (asked, told, signalled) = (happened[0], happened[1], happened[2]);
-            if happened.get(3) == Some(&true) && !self.monitor.as_mut().is_some_and(Monitor::hear) {
-                self.monitor = None;
+            if happened.get(3) == Some(&true) && !self.launched.monitor.as_mut().is_some_and(Monitor::hear) {
+                self.launched.monitor = None;
             }
             if signalled {
                 self.signals.read_signal().context("cannot read a signal")?;
@@ -204,11 +231,11 @@ impl Outer {
                 return self.end();
             }
             if told {
-                let Some(packet) = self.link.receive::<Report>()? else {
+                let Some(packet) = self.launched.link.receive::<Report>()? else {
                     return self.mirror();
                 };
                 let joined = match &packet.message {
-                    Report::Started { name } if self.copies.contains(name) => self.adopt(packet.pid),
+                    Report::Started { name } if self.launched.copies.contains(name) => self.adopt(packet.pid),
                     _ => Ok(()),
                 };
                 let event = joined.map_or_else(|error| Event::Fatal { message: format!("{error:#}") }, |()| event(packet));
@@ -225,7 +252,7 @@ impl Outer {
 
     /// Gives a copy what its zygote has not from the supervisor, and init has.
     fn adopt(&self, pid: i32) -> Result<()> {
-        cgroup::follow(pid, self.init.as_raw())?;
+        cgroup::follow(pid, self.launched.init.as_raw())?;
         let what = || format!("cannot set the OOM score of process {pid}");
         let score = fs::read("/proc/self/oom_score_adj").with_context(what)?;
         fs::write(format!("/proc/{pid}/oom_score_adj"), score).with_context(what)
@@ -234,23 +261,20 @@ impl Outer {
     /// Carries a request out, or has init do so. An error names the request where it has a number.
     fn obey(&mut self, line: &[u8]) -> std::result::Result<(), (Option<u64>, anyhow::Error)> {
         let Request { id, operation } = serde_json::from_slice(line).map_err(|error| (request_id(line), error.into()))?;
-        if let Operation::Remains { program } = operation {
-            self.remains = program;
-            // One that takes nothing any more is gone: the next round sees it.
-            let _ = self.control.send(&Event::Done { id, ok: true });
-            return Ok(());
+        match operation {
+            Operation::Remains { program } => self.remains = program,
+            Operation::Give { set, path, write } => self.give(set, &path, write).map_err(|error| (Some(id), error))?,
+            Operation::End => kill(self.launched.init, Signal::SIGKILL).map_err(|error| (Some(id), error.into()))?,
+            others => return pass_on(id, others, &self.launched.link).map_err(|error| (Some(id), error)),
         }
-        if let Operation::Give { set, path, write } = operation {
-            self.give(set, &path, write).map_err(|error| (Some(id), error))?;
-            let _ = self.control.send(&Event::Done { id, ok: true });
-            return Ok(());
-        }
-        pass_on(id, operation, &self.link).map_err(|error| (Some(id), error))
+        // One that takes nothing any more is gone: the next round sees it.
+        let _ = self.control.send(&Event::Done { id, ok: true });
+        Ok(())
     }
 
     fn give(&mut self, set: u32, path: &Path, write: bool) -> Result<()> {
         let file = open::open_file(path, write)?;
-        let monitor = self.monitor.as_mut().context("QEMU has no second monitor")?;
+        let monitor = self.launched.monitor.as_mut().context("QEMU has no second monitor")?;
         monitor.add_file(set, file.as_fd()).with_context(|| format!("cannot give {} to QEMU", path.display()))
     }
 
@@ -260,29 +284,81 @@ impl Outer {
         Ok((asked && !self.control.receive()?) || getppid() != self.supervisor)
     }
 
-    /// Ends as init did, unless both were killed together.
+    /// Ends as init did, unless both were killed together, or something remains.
     fn mirror(mut self) -> Result<ExitCode> {
         if self.supervisor_is_gone(true)? {
             return self.end();
         }
-        Ok(ExitCode::from((processes::wait(self.init)?.status() & 0xff) as u8))
+        let status = (processes::wait(self.launched.init)?.status() & 0xff) as u8;
+        let Outer { supervisor, control, signals, launched, remains } = self;
+        drop(launched);
+        Heir { supervisor, control, signals, remains }.serve(status)
     }
 
-    /// Ends the sandbox in whatever state it is (not everything in it need be able to listen), and becomes the program that
-    /// sees to what remains.
+    /// Ends the sandbox in whatever state it is (not everything in it need be able to listen), and sees to what remains.
     fn end(self) -> Result<ExitCode> {
-        kill(self.init, Signal::SIGKILL).context("cannot end the sandbox")?;
-        processes::wait(self.init)?;
-        let Some(program) = self.remains.first() else {
-            return Ok(ExitCode::SUCCESS);
-        };
-        // Whoever read what is said here is gone.
-        descriptors::silence(&[0, 1, 2])?;
-        signals::restore_defaults()?;
-        let arguments = self.remains.iter().map(processes::argument).collect::<Result<Vec<_>>>()?;
-        let Err(error) = execv(&arguments[0], &arguments);
-        Err(error).with_context(|| format!("cannot execute {program}"))
+        end(self.launched.init)?;
+        become_program(&self.remains)
     }
+}
+
+/// Kills init, and with it everything in the sandbox, and waits for their end.
+fn end(init: Pid) -> Result<()> {
+    kill(init, Signal::SIGKILL).context("cannot end the sandbox")?;
+    processes::wait(init).map(drop)
+}
+
+/// The outer process of a sandbox that has ended: it waits for the supervisor to give back what remains, or to die before that.
+struct Heir {
+    supervisor: Pid,
+    control: Lines,
+    signals: SignalFd,
+    remains: Vec<String>,
+}
+
+impl Heir {
+    /// Ends with `status`, once nothing remains.
+    fn serve(mut self, status: u8) -> Result<ExitCode> {
+        if self.remains.is_empty() {
+            return Ok(ExitCode::from(status));
+        }
+        // Its end tells that nobody is left to write on it.
+        descriptors::silence(&[2])?;
+        let _ = self.control.send(&Event::Ended { status }); // one that takes nothing any more is gone
+        loop {
+            let lives = listen(&mut self.control, &self.signals, self.supervisor)?;
+            // What it said last counts as well.
+            while let Some(line) = self.control.take() {
+                let answer = match serde_json::from_slice(&line) {
+                    Ok(Request { id, operation: Operation::Remains { program } }) => {
+                        self.remains = program;
+                        Event::Done { id, ok: true }
+                    }
+                    _ => Event::Failed { id: request_id(&line), error: "the sandbox has ended".to_owned() },
+                };
+                let _ = self.control.send(&answer);
+            }
+            if self.remains.is_empty() {
+                return Ok(ExitCode::from(status));
+            }
+            if !lives {
+                return become_program(&self.remains);
+            }
+        }
+    }
+}
+
+/// Becomes the program that sees to what remains, where there is one.
+fn become_program(remains: &[String]) -> Result<ExitCode> {
+    let Some(program) = remains.first() else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    // Whoever read what is said here is gone.
+    descriptors::silence(&[0, 1, 2])?;
+    signals::restore_defaults()?;
+    let arguments = remains.iter().map(processes::argument).collect::<Result<Vec<_>>>()?;
+    let Err(error) = execv(&arguments[0], &arguments);
+    Err(error).with_context(|| format!("cannot execute {program}"))
 }
 
 fn event(packet: Packet<Report>) -> Event {
@@ -309,7 +385,7 @@ fn pass_on(id: u64, operation: Operation, link: &Link) -> Result<()> {
         Operation::Tap { name } => link.send(&Order { id, task: Task::Tap { name } }, None),
         Operation::Spawn { process } => link.send(&Order { id, task: Task::Spawn(process) }, None),
         Operation::Signal { name, signal } => link.send(&Order { id, task: Task::Signal { name, signal } }, None),
-        Operation::Remains { .. } | Operation::Give { .. } => bail!("that is the outer process's business"),
+        Operation::Remains { .. } | Operation::Give { .. } | Operation::End => bail!("that is the outer process's business"),
     }
 }
 

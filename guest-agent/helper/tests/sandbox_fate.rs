@@ -226,15 +226,90 @@ fn what_remains_can_be_changed() {
     sandbox.expect_nothing_left();
 }
 
+/// How a sandbox comes to its end before its supervisor does.
+fn end_before_the_supervisor(sandbox: &mut Sandbox, by_request: bool) {
+    sandbox.expect_start("ignores");
+    sandbox.expect_start("stopped");
+    if by_request {
+        assert_eq!(sandbox.request(5, json!({"op": "end"})), json!({"id": 5, "ok": true}));
+    } else {
+        kill(Pid::from_raw(sandbox.init as i32), Signal::SIGKILL).expect("kill init");
+    }
+    assert_eq!(sandbox.next(), json!({"event": "ended", "status": 128 + 9}));
+}
+
 #[test]
-fn nothing_remains_to_be_done_where_the_supervisor_lives() {
-    let folder = Folder::new();
-    let mut plan = stubborn(Path::new("/usr/share"));
-    plan["remains"] = json!(["/bin/touch", folder.path("done")]);
-    let mut sandbox = Sandbox::launch(&plan, vec![]);
-    kill(Pid::from_raw(sandbox.init as i32), Signal::SIGKILL).expect("kill init");
+fn what_remains_is_seen_to_where_the_supervisor_dies_after_the_sandbox() {
+    for victim in [Victim::Supervisor, Victim::Conversation] {
+        for by_request in [false, true] {
+            let folder = Folder::new();
+            let done = folder.path("done");
+            let mut sandbox = behind_a_supervisor();
+            let mut plan = stubborn(Path::new("/usr/share"));
+            plan["remains"] = json!(["/bin/touch", done]);
+            sandbox.control().send(&plan);
+            sandbox.expect_launch();
+            end_before_the_supervisor(&mut sandbox, by_request);
+            assert!(!done.exists());
+            strike(&mut sandbox, victim);
+            common::eventually("what remains is seen to", || done.exists());
+            sandbox.expect_nothing_left();
+        }
+    }
+}
+
+#[test]
+fn nothing_remains_to_be_done_where_the_supervisor_has_said_so() {
+    for dies_at_once in [false, true] {
+        let folder = Folder::new();
+        let mut plan = stubborn(Path::new("/usr/share"));
+        plan["remains"] = json!(["/bin/touch", folder.path("done")]);
+        let mut sandbox = Sandbox::launch(&plan, vec![]);
+        end_before_the_supervisor(&mut sandbox, false);
+        sandbox.expect_nothing_left();
+        assert_eq!(sandbox.request(6, json!({"op": "tap", "name": "tap0"})), json!({"id": 6, "error": "the sandbox has ended"}));
+        sandbox.control().send(&json!({"id": 7, "op": "remains", "program": []}));
+        if dies_at_once {
+            sandbox.control = None;
+        } else {
+            sandbox.control().expect(json!({"id": 7, "ok": true}));
+        }
+        assert_eq!(sandbox.outer.wait(), 128 + 9);
+        assert!(!folder.path("done").exists());
+    }
+}
+
+#[test]
+fn what_remains_is_seen_to_where_there_is_no_sandbox() {
+    for plan in [None, Some(plan(json!({"mounts": [{"source": "/husk-missing", "target": "c1", "readonly": true}]})))] {
+        let folder = Folder::new();
+        let done = folder.path("done");
+        let mut sandbox = behind_a_supervisor();
+        sandbox.control().send(&json!({"id": 1, "op": "remains", "program": ["/bin/touch", done]}));
+        sandbox.control().expect(json!({"id": 1, "ok": true}));
+        if let Some(mut plan) = plan {
+            plan["remains"] = json!(["/bin/touch", done]);
+            sandbox.control().send(&plan);
+            assert_eq!(sandbox.next()["event"], "fatal");
+            assert_eq!(sandbox.next(), json!({"event": "ended", "status": 1}));
+        }
+        assert!(!done.exists());
+        strike(&mut sandbox, Victim::Supervisor);
+        drop(sandbox.control.take());
+        common::eventually("what remains is seen to", || done.exists());
+        sandbox.expect_nothing_left();
+    }
+}
+
+#[test]
+fn a_sandbox_of_which_nothing_remains_ends_when_it_is_asked_to() {
+    let mut sandbox = Sandbox::launch(&stubborn(Path::new("/usr/share")), vec![]);
+    sandbox.expect_start("ignores");
+    sandbox.expect_start("stopped");
+    assert_eq!(sandbox.request(5, json!({"op": "end"})), json!({"id": 5, "ok": true}));
+    assert_eq!(sandbox.control().next(), None);
     assert_eq!(sandbox.outer.wait(), 128 + 9);
-    assert!(!folder.path("done").exists());
+    sandbox.expect_nothing_left();
 }
 
 #[test]

@@ -201,6 +201,8 @@ pub enum Operation {
         name: String,
         signal: i32,
     },
+    /// Ends everything in the sandbox.
+    End,
     /// Gives QEMU a file or block device of the host, as its set of descriptors number `set`.
     Give {
         set: u32,
