@@ -7,11 +7,12 @@ import { join } from "node:path";
 import { explain, HuskError } from "../errors.ts";
 import { integer, object, oneOf, read } from "../narrow.ts";
 import { loadBundle } from "../oci/bundle.ts";
-import { type Member, OtherMachine } from "../pool/member.ts";
+import { Member } from "../pool/member.ts";
 import { inheritedReaders, type TakeRequest } from "../pool/messages.ts";
+import { Spare } from "../pool/spare.ts";
 import { become, beMember, joinCaller } from "../pool/taking.ts";
-import type { Sandbox } from "../sandbox/sandbox.ts";
-import type { SandboxSpec } from "../sandbox/sandbox-plan.ts";
+import { OtherMachine, type Waiter } from "../pool/waiter.ts";
+import type { LaunchSandbox } from "../sandbox/hosted-sandbox.ts";
 import { Trace } from "../sandbox/trace.ts";
 import { parseBeginning, parseCommandLine } from "./command-line.ts";
 import { failureStatus } from "./failure-status.ts";
@@ -40,6 +41,8 @@ const requestReader = object<TakeRequest>({
 export function servePool([order = ""]: readonly string[], work: Work): Promise<void> {
   return beMember(order, {
     complain: (message) => complain(`${message}\n`),
+    start: (ordered, config, warn): Promise<Waiter> =>
+      ordered.spare === true ? Spare.start(ordered, config) : Member.start(ordered, config, warn),
     prepare: (member, { folder }) => rehearseReading(member, folder, work),
     taking: (member) => nextTaking(member, work),
     serve: (member, taking, onStarted) => serve(member, taking, work, onStarted),
@@ -47,7 +50,7 @@ export function servePool([order = ""]: readonly string[], work: Work): Promise<
 }
 
 /** Reads a bundle once, so that this process has what that needs at hand. */
-async function rehearseReading(member: Member, folder: string, work: Work): Promise<void> {
+async function rehearseReading(member: Waiter, folder: string, work: Work): Promise<void> {
   const words = ["run", "--bundle", join(folder, "rehearsal"), "rehearsal"];
   const call = sessionCall(parseCommandLine(parseBeginning(words)));
   if (call.verb !== "run") throw new HuskError("internal", "the rehearsal is no run");
@@ -70,7 +73,7 @@ interface Taking {
 }
 
 /** Waits for a call that this member does for, and declines others: nothing of them has been begun, so nothing is lost. */
-async function nextTaking(member: Member, work: Work): Promise<Taking> {
+async function nextTaking(member: Waiter, work: Work): Promise<Taking> {
   for (;;) {
     const { front, line } = await member.asked();
     const own = { environment: { ...process.env }, umask: process.umask() };
@@ -81,13 +84,13 @@ async function nextTaking(member: Member, work: Work): Promise<Taking> {
 }
 
 /** What the caller's own supervisor would do, as far as it does nothing. Of mistakes, that one tells better. */
-async function judge(member: Member, front: Socket, line: string, work: Work): Promise<Taking | undefined> {
+async function judge(member: Waiter, front: Socket, line: string, work: Work): Promise<Taking | undefined> {
   let session: Session | undefined;
   try {
     const request = read(requestReader, JSON.parse(line));
     const trace = new Trace(request.began / 1000);
     session = Session.over(front, request.hello);
-    trace.mark("taken from the pool");
+    trace.mark(member.takenFrom);
     become({ environment: Object.fromEntries(request.environment), umask: request.umask });
     const call = sessionCall(parseCommandLine(parseBeginning(request.words, request.cwd)), request.cwd);
     if (call.verb !== "run" && call.verb !== "create") throw new HuskError("internal", `"${call.verb}" is not for the pool`);
@@ -116,20 +119,17 @@ async function judge(member: Member, front: Socket, line: string, work: Work): P
   }
 }
 
-async function serve(member: Member, { supervision, planned }: Taking, work: Work, onStarted: () => void): Promise<void> {
+async function serve(member: Waiter, { supervision, planned }: Taking, work: Work, onStarted: () => void): Promise<void> {
   const { session, log } = supervision;
   const { input } = planned.prepared;
-  let isAdopted = false;
-  // While everything else is made ready.
-  member.sandbox.awaken(input.sandbox);
+  let isLaunched = false;
   try {
-    const launch = (spec: SandboxSpec): Sandbox => {
-      isAdopted = true;
-      // Not before: who makes a cgroup, as has been done by now, waits while the kernel moves a process.
-      return member.adopt(spec, joinCaller(session.hello.pid, member.sandbox, input.cgroups.hierarchies));
-    };
     // Before there is anything that could remain.
-    await member.sandbox.setRemains(input.sandbox.remains);
+    await member.begin(input.sandbox);
+    const launch: LaunchSandbox = (spec, observer) => {
+      isLaunched = true;
+      return member.launch(spec, observer, (helperPid) => joinCaller(session.hello.pid, helperPid, input.cgroups.hierarchies));
+    };
     await work.carryOut(supervision, { ...planned, prepared: { ...planned.prepared, input: { ...input, launch } } }, onStarted);
   } catch (error) {
     const message = explain(error);
@@ -137,11 +137,8 @@ async function serve(member: Member, { supervision, planned }: Taking, work: Wor
     session.fail(message, failureStatus(error, supervision.call.verb));
     supervision.teller.tell(`husk ${supervision.call.verb}`, supervision.trace.startMs, error);
   } finally {
-    // From its adoption on it ends with the last container in it, which need not be this one.
-    if (!isAdopted) {
-      await member.sandbox.close(0);
-      member.sandbox.nothingRemains();
-    }
+    // From then on it ends with the last container in it, which need not be this one.
+    if (!isLaunched) await member.discard();
     await session.close();
   }
 }

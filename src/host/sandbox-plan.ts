@@ -9,7 +9,7 @@ export interface SandboxPlan {
   /** Files and block devices opened in the host's mount namespace. */
   readonly open: readonly { readonly fd: number; readonly path: string; readonly write: boolean }[];
   /** Memory that programs share under a descriptor's number, all zeroes at first; or a template's, which nobody can write to any more. */
-  readonly memory: readonly { readonly fd: number; readonly bytes: number; readonly template?: TemplateMemory }[];
+  readonly memory: readonly SandboxMemory[];
   /** The descriptor of a socket whose other end the helper keeps: QEMU's second monitor, for `SandboxProcess.give`. */
   readonly monitor?: number;
   readonly tree: { readonly readonly: readonly string[]; readonly devices: readonly SandboxDevice[] };
@@ -21,6 +21,14 @@ export interface SandboxPlan {
   readonly zygote?: true;
   /** A program that gives back what the kernel does not, run on the host once everything is dead, where the supervisor dies before it has said that nothing remains; []: none. */
   readonly remains: readonly string[];
+}
+
+export interface SandboxMemory {
+  readonly fd: number;
+  readonly bytes: number;
+  readonly template?: TemplateMemory;
+  /** The sum of what `SandboxProcess.fill` has filled it with. */
+  readonly filled?: string;
 }
 
 /** What a template's memory holds, and how it is found where another sandbox has it already. */

@@ -94,6 +94,11 @@ export class SandboxProcess {
     for (const channel of this.channels) channel.on("error", () => {}); // its reader learns of the end by `close`
   }
 
+  /** Fills memory of so many bytes with what is in `ram`, which has that sum, for the plan to come. Throws `host`. */
+  fill(ram: string, bytes: number, sum: string): Promise<void> {
+    return this.#request({ op: "fill", ram, bytes, sum });
+  }
+
   /** Sends the plan. Its failure shows in `initPid` and in every program's end. */
   launch(plan: SandboxPlan): void {
     for (const { name } of plan.processes) {

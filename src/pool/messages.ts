@@ -2,7 +2,7 @@
  * How the pool and its members talk: the pool starts each as `supervisor.js pool-member ORDER`, with descriptor 3 a socket pair, and is told, one JSON object
  * a line:
  *
- *     {"event":"ready"}      its sandbox waits, and so does its socket
+ *     {"event":"ready"}      its sandbox waits, where it has one, and so does its socket
  *     {"event":"taken"}      from here on it is somebody's, and no member any more
  *     {"event":"settled"}    its container runs, or never will: the pool may go on to work for itself
  *
@@ -29,6 +29,8 @@ export interface MemberOrder {
   readonly cgroups: readonly string[];
   /** In which of the engine's namespaces its container will be, where that has some. */
   readonly engineNamespace?: string;
+  /** It waits without a sandbox (Spare). */
+  readonly spare?: boolean;
 }
 
 export const orderReader = object<MemberOrder>({
@@ -39,6 +41,7 @@ export const orderReader = object<MemberOrder>({
   settings: map(string),
   cgroups: list(nonEmptyString),
   engineNamespace: optional(nonEmptyString),
+  spare: optional(boolean),
 });
 
 export type MemberEvent = "ready" | "taken" | "settled";

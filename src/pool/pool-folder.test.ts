@@ -5,13 +5,17 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { identify } from "../host/process-identity.ts";
 import {
   claimPool,
+  isStandby,
   listPools,
   memberSocket,
   type PoolRecord,
   poolFolder,
   poolLeftovers,
+  poolName,
   poolRoot,
   removePoolFolder,
+  spareName,
+  standbyName,
 } from "./pool-folder.ts";
 
 let folder: string;
@@ -37,6 +41,14 @@ test("a pool's folder is its owner's alone, and has its record from the beginnin
   expect(claimed).toEqual(poolFolder(root, "k"));
   expect(statSync(claimed.path).mode & 0o777).toBe(0o700);
   expect(listPools(root)).toEqual([{ folder: claimed, record: self, alive: true, ready: 0 }]);
+});
+
+test("a keeper's pools are told from those that somebody has asked for", () => {
+  for (const kind of ["folder", "image", "shim"] as const) {
+    const names = [standbyName("k", kind), spareName("k", kind)].filter((name) => name !== undefined);
+    expect(names.map(isStandby)).toEqual(kind === "shim" ? [true] : [true, true]);
+  }
+  for (const shares of [true, false]) expect(isStandby(poolName("k", shares))).toBe(false);
 });
 
 test("there is one pool of a kind", () => {

@@ -1,6 +1,6 @@
 /**
  * Where pools are: a folder each, named after the machines in it, KEY or KEY.images, which appears by one rename with its record in it; that of a warm
- * template's keeper (standby.ts) is KEY.standby, KEY.standby-image or KEY.standby-shim.
+ * template's keeper (standby.ts) is KEY.standby, KEY.standby-image or KEY.standby-shim, and KEY.spare or KEY.spare-image for those who come while none of these waits.
  *
  *     ROOT/KEY/pool.json      who keeps it, and what it holds (PoolRecord)
  *             /ledger.jsonl   what it took of the host besides (host/ledger.ts)
@@ -63,8 +63,15 @@ export function standbyName(key: string, kind: StandbyKind): string {
   return `${key}${suffixes[kind]}`;
 }
 
+/** The name of the pool in which a supervisor without a sandbox stands by; undefined: for such containers there is none. */
+export function spareName(key: string, kind: StandbyKind): string | undefined {
+  const suffix = spareSuffixes[kind];
+  return suffix === undefined ? undefined : `${key}${suffix}`;
+}
+
+/** Whether a pool of that name is kept by a template's keeper. */
 export function isStandby(name: string): boolean {
-  return Object.values(suffixes).some((suffix) => name.endsWith(suffix));
+  return [...Object.values(suffixes), ...Object.values(spareSuffixes)].some((suffix) => name.endsWith(suffix));
 }
 
 /**
@@ -74,6 +81,8 @@ export function isStandby(name: string): boolean {
 export type StandbyKind = "folder" | "image" | "shim";
 
 const suffixes: Readonly<Record<StandbyKind, string>> = { folder: ".standby", image: ".standby-image", shim: ".standby-shim" };
+
+const spareSuffixes: Readonly<Partial<Record<StandbyKind, string>>> = { folder: ".spare", image: ".spare-image" };
 
 /** The socket of a member. */
 export function memberSocket(folder: string, name: string): string {

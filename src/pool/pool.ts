@@ -59,6 +59,8 @@ export interface PoolOptions {
   readonly helper: string;
   /** What its members are. */
   readonly program: MemberProgram;
+  /** MemberOrder.spare. What is there for those who come one after the other is replaced at once. */
+  readonly spare?: boolean;
   /** MemberOrder.engineNamespace. */
   readonly engineNamespace?: string;
   /** MemberOrder.settings. */
@@ -160,8 +162,8 @@ export class Pool {
 
   #start(): Member {
     const name = String(++this.#count);
-    const { key, shares, settings, environment, program, engineNamespace, warn } = this.#options;
-    const own = engineNamespace === undefined ? {} : { engineNamespace };
+    const { key, shares, settings, environment, program, engineNamespace, spare = false, warn } = this.#options;
+    const own = { ...(engineNamespace === undefined ? {} : { engineNamespace }), ...(spare ? { spare } : {}) };
     const order: MemberOrder = { folder: this.#folder.path, name, key, shares, settings, cgroups: this.#cgroups, ...own };
     const script = join(installationFolder(), "dist", program.script);
     const child = spawn(process.execPath, [...program.flags, script, poolMember, JSON.stringify(order)], {
@@ -179,8 +181,8 @@ export class Pool {
     let state: MemberEvent | "starting" = "starting";
     const leave = async (): Promise<void> => {
       // Its taker, where it has one, comes first: with all of it, where that is short.
-      await over.promise;
-      await Promise.race([gone.promise, delay(shortRunMs)]);
+      if (!spare) await over.promise;
+      if (!spare) await Promise.race([gone.promise, delay(shortRunMs)]);
       this.#members.delete(member);
       this.#lack.resolve();
     };

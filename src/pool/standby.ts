@@ -13,8 +13,8 @@ import { explain } from "../errors.ts";
 import { map, nonEmptyString, object, optional, type Reader, read, string } from "../narrow.ts";
 import type { Template } from "../template/store.ts";
 import { zygoteFolder } from "../template/zygote.ts";
-import { type MemberProgram, Pool, supervisorProgram } from "./pool.ts";
-import { type StandbyKind, standbyName } from "./pool-folder.ts";
+import { type MemberProgram, Pool, type PoolOptions, supervisorProgram } from "./pool.ts";
+import { type StandbyKind, spareName, standbyName } from "./pool-folder.ts";
 
 /** What is to stand by. */
 export interface StandbyOrder {
@@ -98,7 +98,7 @@ export class Standby {
   readonly #kind: StandbyKind;
   readonly #helper: string;
   readonly #warn: (message: string) => void;
-  #pool: Pool | undefined;
+  readonly #pools: Pool[] = [];
   /** Once it has not worked, it is not tried again by this keeper. */
   #failed = false;
 
@@ -111,16 +111,17 @@ export class Standby {
 
   /** Keeps a sandbox standing by from now on, where one is asked for. What keeps it from that is told once. */
   async begin(): Promise<void> {
-    if (this.#pool !== undefined || this.#failed || !isStandbyOrdered(this.#template, this.#kind)) return;
+    if (this.#pools.length > 0 || this.#failed || !isStandbyOrdered(this.#template, this.#kind)) return;
     try {
       const { key, ...order } = read(orderReader, JSON.parse(readFileSync(orderPath(this.#template, this.#kind), "utf8")));
       // What a container will run in must not have the keeper's priority, which it would have for good. Their cgroup has them give way while they wait.
       setPriority(constants.priority.PRIORITY_NORMAL);
-      const [name, shares] = [standbyName(key, this.#kind), this.#kind !== "image"];
-      const pool = { ...order, name, key, shares, size: 1, program: programs[this.#kind] };
-      const opened = await Pool.open({ ...pool, helper: this.#helper, warn: this.#warn });
-      this.#pool = opened;
-      opened.run(() => {}).catch((error: unknown) => this.#giveUp(error));
+      const pool = { ...order, key, shares: this.#kind !== "image", size: 1, program: programs[this.#kind] };
+      const spareOnes = spareName(key, this.#kind);
+      // First what is ready first.
+      if (spareOnes !== undefined)
+        await this.#open({ ...pool, name: spareOnes, machine: `${order.machine}, without a sandbox`, spare: true });
+      await this.#open({ ...pool, name: standbyName(key, this.#kind) });
     } catch (error) {
       await this.#giveUp(error);
     }
@@ -132,6 +133,12 @@ export class Standby {
     await this.#stop();
   }
 
+  async #open(options: Omit<PoolOptions, "helper" | "warn">): Promise<void> {
+    const pool = await Pool.open({ ...options, helper: this.#helper, warn: this.#warn });
+    this.#pools.push(pool);
+    pool.run(() => {}).catch((error: unknown) => this.#giveUp(error));
+  }
+
   async #giveUp(error: unknown): Promise<void> {
     this.#failed = true;
     this.#warn(`no sandbox stands by: ${explain(error)}`);
@@ -139,8 +146,6 @@ export class Standby {
   }
 
   async #stop(): Promise<void> {
-    const pool = this.#pool;
-    this.#pool = undefined;
-    await pool?.stop();
+    await Promise.all(this.#pools.splice(0).map((pool) => pool.stop()));
   }
 }

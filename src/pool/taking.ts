@@ -6,9 +6,8 @@ import { explain, HuskError } from "../errors.ts";
 import { type CgroupHierarchy, cgroupsIn, joinCgroups } from "../host/cgroups.ts";
 import { readJsonLines, writeJsonLine } from "../host/lines.ts";
 import { read } from "../narrow.ts";
-import type { Sandbox } from "../sandbox/sandbox.ts";
-import { Member } from "./member.ts";
 import { type MemberEvent, type MemberOrder, orderReader } from "./messages.ts";
+import type { Waiter } from "./waiter.ts";
 
 /** The descriptor on which the pool is told. */
 const poolDescriptor = 3;
@@ -36,26 +35,31 @@ class PoolConversation {
 }
 
 /** What a program does as a member. */
-export interface MemberWork<Taking> {
+export interface MemberWork<W extends Waiter, Taking> {
   /** Tells the pool, which shows what the last lines were where the member ends. */
   readonly complain: (message: string) => void;
+  /** Makes what is ordered. `config`: the configuration with the pool's flags. */
+  readonly start: (order: MemberOrder, config: Config, complain: (message: string) => void) => Promise<W>;
   /** What else is done before it waits. */
-  readonly prepare?: (member: Member, order: MemberOrder) => Promise<void>;
+  readonly prepare?: (member: W, order: MemberOrder) => Promise<void>;
   /** Resolves once somebody takes it; declines whom it does not suit. */
-  readonly taking: (member: Member) => Promise<Taking>;
+  readonly taking: (member: W) => Promise<Taking>;
   /** Serves its taker to the end. `onStarted`: called once there is nothing more to be done for it but to wait. */
-  readonly serve: (member: Member, taking: Taking, onStarted: () => void) => Promise<void>;
+  readonly serve: (member: W, taking: Taking, onStarted: () => void) => Promise<void>;
 }
 
 /** Serves the pool that has started this process, and then its taker. `order`: a MemberOrder, in JSON. Ends the process where that fails. */
-export async function beMember<Taking>(order: string, { complain, prepare, taking, serve }: MemberWork<Taking>): Promise<void> {
+export async function beMember<W extends Waiter, Taking>(
+  order: string,
+  { complain, start, prepare, taking, serve }: MemberWork<W, Taking>,
+): Promise<void> {
   const pool = new PoolConversation();
   try {
     const ordered = read(orderReader, JSON.parse(order));
     await joinCgroups(ordered.cgroups, [process.pid]);
-    const member = await Member.start(ordered, await memberConfiguration(ordered), complain);
+    const member = await start(ordered, await memberConfiguration(ordered), complain);
     await prepare?.(member, ordered);
-    const died = member.sandbox.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
+    const died = member.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
     died.catch(() => {}); // once it is somebody's, it is that one's to be told
     pool.tell("ready");
     const taken = await Promise.race([taking(member), died]);
@@ -87,10 +91,10 @@ export function become({ environment, umask }: Inheritance): void {
   Object.assign(process.env, environment);
 }
 
-/** Into the cgroups of the caller, from which what it starts begins, and into `others`. */
+/** Into the cgroups of the caller, from which what it starts begins, and into `others`: this process, and the sandbox's helper. */
 export async function joinCaller(
   caller: number,
-  { helperPid }: Sandbox,
+  helperPid: number,
   hierarchies: readonly CgroupHierarchy[],
   others: readonly string[] = [],
 ): Promise<void> {

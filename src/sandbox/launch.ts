@@ -20,6 +20,7 @@ import { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import {
   channelCount,
   copiesZygote,
+  isFilled,
   mapsTemplate,
   memoryPath,
   planMachine,
@@ -207,8 +208,8 @@ export class Launch {
   }
 
   async #restore(mark: (phase: string) => void): Promise<void> {
-    // A template's memory that is mapped is in place before QEMU starts.
-    const copied = mapsTemplate(this.spec) ? Promise.resolve() : this.#copied(mark);
+    // A template's memory that is mapped is in place before QEMU starts, as is what was filled.
+    const copied = mapsTemplate(this.spec) || (copiesZygote(this.spec) && isFilled(this.spec)) ? Promise.resolve() : this.#copied(mark);
     const died = this.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
     for (const promise of [copied, died]) promise.catch(() => {}); // they may come when something else has failed already
     const opened = this.vm.then((vm) => {

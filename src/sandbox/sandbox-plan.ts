@@ -4,7 +4,7 @@ import type { Image } from "../checkpoint/image.ts";
 import type { SandboxDevice, SandboxMount, SandboxPlan, SandboxProgram } from "../host/sandbox-plan.ts";
 import { firstExtraDescriptor } from "../host/sandbox-process.ts";
 import { type ImageDisk, sharePoint } from "../storage/container-storage.ts";
-import { type CloneDescriptors, type CloneSource, copyParts, privateParts, zygoteParts } from "../template/clone.ts";
+import { type CloneDescriptors, type CloneSource, copyParts, filledParts, privateParts, zygoteParts } from "../template/clone.ts";
 import { devicePorts } from "../template/shape.ts";
 import { type SharePrograms, share, shareServer } from "../template/share.ts";
 import type { Template } from "../template/store.ts";
@@ -27,6 +27,8 @@ export interface SandboxSpec {
   readonly template: Template | null;
   /** The template's zygote, of which the VM is a copy where it can be. */
   readonly zygote?: Zygote | undefined;
+  /** The sum of the memory that the helper has filled before the launch, for a zygote's copy that shows folders; of another one it makes no use. */
+  readonly filled?: string;
   /** The template has no zygote and should have one, for so many milliseconds since its last use. */
   readonly wantsZygoteMs?: number | undefined;
   /** The VM is to become a zygote itself, which listens on that socket. */
@@ -149,6 +151,10 @@ type OriginParts = Pick<SandboxPlan, "open" | "memory"> & {
 function originParts(spec: SandboxSpec): OriginParts {
   if (copiesZygote(spec)) {
     if (!spec.shares) return { open: [], memory: [], programs: [], forQemu: [] };
+    if (isFilled(spec)) {
+      const parts = filledParts(spec.zygote, spec.memoryBytes, memoryDescriptor);
+      return { ...parts, programs: [], forQemu: [memoryDescriptor] };
+    }
     const { program, ...parts } = zygoteParts(spec.zygote, spec.memoryBytes, spec.programs.helper, cloneDescriptors);
     return { ...parts, programs: [program], forQemu: [cloneDescriptors.memory] };
   }
@@ -165,6 +171,11 @@ export function copiesZygote(spec: SandboxSpec): spec is SandboxSpec & { readonl
   return (
     spec.template !== null && spec.zygote !== undefined && spec.checkpoint === undefined && spec.disks.length <= spec.zygote.disks.length
   );
+}
+
+/** Whether the memory of a zygote's copy is there, and full, before it is launched. */
+export function isFilled({ filled, zygote }: Pick<SandboxSpec, "filled" | "zygote">): boolean {
+  return filled !== undefined && filled === zygote?.sum;
 }
 
 /** Whether the machine's RAM is the template's, mapped privately: nobody but QEMU has to map it. */

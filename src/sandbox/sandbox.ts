@@ -113,8 +113,13 @@ export class Sandbox {
   adopt(spec: SandboxSpec, work: Promise<void>): void {
     this.#spec = spec;
     if (this.#awakened === undefined) this.awaken(spec);
-    this.#adopted = Promise.all([this.#launch.adopt(spec), work]).then(() => {});
-    this.#adopted.catch(() => {}); // whoever awaits it gets it
+    this.meanwhile(Promise.all([this.#launch.adopt(spec), work]).then(() => {}));
+  }
+
+  /** Has `connect` wait for `work` as well, which is done for one that is launched. */
+  meanwhile(work: Promise<void>): void {
+    this.#adopted = work;
+    work.catch(() => {}); // whoever awaits it gets it
   }
 
   /** The PID of the process on the host that ends the sandbox with its supervisor. */
@@ -316,11 +321,6 @@ export class Sandbox {
     await this.#launch.kill();
   }
 
-  /** Ends the VM of which a checkpoint was taken. */
-  endAfterCheckpoint(): Promise<void> {
-    return this.abort("it was checkpointed");
-  }
-
   async #connect(): Promise<GuestIdentity> {
     if (this.#awakened !== undefined) {
       const [identity] = await Promise.all([this.#awakened, this.#adopted]);
@@ -329,7 +329,8 @@ export class Sandbox {
     await this.#dial();
     // The guest of a checkpoint has mounted it.
     const shares = this.#spec.checkpoint === undefined ? sharedFolders(this.#spec) : [];
-    return introduce(this.agent, this.#spec, shares, this.#spec.deadlines.bootMs);
+    const [identity] = await Promise.all([introduce(this.agent, this.#spec, shares, this.#spec.deadlines.bootMs), this.#adopted]);
+    return identity;
   }
 
   async #dial(): Promise<void> {

@@ -185,7 +185,7 @@ export class Supervisor {
     const what = { sandbox: this.#household.shared, container: this.#input.container, paused: container.status === "paused" };
     const notes = await takeCheckpoint(what, options);
     // After the answer: the caller's connection ends with the container.
-    if (!options.leaveRunning) setImmediate(() => void this.#hosted?.sandbox.endAfterCheckpoint());
+    if (!options.leaveRunning) setImmediate(() => void this.#hosted?.sandbox.abort("it was checkpointed"));
     return notes;
   }
 

@@ -20,9 +20,10 @@ import { readJsonLines, writeJsonLine } from "../host/lines.ts";
 import { hasCode } from "../host/system-error.ts";
 import { integer, list, nonEmptyString, object, optional, read } from "../narrow.ts";
 import { loadBundle } from "../oci/bundle.ts";
-import { type Member, OtherMachine } from "../pool/member.ts";
+import { Member } from "../pool/member.ts";
 import { type Inherited, inheritedReaders } from "../pool/messages.ts";
 import { become, beMember, joinCaller } from "../pool/taking.ts";
+import { OtherMachine } from "../pool/waiter.ts";
 import type { VmPlan } from "../sandbox/plan-vm.ts";
 import type { Sandbox } from "../sandbox/sandbox.ts";
 import type { SandboxSpec } from "../sandbox/sandbox-plan.ts";
@@ -53,7 +54,7 @@ export function serveStandby([order = ""]: readonly string[]): Promise<void> {
   for (const name of ownVariables) delete process.env[name];
   // Before it waits: by then the file may be another one.
   const program = identityOf(process.argv[1] ?? "");
-  return beMember(order, { complain, taking: (member) => nextTaking(member, program), serve });
+  return beMember(order, { complain, start: Member.start, taking: (member) => nextTaking(member, program), serve });
 }
 
 /** To the pool, or to the log of the bundle. By no stream: nothing else must hold the descriptor. */
@@ -187,7 +188,7 @@ class StandingSandbox implements WaitingSandbox {
   end(): Promise<void> {
     if (this.#state === "given") return Promise.resolve();
     this.#state = "dead";
-    this.#ending ??= this.#member.giveUp();
+    this.#ending ??= this.#member.discard();
     return this.#ending;
   }
 }
@@ -201,7 +202,7 @@ async function serve(member: Member, taking: Taking, onStarted: () => void): Pro
   process.title = [process.execPath, ...process.execArgv, process.argv[1] ?? "", ...request.words].join(" ");
   const hierarchies = findHierarchies(readFileSync("/proc/self/mountinfo", "utf8"));
   const joined = Promise.all([
-    joinCaller(request.pid, member.sandbox, hierarchies, request.cgroups),
+    joinCaller(request.pid, member.sandbox.helperPid, hierarchies, request.cgroups),
     member.sandbox.pids().then((pids) => setOomScore([process.pid, ...pids], request.oom_score)),
   ]).then(() => {});
   joined.catch(() => {}); // whoever awaits it gets it

@@ -199,7 +199,7 @@ export class Task {
     const what = { sandbox: shared, container: this.#plan.container, paused: container.status === "paused" };
     for (const note of await takeCheckpoint(what, { folder, leaveRunning: !exit })) this.#pod.log.warn(note);
     if (!exit) return;
-    await (await shared.hosted).sandbox.endAfterCheckpoint();
+    await (await shared.hosted).sandbox.abort("it was checkpointed");
     await this.init.exited;
   }
 

@@ -65,6 +65,11 @@ export function zygoteParts(
   };
 }
 
+/** Likewise, where that has been filled already (`SandboxProcess.fill`). */
+export function filledParts({ sum }: Zygote, ramBytes: number, memory: number): Pick<SandboxPlan, "open" | "memory"> {
+  return { open: [], memory: [{ fd: memory, bytes: ramBytes, filled: sum }] };
+}
+
 /** For a clone that lives in a copy, which is made while QEMU starts: that takes longer. */
 export function copyParts(
   source: CloneSource,

@@ -1,6 +1,6 @@
 /** Sandboxes that stand by for the next container, where a template is kept warm. */
 import { execFileSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect } from "vitest";
 import type { Bundle } from "../harness/bundle.ts";
@@ -14,6 +14,7 @@ import { findPart, killPart } from "../harness/sandbox-processes.ts";
 import { readyMs, Zygotes } from "../harness/zygotes.ts";
 
 const taken = "taken from the pool";
+const takenSpare = "taken by a supervisor that stood by";
 
 /** A host whose templates are kept warm, with a sandbox that stands by. */
 class Standbys {
@@ -29,9 +30,30 @@ class Standbys {
     this.env = { ...this.zygotes.env, HUSK_POOL: this.folder };
   }
 
-  /** The pools that are there. */
+  /** The pools that are there, without those of spares. */
   get pools(): string[] {
+    return this.#folders.filter((name) => !name.includes(".spare"));
+  }
+
+  /** The pools of supervisors that have no sandbox. */
+  get spares(): string[] {
+    return this.#folders.filter((name) => name.includes(".spare"));
+  }
+
+  get #folders(): string[] {
     return existsSync(this.folder) ? readdirSync(this.folder) : [];
+  }
+
+  /** Has every sandbox that waits not be found any more. */
+  hide(): void {
+    for (const pool of this.pools) {
+      for (const name of readdirSync(join(this.folder, pool))) if (name.endsWith(".sock")) rmSync(join(this.folder, pool, name));
+    }
+  }
+
+  /** Waits until a supervisor without a sandbox waits. */
+  async untilSpare(): Promise<void> {
+    await this.#host.until(() => this.spares.some((pool) => this.waitingIn(pool) === 1), readyMs);
   }
 
   get waiting(): number {
@@ -81,8 +103,11 @@ describe.runIf(isHusk)("a sandbox that stands by", () => {
     const [one = [], other = []] = outputs;
     for (const line of [0, 1]) expect(one[line]).not.toBe(other[line]);
     for (const [, , ...files] of outputs) expect(files).toEqual([...readdirSync(bundle.rootfs).toSorted(), ""]);
-    const [, row = ""] = (await host.launch(["pool", "status"], { env: standbys.env }).ended()).stdout.split("\n");
-    expect(row).toMatch(new RegExp(`^[0-9a-f]{32}\\.standby .*, standing by +1 +1 +${standbys.zygotes.keeper}$`));
+    await standbys.untilSpare();
+    const [, spare, row] = (await host.launch(["pool", "status"], { env: standbys.env }).ended()).stdout.split("\n");
+    const { keeper } = standbys.zygotes;
+    expect(spare).toMatch(new RegExp(`^[0-9a-f]{32}\\.spare .*, standing by, without a sandbox +1 +1 +${keeper}$`));
+    expect(row).toMatch(new RegExp(`^[0-9a-f]{32}\\.standby .*, standing by +1 +1 +${keeper}$`));
     // Nobody has asked for it by that command, so nobody ends it by that.
     expect((await host.launch(["pool", "stop"], { env: standbys.env }).ended()).status).toBe(0);
     expect(standbys.waiting).toBe(1);
@@ -107,7 +132,7 @@ describe.runIf(isHusk)("a sandbox that stands by", () => {
     foreground.child.stdin?.end("bye\n");
     expect(await foreground.ended()).toEqual({ status: 0, stdout: "ready\nbye\n", stderr: "" });
     const { status } = await host.launch(["gc"], { env: standbys.env }).ended();
-    expect([status, standbys.pools]).toEqual([0, []]);
+    expect([status, standbys.pools, standbys.spares]).toEqual([0, [], []]);
   });
 
   test("is nobody's whom it does not suit", async ({ host }) => {
@@ -208,11 +233,78 @@ describe.runIf(isHusk)("a sandbox that stands by", () => {
     await standbys.ready(host.script("true"));
     const { keeper } = standbys.zygotes;
     await host.until(() => readProcess(keeper) === undefined, 60_000);
-    expect(standbys.pools).toEqual([]);
+    expect([standbys.pools, standbys.spares]).toEqual([[], []]);
 
     const without = new Standbys(host, 600, false);
     await without.zygotes.warm(host.script("true"));
     for (const _ of ["a copy's start", "and another's"]) expect((await without.run(host.script("true")))[1]).toBe(false);
     expect(existsSync(join(without.zygotes.record, "..", "standby.json"))).toBe(false);
+  });
+});
+
+describe.runIf(isHusk)("a supervisor that stands by without a sandbox", () => {
+  test("is the next container's while no sandbox waits, each one itself, and is replaced", async ({ host }) => {
+    const standbys = new Standbys(host, 600);
+    const bundle = host.script("cat /proc/sys/kernel/random/uuid; ls /");
+    await standbys.ready(bundle);
+    standbys.hide();
+    const uuids = new Set<string>();
+    for (let round = 0; round < 3; round++) {
+      await standbys.untilSpare();
+      const { stdout, trace } = await standbys.zygotes.run(bundle, standbys.env);
+      const [uuid = "", ...files] = stdout.split("\n");
+      uuids.add(uuid);
+      expect(files).toEqual([...readdirSync(bundle.rootfs).toSorted(), ""]);
+      expect(trace).toContain(takenSpare);
+      expect(trace).toContain("QEMU copied");
+      // It was there already.
+      expect(trace).not.toContain("saved memory copied");
+    }
+    expect(uuids.size).toBe(3);
+    // With an image as root, the copy's memory is the zygote's; and another machine it cannot have.
+    await standbys.untilSpare();
+    const { stdout, trace } = await standbys.zygotes.run(onDisk(host, "echo hello"), standbys.env);
+    expect([stdout, trace.includes(takenSpare)]).toEqual(["hello\n", true]);
+    await standbys.untilSpare();
+    const larger = host.script("echo hello", { linux: { resources: { memory: { limit: 192 * 1024 * 1024 } } } });
+    const other = await standbys.zygotes.run(larger, standbys.env);
+    expect([other.stdout, other.trace.includes(takenSpare)]).toEqual(["hello\n", false]);
+  });
+
+  test("is where its taker's would be, and what it leaves behind is seen to", async ({ host }) => {
+    const standbys = new Standbys(host, 600);
+    await standbys.ready(host.script("true"));
+    standbys.hide();
+    await standbys.untilSpare();
+    const { id, foreground } = await host.running(host.script("echo ready; cat"), { env: standbys.env, stdin: "pipe" });
+    const supervisor = supervisorOf(host, id);
+    expect(readProcess(supervisor.pid)?.parent).toBe(standbys.zygotes.keeper);
+    const cgroups = (pid: number): string => readFileSync(`/proc/${pid}/cgroup`, "utf8");
+    for (const pid of [supervisor.pid, findPart(host, id, "sandbox")?.pid ?? 0]) expect(cgroups(pid)).toBe(cgroups(process.pid));
+    for (const { pid } of descendants(supervisor.pid)) expect(cgroups(pid)).not.toContain("husk-pool");
+    expect(await host.ok("exec", id, "echo", "alive")).toBe("alive\n");
+    process.kill(supervisor.pid, "SIGKILL");
+    expect((await foreground.ended()).status).toBe(137);
+    await host.until(async () => (await host.ok("list", "-q")) === "");
+  });
+
+  test("ends with its keeper, and is not missed where it is killed", async ({ host }) => {
+    const standbys = new Standbys(host, 600);
+    await standbys.ready(host.script("true"));
+    await standbys.untilSpare();
+    const { keeper } = standbys.zygotes;
+    const waiting = (): number[] =>
+      descendants(keeper).flatMap(({ command, pid }) =>
+        command.includes(" pool-member ") && command.includes('"spare":true') ? [pid] : [],
+      );
+    const [first = 0] = waiting();
+    process.kill(first, "SIGKILL");
+    await host.until(() => waiting().some((pid) => pid !== first), readyMs);
+    await standbys.untilSpare();
+    const [second = 0] = waiting();
+    process.kill(keeper, "SIGKILL");
+    await host.until(() => readProcess(second) === undefined, 10_000);
+    expect((await host.launch(["gc"], { env: standbys.env }).ended()).status).toBe(0);
+    expect([standbys.pools, standbys.spares]).toEqual([[], []]);
   });
 });

@@ -12,12 +12,15 @@
 //!   it has given all of that back itself.
 
 mod copy;
+mod filled;
+mod heir;
 mod init;
 mod link;
 mod monitor;
 mod nodes;
 mod open;
 mod plan;
+mod prelude;
 mod process;
 mod shared;
 mod template_memory;
@@ -35,15 +38,18 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::SignalFd;
-use nix::unistd::{Pid, chdir, execv, getppid};
+use nix::unistd::{Pid, chdir, getppid};
 use serde::Serialize;
 
 use crate::lines::Lines;
 use crate::processes;
 use crate::{cgroup, descriptors, namespaces, signals, unix_socket};
+use filled::Filled;
+use heir::{Heir, become_program};
 use link::{Link, Order, Packet, Report, Task};
 use monitor::Monitor;
 use plan::{Operation, Plan, Request};
+use prelude::Prelude;
 
 /// The descriptor of the conversation with the supervisor.
 const CONTROL: RawFd = 3;
@@ -97,21 +103,22 @@ pub fn main() -> Result<ExitCode> {
     // SAFETY: the number is this program's by contract, and nothing else here uses it.
     let mut control = Lines::new(unsafe { OwnedFd::from_raw_fd(CONTROL) });
     descriptors::close_at_exec_from(CONTROL)?;
-    let mut remains = Vec::new();
+    let mut prelude = Prelude::default();
     let plan = loop {
         // Closed again before the plan, whose numbers it may have.
         let lives = listen(&mut control, &signals::open(&SigSet::from_iter([SUPERVISOR_DIED]))?, supervisor)
             .context("cannot read the plan from descriptor 3")?;
-        match take_plan(&mut control, &mut remains) {
+        match prelude.take_plan(&mut control) {
             Some(plan) => break plan,
             None if lives => {}
-            None => return become_program(&remains),
+            None => return become_program(&prelude.remains),
         }
     };
+    let Prelude { mut remains, filled } = prelude;
     if let Ok(plan) = &plan {
         remains.clone_from(&plan.remains);
     }
-    let launched = plan.and_then(|plan| launch(plan, inherited));
+    let launched = plan.and_then(|plan| launch(plan, filled, inherited));
     let signals = signals::open(&SigSet::from_iter([SUPERVISOR_DIED]))?;
     match launched {
         Ok(launched) => Outer { supervisor, control, signals, launched, remains }.serve(),
@@ -131,18 +138,6 @@ fn listen(control: &mut Lines, signals: &SignalFd, supervisor: Pid) -> Result<bo
     }
     signals.read_signal().context("cannot read a signal")?;
     Ok(control.receive()? && getppid() == supervisor)
-}
-
-/// Takes the plan, where it has come, and before it what `remains` even without one.
-fn take_plan(control: &mut Lines, remains: &mut Vec<String>) -> Option<Result<Plan>> {
-    while let Some(line) = control.take() {
-        let Ok(Request { id, operation: Operation::Remains { program } }) = serde_json::from_slice(&line) else {
-            return Some(serde_json::from_slice(&line).context("the plan cannot be understood"));
-        };
-        *remains = program;
-        let _ = control.send(&Event::Done { id, ok: true }); // one that takes nothing any more is gone: the next round sees it
-    }
-    None
 }
 
 /// Tells the zygote that listens at `path` that its machine stands still for good.
@@ -168,10 +163,10 @@ struct Launched {
 }
 
 /// Carries out the part of the plan that needs the host's namespaces, and forks init.
-fn launch(plan: Plan, inherited: BTreeSet<RawFd>) -> Result<Launched> {
+fn launch(plan: Plan, filled: Option<Filled>, inherited: BTreeSet<RawFd>) -> Result<Launched> {
     let available = plan.check(inherited)?;
     chdir("/").context("cannot enter /")?;
-    let mut sources = open::Sources::open(&plan)?;
+    let mut sources = open::Sources::open(&plan, filled)?;
     let held = std::mem::take(&mut sources.held);
     let monitor = sources.monitor.take();
     let copies = plan.processes.iter().filter(|process| process.copy.is_some()).map(|process| process.name.clone()).collect();
@@ -308,59 +303,6 @@ fn end(init: Pid) -> Result<()> {
     processes::wait(init).map(drop)
 }
 
-/// The outer process of a sandbox that has ended: it waits for the supervisor to give back what remains, or to die before that.
-struct Heir {
-    supervisor: Pid,
-    control: Lines,
-    signals: SignalFd,
-    remains: Vec<String>,
-}
-
-impl Heir {
-    /// Ends with `status`, once nothing remains.
-    fn serve(mut self, status: u8) -> Result<ExitCode> {
-        if self.remains.is_empty() {
-            return Ok(ExitCode::from(status));
-        }
-        // Its end tells that nobody is left to write on it.
-        descriptors::silence(&[2])?;
-        let _ = self.control.send(&Event::Ended { status }); // one that takes nothing any more is gone
-        loop {
-            let lives = listen(&mut self.control, &self.signals, self.supervisor)?;
-            // What it said last counts as well.
-            while let Some(line) = self.control.take() {
-                let answer = match serde_json::from_slice(&line) {
-                    Ok(Request { id, operation: Operation::Remains { program } }) => {
-                        self.remains = program;
-                        Event::Done { id, ok: true }
-                    }
-                    _ => Event::Failed { id: request_id(&line), error: "the sandbox has ended".to_owned() },
-                };
-                let _ = self.control.send(&answer);
-            }
-            if self.remains.is_empty() {
-                return Ok(ExitCode::from(status));
-            }
-            if !lives {
-                return become_program(&self.remains);
-            }
-        }
-    }
-}
-
-/// Becomes the program that sees to what remains, where there is one.
-fn become_program(remains: &[String]) -> Result<ExitCode> {
-    let Some(program) = remains.first() else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    // Whoever read what is said here is gone.
-    descriptors::silence(&[0, 1, 2])?;
-    signals::restore_defaults()?;
-    let arguments = remains.iter().map(processes::argument).collect::<Result<Vec<_>>>()?;
-    let Err(error) = execv(&arguments[0], &arguments);
-    Err(error).with_context(|| format!("cannot execute {program}"))
-}
-
 fn event(packet: Packet<Report>) -> Event {
     match packet.message {
         Report::Entered => Event::Launched { pid: packet.pid },
@@ -385,7 +327,9 @@ fn pass_on(id: u64, operation: Operation, link: &Link) -> Result<()> {
         Operation::Tap { name } => link.send(&Order { id, task: Task::Tap { name } }, None),
         Operation::Spawn { process } => link.send(&Order { id, task: Task::Spawn(process) }, None),
         Operation::Signal { name, signal } => link.send(&Order { id, task: Task::Signal { name, signal } }, None),
-        Operation::Remains { .. } | Operation::Give { .. } | Operation::End => bail!("that is the outer process's business"),
+        Operation::Remains { .. } | Operation::Give { .. } | Operation::End | Operation::Fill { .. } => {
+            bail!("that is the outer process's business")
+        }
     }
 }
 

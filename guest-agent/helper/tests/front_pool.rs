@@ -99,6 +99,21 @@ fn a_supervisor_that_declines_may_say_whose_it_is() {
 }
 
 #[test]
+fn a_supervisor_that_has_a_sandbox_is_asked_before_one_that_has_none() {
+    let folder = pool();
+    let [spare, standby] = ["k.spare/1.sock", "k.standby/1.sock"].map(|name| waiting(&folder, name));
+    // Front begins anywhere, by its PID.
+    for _ in 0..4 {
+        let mut process = start(&folder, folder.path("pool"), &WORDS);
+        let (mut supervisor, _) = asked(&standby);
+        supervisor.send(&json!({"op": "decline", "shape": "k"}));
+        let (mut supervisor, _) = asked(&spare);
+        supervisor.send(&json!({"op": "exit", "status": 7}));
+        assert_eq!(process.wait(), 7);
+    }
+}
+
+#[test]
 fn a_supervisor_that_is_gone_or_says_nothing_is_not_waited_for() {
     let folder = pool();
     drop(waiting(&folder, "k/1.sock"));

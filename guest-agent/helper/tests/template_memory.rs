@@ -260,3 +260,56 @@ fn a_folder_that_cannot_be_written_to_leaves_the_memory_to_the_clone() {
     assert_eq!(read_text(reader), "");
     sandbox.end();
 }
+
+/// Asks for memory to be filled, before there is a plan.
+fn fill(sandbox: &mut Sandbox, template: &Template, sum: &str) -> Value {
+    sandbox.request(1, json!({"op": "fill", "ram": template.folder.path("ram"), "bytes": PAGES * PAGE, "sum": sum}))
+}
+
+/// A plan with that memory, of so many bytes, and a program that tells what is in it, and changes it.
+fn plan_filled(sum: &str, bytes: u64) -> Value {
+    let script = "import os\nout = os.fdopen(4, 'w')\nprint(os.pread(300, 1, 200 * 4096)[0], os.fstat(300).st_size, os.fstat(300).st_blocks // 8, file=out)\n\
+        os.pwrite(300, b'x', 0)";
+    let process = json!({"name": "probe", "argv": ["/usr/bin/python3", "-c", script], "user": "user", "fds": [4, 300]});
+    plan(json!({"memory": [{"fd": 300, "bytes": bytes, "filled": sum}], "processes": [process]}))
+}
+
+#[test]
+fn memory_is_filled_before_the_plan() {
+    let template = Template::new();
+    let (reader, writer) = pipe();
+    let mut sandbox = Sandbox::new(vec![(4, writer)]);
+    assert_eq!(fill(&mut sandbox, &template, &template.sum), json!({"id": 1, "ok": true}));
+    sandbox.control().send(&plan_filled(&template.sum, PAGES * PAGE));
+    sandbox.expect_launch();
+    sandbox.expect_start("probe");
+    assert_eq!(read_text(reader), format!("9 {} 4\n", PAGES * PAGE));
+    assert_eq!(sandbox.next()["code"], 0);
+    sandbox.end();
+    // It was a copy.
+    let mut first = [1];
+    template.ram.read_exact_at(&mut first, 0).expect("read");
+    assert_eq!(first, [0]);
+}
+
+#[test]
+fn what_was_filled_is_what_the_plan_has_in_mind_or_nothing() {
+    let template = Template::new();
+    let mut sandbox = Sandbox::new(vec![]);
+    let error = fill(&mut sandbox, &template, "00000000");
+    assert!(error["error"].as_str().is_some_and(|text| text.contains("its sum is") && text.contains("not 00000000")), "{error}");
+    for (is_filled, sum, bytes) in [(false, "00000000", PAGES * PAGE), (true, "00000000", PAGES * PAGE), (true, &template.sum, PAGE)] {
+        let (_reader, writer) = pipe();
+        let mut sandbox = Sandbox::new(vec![(4, writer)]);
+        if is_filled {
+            fill(&mut sandbox, &template, &template.sum);
+        }
+        sandbox.control().send(&plan_filled(sum, bytes));
+        let event = sandbox.next();
+        let expected = if is_filled { "the memory was filled with" } else { "no memory was filled" };
+        assert!(event["message"].as_str().is_some_and(|text| text.starts_with(expected)), "{event}");
+        assert_eq!(sandbox.outer.wait(), 1);
+    }
+    sandbox.control().send(&json!({"id": 2, "op": "tap", "name": "tap0"}));
+    sandbox.control().expect(json!({"id": 2, "error": "there is no sandbox yet"}));
+}

@@ -24,6 +24,9 @@ pub const IN_COMMON: [&str; 8] = ["root", "ns/mnt", "ns/pid", "ns/net", "ns/ipc"
 /// How the names of the folders end whose members are for containerd's shim, and ask for another form (shim/standby.rs).
 const FOR_SHIMS: &str = "standby-shim";
 
+/// How the names of the folders begin their extension whose members have no sandbox yet.
+const SPARE: &str = "spare";
+
 /// What front asks for, in the first line: all that its child would have by inheritance.
 #[derive(Serialize)]
 struct Request {
@@ -108,6 +111,10 @@ pub fn sockets(pools: &Path, is_wanted: impl Fn(&Path) -> bool) -> Vec<PathBuf> 
         let first = std::process::id() as usize % sockets.len();
         sockets.rotate_left(first);
     }
+    // Those that have no sandbox last.
+    sockets.sort_by_key(|socket| {
+        socket.parent().and_then(Path::extension).is_some_and(|extension| extension.to_string_lossy().starts_with(SPARE))
+    });
     sockets
 }
 

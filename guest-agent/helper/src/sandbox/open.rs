@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::ftruncate;
 
+use super::filled::Filled;
 use super::monitor::Monitor;
 use super::nodes;
 use super::plan::{Memory, Mount, Plan};
@@ -46,7 +47,9 @@ pub struct Shared {
 impl Sources {
     /// Opens all that the plan names, and makes its sockets. The descriptors that the plan numbers are taken first, so that no
     /// other gets in their place.
-    pub fn open(plan: &Plan) -> Result<Sources> {
+    /// `filled`: what was filled for the plan.
+    pub fn open(plan: &Plan, filled: Option<Filled>) -> Result<Sources> {
+        let mut filled = filled.map(|filled| filled.beside(plan.opened())).transpose()?;
         // Whatever is opened from here on gets another number.
         descriptors::silence(&plan.opened().collect::<Vec<_>>())?;
         for listener in &plan.listen {
@@ -60,10 +63,11 @@ impl Sources {
             descriptors::place_owned(open_file(&file.path, file.write)?, file.fd)?;
         }
         let mut held = Vec::new();
-        for Memory { fd, bytes, template } in &plan.memory {
-            match template {
-                None => descriptors::place_owned(make_memory(*bytes, plan.zygote)?, *fd)?,
-                Some(template) => {
+        for Memory { fd, bytes, template, filled: sum } in &plan.memory {
+            match (template, sum) {
+                (None, None) => descriptors::place_owned(make_memory(*bytes, plan.zygote)?, *fd)?,
+                (None, Some(sum)) => filled.take().context("no memory was filled")?.place(*fd, *bytes, sum)?,
+                (Some(template), _) => {
                     let memory = template_memory::obtain(template, *bytes)?;
                     descriptors::place(memory.as_fd(), *fd)?;
                     held.push(memory);
@@ -147,7 +151,7 @@ fn device(name: &str) -> Result<(PathBuf, libc::dev_t)> {
 
 /// Memory without a name: whoever inherits it, and nobody else, can map it. It is gone with the last who does. `sealable`: a zygote's, which is shut for
 /// good once its machine stands still.
-fn make_memory(bytes: u64, sealable: bool) -> Result<OwnedFd> {
+pub fn make_memory(bytes: u64, sealable: bool) -> Result<OwnedFd> {
     let sealing = if sealable { MFdFlags::MFD_ALLOW_SEALING } else { MFdFlags::empty() };
     let memory = memfd_create("memory", MFdFlags::MFD_CLOEXEC | sealing).context("cannot make a memory file")?;
     ftruncate(&memory, i64::try_from(bytes)?).with_context(|| format!("cannot make a memory file of {bytes} bytes"))?;

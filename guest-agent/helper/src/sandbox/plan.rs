@@ -64,6 +64,8 @@ pub struct Memory {
     pub fd: RawFd,
     pub bytes: u64,
     pub template: Option<TemplateMemory>,
+    /// The sum of what a request before the plan has filled it with.
+    pub filled: Option<String>,
 }
 
 /// What a template's memory is to be filled with, and how to find it where another sandbox has it already.
@@ -192,6 +194,12 @@ pub enum Operation {
     /// Makes a tap for QEMU in the sandbox's network namespace.
     Tap {
         name: String,
+    },
+    /// Fills memory with that of a zygote, for the plan to come.
+    Fill {
+        ram: PathBuf,
+        bytes: u64,
+        sum: String,
     },
     /// Changes the plan's `remains`.
     Remains {
