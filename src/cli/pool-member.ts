@@ -2,16 +2,16 @@
  * A member of the pool as a program: the supervisor of a container that nobody has asked for yet. Front dials it, and from then on it is what it would
  * be, had front started it: with the caller's environment, umask and cgroups, and its command line's relative paths.
  */
-import type { Socket } from "node:net";
 import { join } from "node:path";
 import { explain, HuskError } from "../errors.ts";
-import { integer, object, oneOf, read } from "../narrow.ts";
+import { integer, nonEmptyString, object, oneOf, read } from "../narrow.ts";
 import { loadBundle } from "../oci/bundle.ts";
 import { Member } from "../pool/member.ts";
 import { inheritedReaders, type TakeRequest } from "../pool/messages.ts";
+import { programIdentity } from "../pool/program-identity.ts";
 import { Spare } from "../pool/spare.ts";
 import { become, beMember, joinCaller } from "../pool/taking.ts";
-import { OtherMachine, type Waiter } from "../pool/waiter.ts";
+import { type Asked, OtherMachine, type Waiter } from "../pool/waiter.ts";
 import type { LaunchSandbox } from "../sandbox/hosted-sandbox.ts";
 import { Trace } from "../sandbox/trace.ts";
 import { parseBeginning, parseCommandLine } from "./command-line.ts";
@@ -33,18 +33,21 @@ interface Work {
 const requestReader = object<TakeRequest>({
   ...inheritedReaders,
   session: oneOf(["run", "create"]),
+  program: nonEmptyString,
   began: integer(0),
   hello: (value) => value,
 });
 
 /** Serves the pool that has started this process, and then the call that takes it. */
 export function servePool([order = ""]: readonly string[], work: Work): Promise<void> {
+  // Before it waits: by then the file may be another one.
+  const program = programIdentity(process.argv[1] ?? "");
   return beMember(order, {
     complain: (message) => complain(`${message}\n`),
     start: (ordered, config, warn): Promise<Waiter> =>
       ordered.spare === true ? Spare.start(ordered, config) : Member.start(ordered, config, warn),
     prepare: (member, { folder }) => rehearseReading(member, folder, work),
-    taking: (member) => nextTaking(member, work),
+    taking: (member) => nextTaking(member, program, work),
     serve: (member, taking, onStarted) => serve(member, taking, work, onStarted),
   });
 }
@@ -73,21 +76,22 @@ interface Taking {
 }
 
 /** Waits for a call that this member does for, and declines others: nothing of them has been begun, so nothing is lost. */
-async function nextTaking(member: Waiter, work: Work): Promise<Taking> {
+async function nextTaking(member: Waiter, program: string, work: Work): Promise<Taking> {
   for (;;) {
     const { front, line } = await member.asked();
     const own = { environment: { ...process.env }, umask: process.umask() };
-    const taking = await judge(member, front, line, work);
+    const taking = await judge(member, program, { front, line }, work);
     if (taking !== undefined) return taking;
     become(own);
   }
 }
 
 /** What the caller's own supervisor would do, as far as it does nothing. Of mistakes, that one tells better. */
-async function judge(member: Waiter, front: Socket, line: string, work: Work): Promise<Taking | undefined> {
+async function judge(member: Waiter, program: string, { front, line }: Asked, work: Work): Promise<Taking | undefined> {
   let session: Session | undefined;
   try {
     const request = read(requestReader, JSON.parse(line));
+    if (request.program !== program) throw new HuskError("unsupported", "it is of another installation");
     const trace = new Trace(request.began / 1000);
     session = Session.over(front, request.hello);
     trace.mark(member.takenFrom);

@@ -68,6 +68,8 @@ export const inheritedReaders = {
 /** What front asks a member for (guest-agent/helper/PROTOCOL.md). */
 export interface TakeRequest extends Inherited {
   readonly session: "run" | "create";
+  /** Which program front would start: see `programIdentity`. */
+  readonly program: string;
   /** When the call began, in microseconds since 1970. */
   readonly began: number;
   /** Session has its form. */

@@ -34,6 +34,12 @@ export class OtherMachine extends Error {
   }
 }
 
+/** Somebody who asks: his connection, and the first line that came on it. */
+export interface Asked {
+  readonly front: Socket;
+  readonly line: string;
+}
+
 /** Puts a taker's processes where its child's would be: this one, and the sandbox's helper. */
 export type JoinTaker = (helperPid: number) => Promise<void>;
 
@@ -76,9 +82,9 @@ export abstract class Waiter {
   }
 
   /**
-   * Waits until front asks. Resolves to its connection, and to the first line that came on it. Whoever dials from then on finds nobody, and asks another.
+   * Waits until front asks. Whoever dials from then on finds nobody, and asks another.
    */
-  asked(): Promise<{ readonly front: Socket; readonly line: string }> {
+  asked(): Promise<Asked> {
     const path = memberSocket(this.order.folder, this.order.name);
     const short = shortPath(path);
     return new Promise((resolve, reject) => {

@@ -2,7 +2,7 @@
  * The shim's server that stands by: a member of a pool (pool/standby.ts) with a sandbox that waits, and with this program loaded. The `start` that would start a
  * server asks it first (guest-agent/helper/src/shim/standby.rs), with all that its child would have of it:
  *
- *     {"words":["serve",...],"cwd":...,"umask":...,"environment":[[NAME,VALUE]...],"program":"DEVICE:INODE","pid":...,"cgroups":[...],"oom_score":...}
+ *     {"words":["serve",...],"cwd":...,"umask":...,"environment":[[NAME,VALUE]...],"program":"DEVICE:INODE:NANOSECONDS","pid":...,"cgroups":[...],"oom_score":...}
  *                               {"event":"suits"}     or the end: it does not suit, and waits on
  *     {"op":"serve"}                                  or the end: another one serves, and it waits on
  *                               {"event":"serves"}    or the end: it has ended, and another one is to be started
@@ -10,7 +10,7 @@
  */
 
 import { once } from "node:events";
-import { closeSync, constants, fstatSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import type { Socket } from "node:net";
 import { type Config, loadConfig } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
@@ -22,6 +22,7 @@ import { integer, list, nonEmptyString, object, optional, read } from "../narrow
 import { loadBundle } from "../oci/bundle.ts";
 import { Member } from "../pool/member.ts";
 import { type Inherited, inheritedReaders } from "../pool/messages.ts";
+import { programIdentity } from "../pool/program-identity.ts";
 import { become, beMember, joinCaller } from "../pool/taking.ts";
 import { OtherMachine } from "../pool/waiter.ts";
 import type { VmPlan } from "../sandbox/plan-vm.ts";
@@ -53,7 +54,7 @@ const requestReader = object<StartRequest>({
 export function serveStandby([order = ""]: readonly string[]): Promise<void> {
   for (const name of ownVariables) delete process.env[name];
   // Before it waits: by then the file may be another one.
-  const program = identityOf(process.argv[1] ?? "");
+  const program = programIdentity(process.argv[1] ?? "");
   return beMember(order, { complain, start: Member.start, taking: (member) => nextTaking(member, program), serve });
 }
 
@@ -64,12 +65,6 @@ function complain(message: string): void {
   } catch {
     // EAGAIN or EPIPE: there is nobody to tell
   }
-}
-
-/** DEVICE:INODE. */
-function identityOf(program: string): string {
-  const { dev, ino } = statSync(program, { bigint: true });
-  return `${dev}:${ino}`;
 }
 
 /** A start that this process serves for. */

@@ -1,6 +1,8 @@
 /** The pool: sandboxes that wait, the containers that take them, and what becomes of both when somebody is killed. */
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { connect } from "node:net";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { describe, expect } from "vitest";
 import type { Bundle } from "../harness/bundle.ts";
 import { onDisk } from "../harness/disk.ts";
@@ -166,6 +168,22 @@ describe.runIf(isHusk)("a pool", () => {
     expect((await other.ended()).status).toBe(0);
   });
 
+  test("hangs up on a call of another installation, and waits on", async ({ host }) => {
+    const pools = new Pools(host);
+    const pool = await pools.start("--size", "1");
+    await pools.untilWaiting(1);
+    const [key = ""] = readdirSync(pools.folder);
+    const [name = ""] = pools.waiting;
+    const hello = { pid: process.pid, terminal: { stdin: false, stdout: false, stderr: false }, size: null };
+    const inherited = { words: ["run", "other"], cwd: "/", umask: 0o22, environment: [] };
+    const call = connect(join(pools.folder, key, name));
+    call.write(`${JSON.stringify({ session: "run", program: "1:2:3", ...inherited, began: 1, hello })}\n`);
+    expect(await text(call)).toBe("");
+    expect(pools.waiting).toEqual([name]);
+    expect(taken(await pools.run(host.script("true")))).toBe(true);
+    await pools.stop(pool);
+  });
+
   test("for images gives a container its disk, and others nothing", async ({ host }) => {
     const pools = new Pools(host);
     const pool = await pools.start("--size", "1", "--images");
@@ -225,6 +243,7 @@ describe.runIf(isHusk)("kill -9", () => {
     await pool.ended();
     await host.until(() => theirs.every((pid) => !isRunning(pid)));
     expect(await host.ok("exec", id, "echo", "still here")).toBe("still here\n");
+    await pools.untilWaiting(1);
     const [key = ""] = readdirSync(pools.folder);
     const { stdout } = await host.launch(["gc"], { env: pools.env }).ended();
     expect(stdout).toContain(`removed ${join(pools.folder, key)}\n`);

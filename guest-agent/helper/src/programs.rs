@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -43,6 +45,13 @@ impl<'a> Programs<'a> {
     /// The path of one of them.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dist.join(name)
+    }
+
+    /// Tells a program apart from one of another installation, or of before an update: DEVICE:INODE:NANOSECONDS, of its file's last change
+    /// (src/pool/program-identity.ts). None where it is not there.
+    pub fn identity(path: &Path) -> Option<String> {
+        let file = fs::metadata(path).ok()?;
+        Some(format!("{}:{}:{}", file.dev(), file.ino(), i128::from(file.mtime()) * 1_000_000_000 + i128::from(file.mtime_nsec())))
     }
 
     /// Becomes the program `name`. `flags` are Node's own.

@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
@@ -47,6 +48,9 @@ fn run_and_create_are_served_by_a_supervisor_that_waits() {
         let (mut supervisor, request) = asked(&listener);
         assert_eq!((&request["session"], &request["words"]), (&json!(verb), &json!(words)));
         assert_eq!(request["cwd"], json!(std::env::current_dir().expect("a folder")));
+        let program = fs::metadata(folder.path("supervisor.js")).expect("the program");
+        let changed = i128::from(program.mtime()) * 1_000_000_000 + i128::from(program.mtime_nsec());
+        assert_eq!(request["program"], json!(format!("{}:{}:{changed}", program.dev(), program.ino())));
         assert_eq!(request["hello"]["pid"], json!(process.pid().as_raw()));
         assert!(request["umask"].as_u64().is_some_and(|mask| mask <= 0o777), "{request}");
         let environment = request["environment"].as_array().expect("the environment");

@@ -15,6 +15,7 @@ use super::arguments::Call;
 use super::peer;
 use super::session::Hello;
 use crate::lines::Lines;
+use crate::programs::Programs;
 use crate::{processes, unix_socket};
 
 /// What the supervisor must have in common with the caller, who could have started it: it opens the caller's files, makes the host's side of the
@@ -31,6 +32,8 @@ const SPARE: &str = "spare";
 #[derive(Serialize)]
 struct Request {
     session: &'static str,
+    /// The program that front would start, as `Programs::identity` has it: one of another installation has other code.
+    program: String,
     words: Vec<String>,
     cwd: String,
     umask: u32,
@@ -58,6 +61,7 @@ impl Pool {
         let text = |text: std::ffi::OsString| text.into_string().ok();
         let request = Request {
             session: if verb == "run" { "run" } else { "create" },
+            program: Programs::identity(&call.programs.path(call.script()))?,
             words: call.text()?.into_iter().map(str::to_owned).collect(),
             cwd: text(std::env::current_dir().ok()?.into())?,
             umask: mask(),

@@ -6,7 +6,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,6 +22,7 @@ use super::start::remove_stale;
 use crate::front::{peer, pool};
 use crate::lines::Lines;
 use crate::processes;
+use crate::programs::Programs;
 
 /// How long one may think about a call: another server would be there by then.
 const JUDGING: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ struct Request {
     cwd: String,
     umask: u32,
     environment: Vec<(String, String)>,
-    /// The program that it would start, by its file's device and inode, DEVICE:INODE: another installation's is none.
+    /// The program that it would start, as `Programs::identity` has it: another installation's is none.
     program: String,
     /// In whose cgroups it would be.
     pid: u32,
@@ -154,13 +154,12 @@ impl Request {
     fn new(script: &Path, words: &[OsString], surroundings: &Surroundings<'_>) -> Option<Request> {
         let text = |text: &OsString| text.to_str().map(str::to_owned);
         let added = surroundings.variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
-        let script = fs::metadata(script).ok()?;
         Some(Request {
             words: words.iter().map(text).collect::<Option<_>>()?,
             cwd: text(&std::env::current_dir().ok()?.into())?,
             umask: pool::mask(),
             environment: pool::environment()?.into_iter().chain(added).collect(),
-            program: format!("{}:{}", script.dev(), script.ino()),
+            program: Programs::identity(script)?,
             pid: std::process::id(),
             cgroups: surroundings.cgroups.to_vec(),
             oom_score: daemon::oom_score(),
