@@ -17,6 +17,7 @@ import { identify } from "../host/process-identity.ts";
 import { Tail } from "../host/tail.ts";
 import { read } from "../narrow.ts";
 import { giveBackLedger } from "../sandbox/give-back.ts";
+import type { Calm } from "./calm.ts";
 import { eventReader, type MemberEvent, type MemberOrder, poolMember } from "./messages.ts";
 import { claimPool, listPools, memberSocket, type PoolFolder, removePoolFolder } from "./pool-folder.ts";
 import { makeImageBundle, makeRehearsalBundle } from "./rehearsal.ts";
@@ -61,6 +62,8 @@ export interface PoolOptions {
   readonly program: MemberProgram;
   /** MemberOrder.spare. What is there for those who come one after the other is replaced at once. */
   readonly spare?: boolean;
+  /** What those who take a member disturb, until they are done with starting; a member with a sandbox is replaced when that is over. */
+  readonly calm?: Calm;
   /** MemberOrder.engineNamespace. */
   readonly engineNamespace?: string;
   /** MemberOrder.settings. */
@@ -162,7 +165,7 @@ export class Pool {
 
   #start(): Member {
     const name = String(++this.#count);
-    const { key, shares, settings, environment, program, engineNamespace, spare = false, warn } = this.#options;
+    const { key, shares, settings, environment, program, engineNamespace, spare = false, calm, warn } = this.#options;
     const own = { ...(engineNamespace === undefined ? {} : { engineNamespace }), ...(spare ? { spare } : {}) };
     const order: MemberOrder = { folder: this.#folder.path, name, key, shares, settings, cgroups: this.#cgroups, ...own };
     const script = join(installationFolder(), "dist", program.script);
@@ -179,16 +182,23 @@ export class Pool {
     this.#members.add(member);
     this.#waiting.add(member);
     let state: MemberEvent | "starting" = "starting";
+    /** Settles when its taker is done with starting, or is short and done with all. */
+    const begun = over.promise.then(() => Promise.race([gone.promise, delay(shortRunMs)]));
     const leave = async (): Promise<void> => {
       // Its taker, where it has one, comes first: with all of it, where that is short.
-      if (!spare) await over.promise;
-      if (!spare) await Promise.race([gone.promise, delay(shortRunMs)]);
+      if (!spare) {
+        await begun;
+        await calm?.come();
+      }
       this.#members.delete(member);
       this.#lack.resolve();
     };
     const onEvent = (event: MemberEvent): void => {
       state = event;
-      if (event === "taken") this.#waiting.delete(member);
+      if (event === "taken") {
+        this.#waiting.delete(member);
+        calm?.disturb(begun);
+      }
       if (event === "ready") ready.resolve();
       else if (event === "taken") void leave();
       else over.resolve();

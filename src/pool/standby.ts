@@ -13,6 +13,7 @@ import { explain } from "../errors.ts";
 import { map, nonEmptyString, object, optional, type Reader, read, string } from "../narrow.ts";
 import type { Template } from "../template/store.ts";
 import { zygoteFolder } from "../template/zygote.ts";
+import { Calm } from "./calm.ts";
 import { type MemberProgram, Pool, type PoolOptions, supervisorProgram } from "./pool.ts";
 import { type StandbyKind, spareName, standbyName } from "./pool-folder.ts";
 
@@ -92,32 +93,45 @@ export function standbyEnvironment(env: NodeJS.ProcessEnv): Record<string, strin
   );
 }
 
+/** How long nobody may have come before a sandbox is made again, in milliseconds: those who come one after the other have spares, and the processors. */
+const calmAfterMs = 200;
+
+/** What the keeper has for all that stands by. */
+export interface Keeping {
+  readonly template: Warm;
+  readonly helper: string;
+  readonly warn: (message: string) => void;
+  readonly calm: Calm;
+}
+
+export function keeping(what: Omit<Keeping, "calm">): Keeping {
+  return { ...what, calm: new Calm(calmAfterMs) };
+}
+
 /** The keeper's side. */
 export class Standby {
-  readonly #template: Warm;
   readonly #kind: StandbyKind;
-  readonly #helper: string;
-  readonly #warn: (message: string) => void;
+  readonly #keeping: Keeping;
   readonly #pools: Pool[] = [];
   /** Once it has not worked, it is not tried again by this keeper. */
   #failed = false;
 
-  constructor(template: Warm, kind: StandbyKind, helper: string, warn: (message: string) => void) {
-    this.#template = template;
+  constructor(kind: StandbyKind, own: Keeping) {
     this.#kind = kind;
-    this.#helper = helper;
-    this.#warn = warn;
+    this.#keeping = own;
   }
 
   /** Keeps a sandbox standing by from now on, where one is asked for. What keeps it from that is told once. */
   async begin(): Promise<void> {
-    if (this.#pools.length > 0 || this.#failed || !isStandbyOrdered(this.#template, this.#kind)) return;
+    if (this.#pools.length > 0 || this.#failed || !isStandbyOrdered(this.#keeping.template, this.#kind)) return;
     try {
-      const { key, ...order } = read(orderReader, JSON.parse(readFileSync(orderPath(this.#template, this.#kind), "utf8")));
+      const { key, ...order } = read(orderReader, JSON.parse(readFileSync(orderPath(this.#keeping.template, this.#kind), "utf8")));
       // What a container will run in must not have the keeper's priority, which it would have for good. Their cgroup has them give way while they wait.
       setPriority(constants.priority.PRIORITY_NORMAL);
-      const pool = { ...order, key, shares: this.#kind !== "image", size: 1, program: programs[this.#kind] };
       const spareOnes = spareName(key, this.#kind);
+      // Where there are no spares, nobody is to wait for calm.
+      const calm = spareOnes === undefined ? {} : { calm: this.#keeping.calm };
+      const pool = { ...order, ...calm, key, shares: this.#kind !== "image", size: 1, program: programs[this.#kind] };
       // First what is ready first.
       if (spareOnes !== undefined)
         await this.#open({ ...pool, name: spareOnes, machine: `${order.machine}, without a sandbox`, spare: true });
@@ -129,19 +143,19 @@ export class Standby {
 
   /** Ends what stands by, until somebody asks anew. */
   async end(): Promise<void> {
-    rmSync(orderPath(this.#template, this.#kind), { force: true });
+    rmSync(orderPath(this.#keeping.template, this.#kind), { force: true });
     await this.#stop();
   }
 
   async #open(options: Omit<PoolOptions, "helper" | "warn">): Promise<void> {
-    const pool = await Pool.open({ ...options, helper: this.#helper, warn: this.#warn });
+    const pool = await Pool.open({ ...options, helper: this.#keeping.helper, warn: this.#keeping.warn });
     this.#pools.push(pool);
     pool.run(() => {}).catch((error: unknown) => this.#giveUp(error));
   }
 
   async #giveUp(error: unknown): Promise<void> {
     this.#failed = true;
-    this.#warn(`no sandbox stands by: ${explain(error)}`);
+    this.#keeping.warn(`no sandbox stands by: ${explain(error)}`);
     await this.#stop();
   }
 

@@ -22,7 +22,7 @@ import { sum } from "../template/making.ts";
 import { type Template, TemplateStore } from "../template/store.ts";
 import { claimZygote, publishZygote, type Zygote, zygoteFolder } from "../template/zygote.ts";
 import { imageKinds, makeImageBundle, makeRehearsalBundle, rehearsalDisk, rehearse } from "./rehearsal.ts";
-import { Standby, standbyFiles, standbyKinds } from "./standby.ts";
+import { keeping, Standby, standbyFiles, standbyKinds } from "./standby.ts";
 
 /** How often the whole way is gone: the second time is as fast as the tenth. */
 const rehearsals = 2;
@@ -69,7 +69,8 @@ export async function keepZygote(
     consoleLog: join(own, "console.log"),
     deadlines: { bootMs: patienceMs, callMs: patienceMs },
   };
-  const standbys = standbyKinds.map((kind) => new Standby(template, kind, machine.programs.helper, complain));
+  const kept = keeping({ template, helper: machine.programs.helper, warn: complain });
+  const standbys = standbyKinds.map((kind) => new Standby(kind, kept));
   const sandbox = launch(spec);
   try {
     const died = sandbox.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
