@@ -14,11 +14,17 @@ const maxNameLength = 255;
 
 /**
  * Where a container's cgroup is to be: a path seen from each hierarchy's root, which is its id where none is named, as with runc, or a scope. `systemd`: whether
- * systemd makes it; undefined: where cgroupsPath has the form for that, which is all that containerd tells a shim of a kubelet's cgroup driver. Throws
- * `invalid-argument`.
+ * systemd makes it; undefined: where cgroupsPath has the form for that, which is all that containerd tells a shim of a kubelet's cgroup driver, and `hasSystemd`: on
+ * other hosts it is a path like any other, as with runc. Throws `invalid-argument`.
  */
-export function cgroupOf(cgroupsPath: string | undefined, id: string, systemd: boolean | undefined): string | ScopeName {
-  if (systemd ?? /^[^/:]+\.slice:[^/:]*:[^/:]+$/.test(cgroupsPath ?? "")) return scopeOf(cgroupsPath, id);
+export function cgroupOf(
+  cgroupsPath: string | undefined,
+  id: string,
+  systemd: boolean | undefined,
+  hasSystemd: boolean,
+): string | ScopeName {
+  const hasItsForm = /^[^/:]+\.slice:[^/:]*:[^/:]+$/.test(cgroupsPath ?? "");
+  if (systemd ?? (hasSystemd && hasItsForm)) return scopeOf(cgroupsPath, id);
   return resolve("/", cgroupsPath === undefined || cgroupsPath === "" ? id : cgroupsPath);
 }
 

@@ -6,6 +6,7 @@ import type { Config } from "../config/config.ts";
 import type { Storage } from "../gen/agent/v1/agent.ts";
 import { helperPath } from "../host/installation.ts";
 import { compileSeccomp } from "../host/seccomp.ts";
+import { isSystemdHost } from "../host/systemd.ts";
 import { type Bundle, inspectSources, isHostNetwork } from "../oci/bundle.ts";
 import { cgroupOf, type ScopeName } from "../oci/cgroups-path.ts";
 import { type CompiledSeccomp, guestSpec, type Share } from "../oci/guest-spec.ts";
@@ -29,7 +30,7 @@ export interface ContainerPlanOptions {
   readonly size: WindowSize | null;
   /** Whether the terminal leaves line feeds as they are. Absent: no. */
   readonly plainNewlines?: boolean;
-  /** Whether systemd makes the cgroup; absent: where cgroupsPath has the form for that. */
+  /** Whether systemd makes the cgroup; absent: where cgroupsPath has the form for that, and systemd is there. */
   readonly systemdCgroup?: boolean;
   /** Where a namespace's path leads in the sandbox that the container is to be in. */
   readonly guestNamespace?: (namespace: Namespace) => GuestNamespace | undefined;
@@ -90,7 +91,7 @@ export async function planContainer(bundle: Bundle, options: ContainerPlanOption
     ...(options.memory === undefined ? {} : { guestMemory: memory.find(options.memory) }),
   });
   const consoleSize = spec.process.consoleSize;
-  const cgroup = cgroupOf(spec.linux?.cgroupsPath, options.id, options.systemdCgroup);
+  const cgroup = cgroupOf(spec.linux?.cgroupsPath, options.id, options.systemdCgroup, isSystemdHost());
   return {
     container: {
       id: options.id,

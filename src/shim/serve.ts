@@ -105,8 +105,9 @@ export async function openServer(call: ShimCall, { config, problem, waiting, onS
     throw problem;
   };
   const taskCalls = { ...tasks.handlers(), ...(problem !== undefined && { create: refuse }) };
-  server.register(TaskV2, taskCalls);
-  server.register<typeof TaskV3>(TaskV3, taskCalls);
+  // Each container of a pod has a client that says it.
+  server.register(TaskV2, taskCalls, ["shutdown"]);
+  server.register<typeof TaskV3>(TaskV3, taskCalls, ["shutdown"]);
   server.register(SandboxDefinition, { ...sandboxes.handlers(), ...(problem !== undefined && { createSandbox: refuse }) });
   const listener = createServer();
   server.serve(listener);

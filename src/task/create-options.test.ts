@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { CreateOptions } from "../gen/containerd/linux/runc.ts";
 import { Options as RuncOptions } from "../gen/containerd/runc/v1/options.ts";
 import { Options as RuntimeOptions } from "../gen/containerd/runtimeoptions/v1/options.ts";
 import type { Any } from "../gen/google/protobuf/any.ts";
@@ -7,6 +8,12 @@ import { judgeOptions } from "./create-options.ts";
 function runc(options: Parameters<typeof RuncOptions.fromPartial>[0]): Any {
   const value = Buffer.from(RuncOptions.encode(RuncOptions.fromPartial(options)).finish());
   return { typeUrl: "types.containerd.io/containerd.runc.v1.Options", value };
+}
+
+/** As the Go clients of containerd 1.x have them. */
+function older(options: Parameters<typeof CreateOptions.fromPartial>[0]): Any {
+  const value = Buffer.from(CreateOptions.encode(CreateOptions.fromPartial(options)).finish());
+  return { typeUrl: "containerd.linux.runc.CreateOptions", value };
 }
 
 function cri(options: { configPath?: string; body?: string }): Any {
@@ -21,6 +28,7 @@ test("no options, options that say nothing, and those that are obeyed at the shi
   expect(await judgeOptions({ typeUrl: "", value: Buffer.of() })).toEqual(nothing);
   expect(await judgeOptions({ typeUrl: "containerd.runc.v1.Options", value: Buffer.of() })).toEqual(nothing);
   expect(await judgeOptions(runc({ shimCgroup: "/shims" }))).toEqual(nothing);
+  expect(await judgeOptions(older({ shimCgroup: "/shims" }))).toEqual(nothing);
   expect(await judgeOptions(cri({ configPath: "/etc/husk/other.toml" }))).toEqual(nothing);
   expect(await judgeOptions(cri({ body: 'ShimCgroup = "/shims"\nSystemdCgroup = false\n' }))).toEqual(nothing);
 });
@@ -42,14 +50,20 @@ test("what has no effect is named, and why; what nobody knows is a warning", asy
   });
 });
 
-test("every option of runc's has an effect, or a reason for none", async () => {
-  const every = Object.fromEntries(
-    Object.entries(RuncOptions.fromPartial({}))
-      .filter(([name]) => name !== "$type")
-      .map(([name, value]) => [name, typeof value === "string" ? "x" : typeof value === "boolean" ? true : 1]),
-  );
+/** The message with something in each field. */
+function filled(message: object): Record<string, unknown> {
+  const filler = (value: unknown): unknown =>
+    Array.isArray(value) ? ["x"] : typeof value === "string" ? "x" : typeof value === "boolean" ? true : 1;
+  const fields = Object.entries(message).filter(([name]) => name !== "$type");
+  return Object.fromEntries(fields.map(([name, value]) => [name, filler(value)]));
+}
+
+test("every option of runc's, and of the older form, has an effect, or a reason for none", async () => {
+  const [every, everyOlder] = [filled(RuncOptions.fromPartial({})), filled(CreateOptions.fromPartial({}))];
   const { notes, warnings } = await judgeOptions(runc(every));
   expect([notes.length, warnings]).toEqual([Object.keys(every).length - 2, []]);
+  const judgedOlder = await judgeOptions(older(everyOlder));
+  expect([judgedOlder.notes.length, judgedOlder.warnings]).toEqual([Object.keys(everyOlder).length - 1, []]);
 });
 
 test("an unknown type, and bytes that are none of the type", async () => {

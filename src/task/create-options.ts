@@ -1,9 +1,10 @@
 /**
- * The runtime options of a Create. Clients send runc's to every shim, and CRI what its configuration says; husk's own configuration is a file of the host. What
+ * The runtime options of a Create. Clients send runc's to every shim, those of containerd 1.x in an older form, and CRI what its configuration says; husk's own configuration is a file of the host. What
  * concerns the shim's start (`shim_cgroup`, `ConfigPath`) its front has obeyed (guest-agent/helper/src/shim/options.rs). What husk does not know it refuses, or
  * names: somebody expects it to act.
  */
 import { HuskError } from "../errors.ts";
+import { CreateOptions } from "../gen/containerd/linux/runc.ts";
 import { Options as RuncOptions } from "../gen/containerd/runc/v1/options.ts";
 import { Options as RuntimeOptions } from "../gen/containerd/runtimeoptions/v1/options.ts";
 import type { Any } from "../gen/google/protobuf/any.ts";
@@ -30,6 +31,12 @@ const effects: Readonly<Record<string, string>> = {
   systemdCgroup: "obeyed",
   criuImagePath: "the checkpoint is named by the call itself",
   criuWorkPath: "husk takes checkpoints without CRIU",
+  openTcp: "a checkpoint says what it cannot carry",
+  externalUnixSockets: "a checkpoint says what it cannot carry",
+  terminal: "the call itself says it",
+  fileLocks: "a checkpoint carries them",
+  emptyNamespaces: "a checkpoint is a whole virtual machine's",
+  cgroupsMode: "a checkpoint is a whole virtual machine's",
   taskApiAddress: "this is the address",
   taskApiVersion: "this is the address",
 };
@@ -38,6 +45,7 @@ const effects: Readonly<Record<string, string>> = {
 export async function judgeOptions(options: Any | undefined): Promise<JudgedOptions> {
   if (options === undefined || options.typeUrl === "") return { notes: [], warnings: [] };
   const name = options.typeUrl.slice(options.typeUrl.lastIndexOf("/") + 1);
+  if (name === CreateOptions.$type) return judged(Object.entries(decoded(CreateOptions, options.value)));
   if (name === RuncOptions.$type) return judged(Object.entries(decoded(RuncOptions, options.value)));
   if (name !== RuntimeOptions.$type) {
     throw new HuskError("invalid-argument", `the runtime options are of an unknown type, ${JSON.stringify(options.typeUrl.slice(0, 200))}`);
@@ -47,7 +55,7 @@ export async function judgeOptions(options: Any | undefined): Promise<JudgedOpti
 }
 
 function judged(fields: readonly (readonly [name: string, value: unknown])[]): JudgedOptions {
-  const set = fields.filter(([, value]) => value !== "" && value !== false && value !== 0);
+  const set = fields.filter(([, value]) => value !== "" && value !== false && value !== 0 && !(Array.isArray(value) && value.length === 0));
   const isKnown = (name: string): boolean => Object.hasOwn(effects, name);
   return {
     ...(set.some(([name, value]) => name === "systemdCgroup" && value === true) ? { systemdCgroup: true as const } : {}),

@@ -42,7 +42,7 @@ test("a kubelet's slices make the cgroup a scope of systemd's", () => {
   const value = Buffer.from(PodSandboxConfig.encode(PodSandboxConfig.fromPartial({ linux: { cgroupParent } })).finish());
   const { linux } = podConfig("id", { typeUrl: "runtime.v1.PodSandboxConfig", value });
   expect(linux?.cgroupsPath).toBe("kubepods-burstable-pod7.slice:cri-containerd:id");
-  expect(cgroupOf(linux?.cgroupsPath, "id", undefined)).toEqual({
+  expect(cgroupOf(linux?.cgroupsPath, "id", undefined, true)).toEqual({
     unit: "cri-containerd-id.scope",
     slice: "kubepods-burstable-pod7.slice",
   });

@@ -5,6 +5,7 @@
 import { HuskError } from "../errors.ts";
 import { Metrics } from "../gen/containerd/cgroups/v2/metrics.ts";
 import type { CreateSandboxRequest, SandboxDefinition, SandboxStatusResponse } from "../gen/containerd/sandbox/v1/sandbox.ts";
+import { isSystemdHost } from "../host/systemd.ts";
 import { cgroupOf } from "../oci/cgroups-path.ts";
 import { guestHostname } from "../sandbox/plan-vm.ts";
 import { packAny } from "../ttrpc/any.ts";
@@ -101,7 +102,7 @@ export class SandboxService {
         netns: netnsPath === "" ? null : netnsPath,
         shown: [],
         disks: [],
-        cgroup: cgroupOf(spec.linux?.cgroupsPath, sandboxId, undefined),
+        cgroup: cgroupOf(spec.linux?.cgroupsPath, sandboxId, undefined, isSystemdHost()),
       });
       const stdio = await TaskStdio.open(noNames, { namespace: "", id: sandboxId });
       const { cgroups } = hosted;

@@ -119,8 +119,8 @@ export class TestServer {
   }
 
   /** A peer that plays the client of a service with these handlers. */
-  serve(handlers: Handlers<typeof EchoDefinition>): Promise<ScriptedPeer> {
-    this.ttrpc.register(EchoDefinition, handlers);
+  serve(handlers: Handlers<typeof EchoDefinition>, toTheEnd: readonly (keyof typeof EchoDefinition.methods)[] = []): Promise<ScriptedPeer> {
+    this.ttrpc.register(EchoDefinition, handlers, toTheEnd);
     return dial(this.path);
   }
 

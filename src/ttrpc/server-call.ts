@@ -14,6 +14,8 @@ export type AnyHandler = (input: unknown, context: CallContext) => unknown;
 export interface ServedMethod {
   readonly definition: MethodDefinition;
   readonly handler: AnyHandler;
+  /** Whether it is called while the server is closing as well. */
+  readonly toTheEnd: boolean;
 }
 
 /** A call that is being carried out: from its request to the end of its handler, which may be later than its answer. */

@@ -47,7 +47,7 @@ export class ServerConnection {
     this.closed = this.#connection.closed;
   }
 
-  /** Takes no more calls: those that are going on are answered, and whatever else comes is refused. */
+  /** Takes no more calls but those that are for the end: others that are going on are answered, and whatever else comes is refused. */
   finish(): void {
     this.#isFinishing = true;
   }
@@ -75,7 +75,7 @@ export class ServerConnection {
     if (data === undefined) throw tooLong(length);
     const request = decode("request", () => WireRequest.decode(data));
     const served = this.#options.find(request.service, request.method);
-    if (this.#isFinishing) throw new TtrpcError(GrpcCode.unavailable, "the server is closing");
+    if (this.#isFinishing && !served.toTheEnd) throw new TtrpcError(GrpcCode.unavailable, "the server is closing");
     if (this.#calls.size >= maxCalls || this.#requestBytes + length > maxRequestBytes) {
       throw new TtrpcError(GrpcCode.resourceExhausted, `${this.#calls.size} calls are going on; no more are taken`);
     }

@@ -270,6 +270,17 @@ describe("close", () => {
     await expect(dial(server.path)).rejects.toThrow("ENOENT");
   });
 
+  test("takes a call that is for the end all the same", async () => {
+    const peer = await server.serve({ none: () => {} }, ["none"]);
+    const closing = server.ttrpc.close(60_000);
+    peer.send(1, REQUEST, 0, request("One"));
+    expect(await peer.response()).toMatchObject([1, 12, expect.stringContaining("One")]);
+    peer.send(3, REQUEST, 0, request("None"));
+    expect(await peer.receive()).toMatchObject({ streamId: 3, type: FrameType.response });
+    peer.socket.end();
+    await closing;
+  });
+
   test("hangs up on a client that does not go", async () => {
     const peer = await server.serve({ one: () => text("done") });
     peer.send(1, REQUEST, 0, request("One"));

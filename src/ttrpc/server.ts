@@ -34,14 +34,19 @@ export class TtrpcServer implements AsyncDisposable {
     this.#onFailure = options.onFailure ?? (() => {});
   }
 
-  /** Serves a service from now on, on every connection. Throws `internal` where it is served already. */
-  register<S extends ServiceDefinition>(service: S, handlers: Handlers<S>): void {
+  /**
+   * Serves a service from now on, on every connection. `toTheEnd`: the methods, by their keys, that are called while the server is closing as well. Throws
+   * `internal` where it is served already.
+   */
+  register<S extends ServiceDefinition>(service: S, handlers: Handlers<S>, toTheEnd: readonly (keyof S["methods"])[] = []): void {
     if (this.#services.has(service.fullName)) throw new HuskError("internal", `${service.fullName} is registered twice`);
     const methods = new Map<string, ServedMethod>();
     for (const [key, definition] of Object.entries(service.methods)) {
       // `Handlers` has checked that the handler fits the definition.
       const handler = (handlers as Readonly<Record<string, AnyHandler | undefined>>)[key];
-      if (handler !== undefined) methods.set(definition.name, { definition, handler: handler.bind(handlers) });
+      if (handler !== undefined) {
+        methods.set(definition.name, { definition, handler: handler.bind(handlers), toTheEnd: toTheEnd.includes(key) });
+      }
     }
     this.#services.set(service.fullName, methods);
   }

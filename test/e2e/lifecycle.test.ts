@@ -93,6 +93,14 @@ test("a signal to the advertised PID is the container's: SIGTERM is delivered, S
   expect((await foreground.ended()).status).toBe(137);
 });
 
+test("a signal that comes right behind the start is not lost", async ({ host }) => {
+  const { id, program } = await host.create(host.script("trap 'echo heard; exit' TERM; sleep 1000 & wait $!"));
+  await host.ok("start", id);
+  await host.ok("kill", id, "TERM");
+  expect((await program.ended()).stdout).toBe("heard\n");
+  await host.ok("delete", id);
+});
+
 test("kill -9 of a detached container's PID stops it", async ({ host }) => {
   const { id, program } = await host.create(host.script("echo ready; exec sleep 1000"));
   await host.ok("start", id);

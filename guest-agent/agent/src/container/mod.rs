@@ -8,6 +8,7 @@ pub mod process;
 pub mod spawn;
 pub mod stdin;
 mod stdio;
+mod young;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

@@ -1,14 +1,14 @@
 //! A process of a container that the host knows by name.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use tokio::sync::watch;
 
 use super::control::Control;
-use super::launch;
 use super::stdio::Stdio;
+use super::{launch, young};
 use crate::api;
 use crate::child::wire::TerminalSize;
 use crate::error::{Class, Context, Failure, Result};
@@ -44,7 +44,8 @@ pub struct Process {
     pub stdio: Stdio,
     /// Until the start: the way to say "start".
     control: Mutex<Option<Control>>,
-    started: AtomicBool,
+    /// When a start was asked for.
+    started: OnceLock<Instant>,
     end: watch::Receiver<Option<ProcessEnd>>,
 }
 
@@ -63,7 +64,7 @@ impl Process {
             pid,
             stdio,
             control,
-            started: AtomicBool::new(false),
+            started: OnceLock::new(),
             end,
         })
     }
@@ -81,13 +82,13 @@ impl Process {
                 format!("process {:?} was started before", self.id),
             ));
         };
-        self.started.store(true, Ordering::Relaxed);
+        let _ = self.started.set(Instant::now()); // the control was there, so nobody has before
         launch::start(control).await
     }
 
     /// Whether a start was asked for.
     pub fn is_started(&self) -> bool {
-        self.started.load(Ordering::Relaxed)
+        self.started.get().is_some()
     }
 
     /// How it ended, if it did.
@@ -119,6 +120,17 @@ impl Process {
             ));
         }
         kill(self.pid, signal)
+    }
+
+    /// Sends a signal to the first process of a PID namespace: see `young`.
+    pub async fn signal_first(&self, signal: i32) -> Result<()> {
+        if let (Some(&started), None) = (self.started.get(), self.end()) {
+            young::wait_for_handler(self.pid, signal, started).await;
+            if self.end().is_some() {
+                return Ok(()); // it was there when it was sent
+            }
+        }
+        self.signal(signal)
     }
 
     /// Changes the size of its terminal.

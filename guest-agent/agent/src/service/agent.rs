@@ -205,7 +205,12 @@ impl AgentService for Agent {
         let signal = super::signal_number(request.signal)?;
         let container = self.container(&request.container_id)?;
         if !request.all {
-            container.process(&request.process_id)?.signal(signal)?;
+            let process = container.process(&request.process_id)?;
+            if request.process_id == INIT && container.has_own_pid_namespace() {
+                process.signal_first(signal).await?;
+            } else {
+                process.signal(signal)?;
+            }
         } else if request.process_id.is_empty() {
             container.signal_all(signal)?;
         } else {

@@ -8,6 +8,9 @@ use super::bootstrap::{Value, fields};
 /// runc's, which clients send to any shim.
 const RUNC: &str = "containerd.runc.v1.Options";
 
+/// What the Go clients of containerd 1.x send to every shim but runc's own.
+const OLDER: &str = "containerd.linux.runc.CreateOptions";
+
 /// CRI's for every shim but runc's.
 const GENERIC: &str = "runtimeoptions.v1.Options";
 
@@ -41,10 +44,12 @@ impl Options {
         let name = String::from_utf8_lossy(name);
         let mut options = Options::default();
         match name.rsplit('/').next() {
-            Some(RUNC) => {
-                for (number, value) in fields(content).with_context(|| format!("the runtime options are no {RUNC}"))? {
-                    if let (3, Value::Bytes(bytes)) = (number, value) {
-                        options.shim_cgroup = text("shim_cgroup", bytes)?;
+            Some(name @ (RUNC | OLDER)) => {
+                let shim_cgroup = if name == RUNC { 3 } else { 9 };
+                for (number, value) in fields(content).with_context(|| format!("the runtime options are no {name}"))? {
+                    match value {
+                        Value::Bytes(bytes) if number == shim_cgroup => options.shim_cgroup = text("shim_cgroup", bytes)?,
+                        _ => {}
                     }
                 }
             }
@@ -88,6 +93,8 @@ mod tests {
             (RUNC, &b"\x1a\x02/s\x32\x04runc\x48\x01"[..], options("/s", "")),
             ("type.googleapis.com/containerd.runc.v1.Options", b"\x1a\x02/s", options("/s", "")),
             (RUNC, b"\x32\x04runc", options("", "")),
+            (OLDER, b"\x08\x01\x4a\x02/s\x50\x05", options("/s", "")),
+            (OLDER, b"\x1a\x02/s", options("", "")),
             (GENERIC, b"\x0a\x01t\x12\x02/c", options("", "/c")),
             (GENERIC, b"\x1a\x26SystemdCgroup = true\nShimCgroup = '/s'", options("/s", "")),
             ("example.Options", b"\x1a\x02/s", options("", "")),
