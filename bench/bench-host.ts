@@ -172,23 +172,28 @@ export class BenchHost implements AsyncDisposable {
   }
 
   /**
-   * Has a sandbox of the template of `warm` stand by for what is like `bundle`, whose root is that; answers what runs `bundle` by it, as `run` does, once the next one stands by.
-   * undefined where this husk has none.
+   * Has a sandbox of the template of `warm` stand by for what is like `bundle`, whose root is that; answers what runs `bundle` by it, as `run` does, once the next one stands by:
+   * or, `atOnce`, by whatever is there. undefined where this husk has none.
    */
-  async standby(warm: Way, bundle: string, root: "folder" | "image" = "folder"): Promise<(() => Promise<number>) | undefined> {
+  async standby(
+    warm: Way,
+    bundle: string,
+    root: "folder" | "image" = "folder",
+    atOnce = false,
+  ): Promise<(() => Promise<number>) | undefined> {
     if (!this.knowsStandby) return undefined;
     // A template's keeper has one pool for each kind, where it was first asked for.
     const standing = { ...warm, pool: join(this.folder, `standby-${root}`) };
     await this.run(standing, bundle);
     return async () => {
-      await this.waits(standing.pool);
+      if (!atOnce) await this.waits(standing.pool);
       return this.run(standing, bundle);
     };
   }
 
   /** Waits until a sandbox of one of the pools in that folder may be taken. Rejects where that takes too long. */
   async waits(pools: string): Promise<void> {
-    await until(() => globSync(join(pools, "*/*.sock")).length > 0, `nothing stands by in ${pools}`);
+    await until(() => globSync(join(pools, "*/*.sock")).some((socket) => !socket.includes(".spare")), `nothing stands by in ${pools}`);
   }
 
   get #templates(): string {
