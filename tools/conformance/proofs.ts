@@ -117,7 +117,7 @@ export const proofs: readonly Proof[] = [
     file: "test/kvm/systemd.test.ts",
     test: "a scope holds the sandbox, has its limits, and ends with it",
     words:
-      "Honoured on the host: a path below each hierarchy's root; with `--systemd-cgroup`, and through containerd where it has that form, `slice:prefix:name`, a scope of " +
+      "Honoured on the host: a path below each hierarchy's root; with `--systemd-cgroup`, and through containerd where it has that form and the host runs systemd, `slice:prefix:name`, a scope of " +
       "systemd's, which has the host's limits as properties",
   },
   {
