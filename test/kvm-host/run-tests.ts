@@ -4,7 +4,8 @@
  *
  * The host is an emulated processor that emulates another one's virtualisation. Its own kernel has been seen to panic in it, in the midst of any test,
  * and to stand still for ever, which says nothing about husk: the tests that had not passed by then are run on a host that is booted anew. A test that
- * fails is run once more likewise, since a guest has been seen to stand still, too.
+ * fails is run again likewise, as often as there are hosts: a guest has been seen to stand still, too, and to reset itself before its kernel says a word,
+ * on four hosts of ten where two start at once. What husk does wrong, it does wrong on all of them.
  */
 import { spawn } from "node:child_process";
 import { copyFileSync, existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
@@ -65,11 +66,9 @@ async function boot(): Promise<number | string> {
 }
 
 let status: number | string = 1;
-let failures = 0;
 for (let host = 1; ; host++) {
   status = await boot();
-  if (status === 1) failures++;
-  if (status === 0 || failures > 1 || (typeof status === "number" && status !== 1)) break;
+  if (status === 0 || (typeof status === "number" && status !== 1)) break;
   const word = status === 1 ? "has tests that failed" : status;
   if (host === hosts || process.uptime() > lastBoot) {
     console.error(`run-tests: host ${host} with KVM ${word}: given up, ${Math.round(process.uptime())} s after the beginning`);
