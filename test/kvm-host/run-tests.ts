@@ -4,8 +4,8 @@
  *
  * The host is an emulated processor that emulates another one's virtualisation. Its own kernel has been seen to panic in it, in the midst of any test,
  * and to stand still for ever, which says nothing about husk: the tests that had not passed by then are run on a host that is booted anew. A test that
- * fails is run again likewise, as often as there are hosts: a guest has been seen to stand still, too, and to reset itself before its kernel says a word,
- * on four hosts of ten where two start at once. What husk does wrong, it does wrong on all of them.
+ * fails is run again likewise, as often as there are hosts: a guest has been seen to stand still, too, and, where two start at once, to reset itself before
+ * its kernel says a word, on 4 hosts of 16. The cause of that is not known; once it is, a failure should be run once more at most.
  */
 import { spawn } from "node:child_process";
 import { copyFileSync, existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
