@@ -78,9 +78,9 @@ interface Taking {
 /** Waits for a call that this member does for, and declines others: nothing of them has been begun, so nothing is lost. */
 async function nextTaking(member: Waiter, program: string, work: Work): Promise<Taking> {
   for (;;) {
-    const { front, line } = await member.asked();
+    const asked = await member.asked();
     const own = { environment: { ...process.env }, umask: process.umask() };
-    const taking = await judge(member, program, { front, line }, work);
+    const taking = await judge(member, program, asked, work);
     if (taking !== undefined) return taking;
     become(own);
   }

@@ -81,9 +81,7 @@ export abstract class Waiter {
     return { ...this.#plan, cgroupLimits: request.size.host, madeTemplate: false, notes: [], vm: { ...this.#plan.vm, deadlines } };
   }
 
-  /**
-   * Waits until front asks. Whoever dials from then on finds nobody, and asks another.
-   */
+  /** Waits until front asks. Whoever dials from then on finds nobody, and asks another. */
   asked(): Promise<Asked> {
     const path = memberSocket(this.order.folder, this.order.name);
     const short = shortPath(path);

@@ -209,7 +209,7 @@ export class Launch {
 
   async #restore(mark: (phase: string) => void): Promise<void> {
     // A template's memory that is mapped is in place before QEMU starts, as is what was filled.
-    const copied = mapsTemplate(this.spec) || (copiesZygote(this.spec) && isFilled(this.spec)) ? Promise.resolve() : this.#copied(mark);
+    const copied = mapsTemplate(this.spec) || isFilled(this.spec) ? Promise.resolve() : this.#copied(mark);
     const died = this.died.then((reason) => Promise.reject(new HuskError("vmm", reason)));
     for (const promise of [copied, died]) promise.catch(() => {}); // they may come when something else has failed already
     const opened = this.vm.then((vm) => {

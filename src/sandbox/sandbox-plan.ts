@@ -173,9 +173,9 @@ export function copiesZygote(spec: SandboxSpec): spec is SandboxSpec & { readonl
   );
 }
 
-/** Whether the memory of a zygote's copy is there, and full, before it is launched. */
-export function isFilled({ filled, zygote }: Pick<SandboxSpec, "filled" | "zygote">): boolean {
-  return filled !== undefined && filled === zygote?.sum;
+/** Whether the machine is the copy of a zygote, whose memory is there, and full, before it is launched. */
+export function isFilled(spec: SandboxSpec): boolean {
+  return copiesZygote(spec) && spec.filled === spec.zygote.sum;
 }
 
 /** Whether the machine's RAM is the template's, mapped privately: nobody but QEMU has to map it. */

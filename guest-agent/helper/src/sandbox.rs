@@ -145,12 +145,6 @@ pub fn seal_zygote(path: &Path) -> Result<()> {
     copy::seal(&unix_socket::dial_for_packets(path)?)
 }
 
-/// Asks the kernel to kill the calling process as soon as its parent ends. A parent that has ended already shows as the end of
-/// the conversation with it.
-fn die_with_parent() -> Result<()> {
-    prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie this process to its parent")
-}
-
 /// What the outer process has of the sandbox.
 struct Launched {
     init: Pid,

@@ -160,6 +160,15 @@ impl Container {
             .is_some_and(|namespace| namespace.path.is_empty())
     }
 
+    /// Sends a signal to the process of that name.
+    pub async fn signal(&self, id: &str, signal: i32) -> Result<()> {
+        let process = self.process(id)?;
+        if id == INIT && self.has_own_pid_namespace() {
+            return process.signal_first(signal).await;
+        }
+        process.signal(signal)
+    }
+
     /// Sends a signal to every process of the container.
     pub fn signal_all(&self, signal: i32) -> Result<()> {
         if signal == libc::SIGKILL {

@@ -205,12 +205,7 @@ impl AgentService for Agent {
         let signal = super::signal_number(request.signal)?;
         let container = self.container(&request.container_id)?;
         if !request.all {
-            let process = container.process(&request.process_id)?;
-            if request.process_id == INIT && container.has_own_pid_namespace() {
-                process.signal_first(signal).await?;
-            } else {
-                process.signal(signal)?;
-            }
+            container.signal(&request.process_id, signal).await?;
         } else if request.process_id.is_empty() {
             container.signal_all(signal)?;
         } else {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -41,7 +42,7 @@ pub fn main(plan: Plan, sources: Sources, available: BTreeSet<RawFd>, link: Link
 }
 
 fn run(plan: Plan, sources: Sources, available: BTreeSet<RawFd>, link: &Link) -> Result<()> {
-    super::die_with_parent()?;
+    prctl::set_pdeathsig(Signal::SIGKILL).context("cannot tie this process to its parent")?;
     // A parent outside the PID namespace has no PID here to look for: had it died before the line above, the link would have ended.
     if is_over(link)? {
         return Ok(());
