@@ -179,6 +179,7 @@ describe.runIf(isHusk)("a pool", () => {
     const call = connect(join(pools.folder, key, name));
     call.write(`${JSON.stringify({ session: "run", program: "1:2:3", ...inherited, began: 1, hello })}\n`);
     expect(await text(call)).toBe("");
+    await pools.untilWaiting(1); // it hangs up first, and listens again then
     expect(pools.waiting).toEqual([name]);
     expect(taken(await pools.run(host.script("true")))).toBe(true);
     await pools.stop(pool);
