@@ -61,8 +61,10 @@ check_host() {
 # packages: prints the Debian packages that are needed, by mode.
 packages() {
   echo qemu-system-x86 seabios busybox-static kmod cpio patch xz-utils zstd binutils iproute2 gcc libc6-dev protobuf-compiler libseccomp-dev libcap-ng-dev
-  if [ "$mode" = all ]; then
+  if [ "$mode" != runtime ]; then
     echo linux-source-6.1 make bc bison flex libelf-dev libssl-dev # our own kernel
+  fi
+  if [ "$mode" = all ]; then
     echo runc mmdebstrap e2fsprogs erofs-utils strace procps python3 # the tests and benchmarks
     echo containerd docker.io podman conmon containernetworking-plugins iptables netavark aardvark-dns # the tests with engines
   fi
@@ -100,7 +102,7 @@ install_npm_packages() {
   fi
   rm -f node_modules/.husk-key
   npm install --no-save --include=dev --include=optional --no-audit --no-fund --loglevel=error >> "$log" || {
-    echo "npm install failed: is there a network, and does it reach the npm registry?" >> "$log"
+    echo "npm install: $(sed -n 's/^npm error //p' "$log" | grep -v '^A complete log' | tail -n 1) (is there a network, and does it reach the npm registry?)" >> "$log"
     return 1
   }
   echo "$key" > node_modules/.husk-key
