@@ -28,6 +28,14 @@ test("run, exec, kill and metrics by the Task API's version 3", async ({ contain
   });
 });
 
+test("the options that ctr asks of a runtime, and a user namespace", async ({ containerd }) => {
+  const { status, stdout } = await containerd.run("run", ["--rm", "--no-pivot"], ["echo", "hi"]).ended();
+  expect([status, stdout]).toEqual([0, "hi\n"]);
+  const mapped = ["--rm", "--uidmap", "0:1000:1000", "--gidmap", "0:1000:1000"];
+  const { stdout: map } = await containerd.run("run", mapped, ["cat", "/proc/self/uid_map"]).ended();
+  expect(map.trim().split(/\s+/)).toEqual(["0", "1000", "1000"]);
+});
+
 test("containerd learns the runtime's features", async ({ containerd }) => {
   const info = JSON.parse(await containerd.ctr.ok("plugins", "inspect-runtime", "--runtime", containerd.runtime)) as {
     readonly Name: string;
