@@ -1,7 +1,8 @@
 /** `husk pool`: keeps sandboxes ready, which `husk run` and `husk create` take instead of making their own. */
 import { type Config, loadConfig } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
-import { isAlive, signalProcess } from "../host/process-identity.ts";
+import { signalProcess } from "../host/process-identity.ts";
+import { untilEnded } from "../host/until-ended.ts";
 import { defaultSpec } from "../oci/default-spec.ts";
 import { Pool, type PoolOptions, supervisorProgram } from "../pool/pool.ts";
 import { isStandby, listPools, poolName, poolRoot } from "../pool/pool-folder.ts";
@@ -15,9 +16,6 @@ const mostSandboxes = 1000;
 
 /** How long a pool may take to end what waits, in milliseconds. */
 const stopWithinMs = 10_000;
-
-/** Between two looks at a process that is no child of ours, in milliseconds. */
-const lookIntervalMs = 20;
 
 export async function pool({ operands: [verb], flags }: Invocation<"pool">, log: Log): Promise<void> {
   const root = poolRoot(process.env);
@@ -88,8 +86,6 @@ async function stop(root: string): Promise<void> {
   const kept = listPools(root).filter(({ folder }) => !isStandby(folder.key));
   const keepers = kept.flatMap(({ record, alive }) => (record !== undefined && alive ? [record.process] : []));
   for (const keeper of keepers) signalProcess(keeper, "SIGTERM");
-  for (const end = Date.now() + stopWithinMs; keepers.some(isAlive); ) {
-    if (Date.now() > end) throw new HuskError("deadline", `the pool, process ${keepers.find(isAlive)?.pid}, does not end`);
-    await new Promise((resolve) => setTimeout(resolve, lookIntervalMs));
-  }
+  const left = await untilEnded(keepers, stopWithinMs);
+  if (left !== undefined) throw new HuskError("deadline", `the pool, process ${left.pid}, does not end`);
 }

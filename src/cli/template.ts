@@ -1,15 +1,20 @@
 /** `husk template`: what sandboxes are cloned from. */
+import { join } from "node:path";
 import { type Config, loadConfig } from "../config/config.ts";
 import { formatSize, isName } from "../config/setting.ts";
 import { HuskError } from "../errors.ts";
+import { untilEnded } from "../host/until-ended.ts";
 import { ownAnnotations } from "../oci/annotations.ts";
 import { defaultSpec } from "../oci/default-spec.ts";
 import { planVm, templateStore } from "../sandbox/plan-vm.ts";
 import { diskBytes, type Template, type TemplateStore } from "../template/store.ts";
 import { everybody, kubernetesNamespace } from "../template/tenant.ts";
-import { findZygote } from "../template/zygote.ts";
+import { findZygote, zygoteKeeper } from "../template/zygote.ts";
 import type { Invocation } from "./command-line.ts";
 import { print, table } from "./output.ts";
+
+/** How long a template's keeper may take to end what stands by, in milliseconds. */
+const keeperEndsWithinMs = 10_000;
 
 export async function template({ operands, flags }: Invocation<"template">): Promise<void> {
   const [verb = "", ...keys] = operands;
@@ -20,7 +25,7 @@ export async function template({ operands, flags }: Invocation<"template">): Pro
   if (verb === "create" && keys.length === 0 && !flags.all) return await create(config, tenant);
   if (verb === "inspect" && keys.length > 0 && !flags.all && tenant === undefined) return keys.forEach((key) => inspect(find(store, key)));
   if (verb === "rm" && keys.length > 0 !== flags.all && (flags.all || tenant === undefined)) {
-    return remove(store, flags.all ? keysOf(store, tenant) : keys);
+    return await remove(store, flags.all ? keysOf(store, tenant) : keys);
   }
   throw new HuskError(
     "invalid-argument",
@@ -77,10 +82,17 @@ function inspect(template: Template): void {
   print(`${JSON.stringify({ key, folder, ...manifest, diskBytes: diskBytes(template), zygote }, null, 2)}\n`);
 }
 
-function remove(store: TemplateStore, keys: readonly string[]): void {
+/** What stands by of a template goes with it: its keeper has ended, and has given everything back, when this is done. */
+async function remove(store: TemplateStore, keys: readonly string[]): Promise<void> {
   for (const key of keys) {
-    if (!store.remove(checked(key))) throw missing(key);
+    const keeper = zygoteKeeper({ folder: join(store.folder, checked(key)) });
+    if (!store.remove(key)) throw missing(key);
     print(`${key}\n`);
+    if (keeper === undefined || (await untilEnded([keeper], keeperEndsWithinMs)) === undefined) continue;
+    throw new HuskError(
+      "deadline",
+      `the template ${key} is removed, but what stands by of it is not: its keeper, process ${keeper.pid}, does not end`,
+    );
   }
 }
 

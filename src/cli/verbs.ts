@@ -180,9 +180,9 @@ it is gone. One that has ended in an orderly way is its owner's to delete.`,
       tenant: { kind: "text", value: "NAME", help: "create: for that tenant; ls, rm --all: those of that tenant alone" },
     },
     description: `create makes the one that a bundle without limits needs, and prints its key; a sandbox that needs another
-makes it itself. A template that is removed is not missed by what was cloned from it. Whose a template is follows from
-the configuration (template.tenant); ls prints - for those of nobody in particular, and namespaces as kubernetes:NAME
-or containerd:NAME, which --tenant takes as well.`,
+makes it itself. A template that is removed is not missed by what was cloned from it; what stands by of it has ended
+when rm has. Whose a template is follows from the configuration (template.tenant); ls prints - for those of nobody in
+particular, and namespaces as kubernetes:NAME or containerd:NAME, which --tenant takes as well.`,
     examples: [
       ["Make the first container as fast as the second", "husk template create"],
       ["Give their room back", "husk template rm --all"],

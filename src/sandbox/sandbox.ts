@@ -11,7 +11,7 @@ import type { SandboxProcess } from "../host/sandbox-process.ts";
 import type { Greeting } from "../qmp/message.ts";
 import type { ImageDisk } from "../storage/container-storage.ts";
 import { discardTemplate } from "../template/template.ts";
-import { endZygote, zygoteKeeperPid } from "../template/zygote.ts";
+import { endZygote, zygoteKeeper } from "../template/zygote.ts";
 import { agentPortId } from "../vmm/machine.ts";
 import type { QemuVm } from "../vmm/qemu/qemu-vm.ts";
 import { type GuestIdentity, introduce } from "./introduction.ts";
@@ -368,7 +368,7 @@ export class Sandbox {
       const { template, ...spec } = this.#launch.spec;
       const isCopy = template !== null && copiesZygote(this.#launch.spec);
       // First: a zygote that stands still has what it was sent, and keeps it open. One that this process is making it ends itself, and says why.
-      if (isCopy && zygoteKeeperPid(template) !== process.pid) endZygote(template);
+      if (isCopy && zygoteKeeper(template)?.pid !== process.pid) endZygote(template);
       await this.#launch.kill();
       this.#refuseWhereClosing();
       rmSync(this.#spec.agentSocket, { force: true }); // it was bound for the clone

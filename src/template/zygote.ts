@@ -82,10 +82,10 @@ export function hasZygote(template: Pick<Template, "folder">): boolean {
   return isKept(zygoteFolder(template));
 }
 
-/** The PID of whoever keeps the template's zygote, or makes it; undefined where nobody does. */
-export function zygoteKeeperPid(template: Pick<Template, "folder">): number | undefined {
+/** Who keeps the template's zygote, or makes it; undefined where nobody does. */
+export function zygoteKeeper(template: Pick<Template, "folder">): ProcessIdentity | undefined {
   const owner = ownerOf(zygoteFolder(template));
-  return owner !== undefined && isAlive(owner) ? owner.pid : undefined;
+  return owner !== undefined && isAlive(owner) ? owner : undefined;
 }
 
 function isKept(folder: string): boolean {

@@ -247,6 +247,7 @@ describe.runIf(isHusk)("a supervisor that stands by without a sandbox", () => {
     const standbys = new Standbys(host, 600);
     const bundle = host.script("cat /proc/sys/kernel/random/uuid; ls /");
     await standbys.ready(bundle);
+    const { keeper } = standbys.zygotes;
     standbys.hide();
     const uuids = new Set<string>();
     for (let round = 0; round < 3; round++) {
@@ -269,6 +270,9 @@ describe.runIf(isHusk)("a supervisor that stands by without a sandbox", () => {
     const larger = host.script("echo hello", { linux: { resources: { memory: { limit: 192 * 1024 * 1024 } } } });
     const other = await standbys.zygotes.run(larger, standbys.env);
     expect([other.stdout, other.trace.includes(takenSpare)]).toEqual(["hello\n", false]);
+    // All that stands by goes with its template.
+    const removed = await host.launch(["template", "rm", "--all"], { env: standbys.env }).ended();
+    expect([removed.status, standbys.pools, standbys.spares, readProcess(keeper)?.state ?? "Z"]).toEqual([0, [], [], "Z"]);
   });
 
   test("is where its taker's would be, and what it leaves behind is seen to", async ({ host }) => {

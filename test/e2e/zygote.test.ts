@@ -143,7 +143,6 @@ describe.runIf(isHusk)("a zygote", () => {
     await removed.warm(host.script("true"));
     const next = removed.zygote.process.pid;
     const { status } = await host.launch(["template", "rm", ...removed.names], { env: removed.env }).ended();
-    expect(status).toBe(0);
-    await host.until(() => readProcess(next) === undefined, 30_000);
+    expect([status, readProcess(next)?.state ?? "Z"]).toEqual([0, "Z"]); // ended, be it that its parent, the host's init, has not looked yet
   });
 });
