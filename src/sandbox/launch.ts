@@ -282,6 +282,9 @@ export class Launch {
     const suffix = said === "" ? "" : `: ${said}`;
     if (end.signal !== undefined) return `${program} was killed by signal ${end.signal}${suffix}`;
     if (end.code !== 0) return `${program} ended with status ${end.code ?? "unknown"}${suffix}`;
+    // A signal that asks QEMU to end is said by it, and its status is 0 nevertheless: that is not the guest's doing.
+    const asked = this.#process.stderr.lines(4).find((line) => line.includes("terminating on signal"));
+    if (asked !== undefined) return `QEMU ended as it was asked to: ${asked}`;
     const words = this.#console.lastWords();
     return `the guest ended by itself${words === "" ? "" : `: ${words}`}`;
   }

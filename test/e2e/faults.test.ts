@@ -50,6 +50,19 @@ test.runIf(isHusk)("a container in the foreground ends with its status where som
   await host.ok("delete", id);
 });
 
+test.runIf(isHusk)(
+  "QEMU that somebody asked to end is said to have been asked, and not the guest to have ended by itself",
+  async ({ host }) => {
+    const { id, foreground } = await host.running(host.script(waits));
+    process.kill(findPart(host, id, "qemu")?.pid ?? 0, "SIGTERM");
+    expect(await foreground.exited(reportedMs)).toBe(137);
+    expectOneLine(
+      (await foreground.ended()).stderr,
+      /^husk: the sandbox of "c2" ended: QEMU ended as it was asked to: .*terminating on signal 15.*\n$/,
+    );
+  },
+);
+
 describe.runIf(isHusk)("kill -9", () => {
   test.for(sandboxParts)("of %s while a container runs, with an exec in it", async (part, { host }) => {
     const { id, foreground } = await host.running(host.script(waits));
