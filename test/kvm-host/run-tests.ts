@@ -3,10 +3,11 @@
  * HUSK_TEST_JOURNAL names. Exit status: 0 where every test passed.
  *
  * The host is an emulated processor that emulates another one's virtualisation, and QEMU (7.2) does not do that without fault. In a loop of nothing but
- * boots, two at a time, 1 guest of 82 stood still and 2 hosts died, the one whose end was seen of page faults within page faults, with the guest's GS base
- * where the host's should have been, on the way back from a guest. With one thread for all emulated processors (thread=single) 3 guests of 6 did not
- * come up, one of them by a panic; without nested paging (npt=0) as well 1 of 4. A guest that meets the like before its kernel has handlers would reset
- * itself without a word, as has been seen where two start at once. So what has not passed by the end of a host, failed or not, is run on another one.
+ * boots, two at a time, 1 guest of 82 stood still and 2 hosts died; of the test that starts two at once, 2 runs of 5 failed by a guest that reset itself
+ * before its kernel said a word (no signal had ended its QEMU), and then the host died. Two hosts' ends were seen: page faults within page faults, with the
+ * guest's GS base where the host's should have been, on the way back from a guest; a guest that meets the like before it has handlers can but reset.
+ * One thread for all emulated processors (thread=single) makes it worse (3 guests of 6), and neither npt=0 (1 of 4) nor preempt=none with mitigations=off
+ * (1 run of 8) mends it. So what has not passed by the end of a host, failed or not, is run on another one.
  */
 import { spawn } from "node:child_process";
 import { copyFileSync, existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
