@@ -1,8 +1,8 @@
 /** `husk pool`: keeps sandboxes ready, which `husk run` and `husk create` take instead of making their own. */
 import { type Config, loadConfig } from "../config/config.ts";
 import { HuskError } from "../errors.ts";
-import { signalProcess } from "../host/process-identity.ts";
-import { untilEnded } from "../host/until-ended.ts";
+import { comesTrue } from "../host/comes-true.ts";
+import { isAlive, signalProcess } from "../host/process-identity.ts";
 import { defaultSpec } from "../oci/default-spec.ts";
 import { Pool, type PoolOptions, supervisorProgram } from "../pool/pool.ts";
 import { isStandby, listPools, poolName, poolRoot } from "../pool/pool-folder.ts";
@@ -86,6 +86,6 @@ async function stop(root: string): Promise<void> {
   const kept = listPools(root).filter(({ folder }) => !isStandby(folder.key));
   const keepers = kept.flatMap(({ record, alive }) => (record !== undefined && alive ? [record.process] : []));
   for (const keeper of keepers) signalProcess(keeper, "SIGTERM");
-  const left = await untilEnded(keepers, stopWithinMs);
-  if (left !== undefined) throw new HuskError("deadline", `the pool, process ${left.pid}, does not end`);
+  if (await comesTrue(() => !keepers.some(isAlive), stopWithinMs)) return;
+  throw new HuskError("deadline", `the pool, process ${keepers.find(isAlive)?.pid}, does not end`);
 }

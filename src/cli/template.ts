@@ -3,7 +3,8 @@ import { join } from "node:path";
 import { type Config, loadConfig } from "../config/config.ts";
 import { formatSize, isName } from "../config/setting.ts";
 import { HuskError } from "../errors.ts";
-import { untilEnded } from "../host/until-ended.ts";
+import { comesTrue } from "../host/comes-true.ts";
+import { isAlive } from "../host/process-identity.ts";
 import { ownAnnotations } from "../oci/annotations.ts";
 import { defaultSpec } from "../oci/default-spec.ts";
 import { planVm, templateStore } from "../sandbox/plan-vm.ts";
@@ -88,7 +89,7 @@ async function remove(store: TemplateStore, keys: readonly string[]): Promise<vo
     const keeper = zygoteKeeper({ folder: join(store.folder, checked(key)) });
     if (!store.remove(key)) throw missing(key);
     print(`${key}\n`);
-    if (keeper === undefined || (await untilEnded([keeper], keeperEndsWithinMs)) === undefined) continue;
+    if (keeper === undefined || (await comesTrue(() => !isAlive(keeper), keeperEndsWithinMs))) continue;
     throw new HuskError(
       "deadline",
       `the template ${key} is removed, but what stands by of it is not: its keeper, process ${keeper.pid}, does not end`,

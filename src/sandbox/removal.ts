@@ -8,6 +8,7 @@
  */
 import { existsSync, statSync } from "node:fs";
 import { explain, HuskError } from "../errors.ts";
+import { comesTrue } from "../host/comes-true.ts";
 import { runPoststop } from "../host/hooks.ts";
 import { type GiveBackOptions, giveBack, type LedgerEntry, readLedger } from "../host/ledger.ts";
 import { isAlive, type ProcessIdentity, signalProcess } from "../host/process-identity.ts";
@@ -23,9 +24,6 @@ const patienceForOthers = { killMs: 15_000, endMs: 60_000 };
 
 /** How long a killed process may take to vanish, in milliseconds: the kernel has its memory to free. */
 const vanishWithinMs = 2_000;
-
-/** Between two looks at a process that is no child of ours, in milliseconds: nothing tells of its end (Node has no pidfd). */
-const lookIntervalMs = 5;
 
 export interface RemovalOptions extends GiveBackOptions {
   /** Told what goes wrong but keeps nothing from being removed: a poststop hook that fails. */
@@ -138,13 +136,4 @@ async function killContainer(root: string, id: string, method: "kill" | "delete"
 /** Whether a process ends in time: one whose connections have ended may be about to. */
 export function vanishes(process: ProcessIdentity): Promise<boolean> {
   return comesTrue(() => !isAlive(process), vanishWithinMs);
-}
-
-/** Whether it becomes so in that time. */
-async function comesTrue(isSo: () => boolean, withinMs: number): Promise<boolean> {
-  for (const end = Date.now() + withinMs; !isSo(); ) {
-    if (Date.now() >= end) return false;
-    await new Promise((resolve) => setTimeout(resolve, lookIntervalMs));
-  }
-  return true;
 }

@@ -11,6 +11,7 @@ import { Containerd } from "../harness/containerd.ts";
 import { test as base } from "../harness/engines.ts";
 import { listProcesses } from "../harness/processes.ts";
 import { Program } from "../harness/program.ts";
+import { expectRuncOptions } from "../harness/runc-options.ts";
 import { either, isHusk } from "../harness/runtime.ts";
 import { Terminal } from "../harness/terminal.ts";
 
@@ -59,13 +60,7 @@ test.runIf(isHusk && availableParallelism() > 1)(
   },
 );
 
-test("the options that ctr asks of a runtime, and a user namespace", async ({ containerd }) => {
-  const { status, stdout } = await containerd.run("run", ["--rm", "--no-pivot"], ["echo", "hi"]).ended();
-  expect([status, stdout]).toEqual([0, "hi\n"]);
-  const mapped = ["--rm", "--uidmap", "0:1000:1000", "--gidmap", "0:1000:1000"];
-  const { stdout: map } = await containerd.run("run", mapped, ["cat", "/proc/self/uid_map"]).ended();
-  expect(map.trim().split(/\s+/)).toEqual(["0", "1000", "1000"]);
-});
+test("the options that ctr asks of a runtime, and a user namespace", ({ containerd }) => expectRuncOptions(containerd));
 
 test("what cannot run is refused by name", async ({ containerd, engines }) => {
   const missing = await containerd.ran("missing", [], "nosuch");

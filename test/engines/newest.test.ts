@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { expect } from "vitest";
 import { Containerd } from "../harness/containerd.ts";
 import { test as base } from "../harness/engines.ts";
+import { expectRuncOptions } from "../harness/runc-options.ts";
 import { isHusk } from "../harness/runtime.ts";
 
 const test = base
@@ -28,13 +29,7 @@ test("run, exec, kill and metrics by the Task API's version 3", async ({ contain
   });
 });
 
-test("the options that ctr asks of a runtime, and a user namespace", async ({ containerd }) => {
-  const { status, stdout } = await containerd.run("run", ["--rm", "--no-pivot"], ["echo", "hi"]).ended();
-  expect([status, stdout]).toEqual([0, "hi\n"]);
-  const mapped = ["--rm", "--uidmap", "0:1000:1000", "--gidmap", "0:1000:1000"];
-  const { stdout: map } = await containerd.run("run", mapped, ["cat", "/proc/self/uid_map"]).ended();
-  expect(map.trim().split(/\s+/)).toEqual(["0", "1000", "1000"]);
-});
+test("the options that ctr asks of a runtime, and a user namespace", ({ containerd }) => expectRuncOptions(containerd));
 
 test("containerd learns the runtime's features", async ({ containerd }) => {
   const info = JSON.parse(await containerd.ctr.ok("plugins", "inspect-runtime", "--runtime", containerd.runtime)) as {
